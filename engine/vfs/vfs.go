@@ -1,0 +1,77 @@
+// Package vfs is the engine's only door to files. Default is the real disk;
+// Mem is a strict in-memory file system that forgets what was not synced when
+// it is told to crash; Inject wraps either and makes calls fail.
+//
+// Paths use '/' and are cleaned by the implementation. Errors match fs.ErrNotExist,
+// fs.ErrExist and syscall.ENOSPC with errors.Is where those apply.
+package vfs
+
+import "io"
+
+// File is an open file. A File from Open may be read by several goroutines at
+// once; all else is for one goroutine.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	// Write appends at the file's position, which starts at the end for
+	// OpenAppend, at 0 for Create and Reuse. A short write returns an error.
+	io.Writer
+	// Sync makes the file's bytes and size durable (fdatasync). After an
+	// error nothing is known about any byte written since the last success,
+	// and a second Sync proves nothing.
+	Sync() error
+	// Preallocate reserves the byte range [offset, offset+length) and
+	// extends the size over it; it reads as zeros. It returns an error that
+	// matches syscall.ENOSPC when there is no room.
+	Preallocate(offset, length int64) error
+	// Truncate sets the size.
+	Truncate(size int64) error
+	// Size returns the present size in bytes.
+	Size() (int64, error)
+}
+
+// FS is a tree of files. It is safe for concurrent use.
+type FS interface {
+	// Create makes a file for writing and reading; it fails with fs.ErrExist
+	// if the name is taken.
+	Create(name string) (File, error)
+	// Reuse renames oldname to newname and opens it for writing from
+	// position 0 without truncating it: recycled log segments.
+	Reuse(oldname, newname string) (File, error)
+	// Open opens a file for reading.
+	Open(name string) (File, error)
+	// OpenAppend opens a file for writing at its end; it must exist.
+	OpenAppend(name string) (File, error)
+	// Rename replaces newname atomically. It is durable after SyncDir of
+	// both directories.
+	Rename(oldname, newname string) error
+	// Link makes a hard link.
+	Link(oldname, newname string) error
+	Remove(name string) error
+	// RemoveAll removes a tree; a missing one is no error.
+	RemoveAll(name string) error
+	MkdirAll(dir string) error
+	// List returns the sorted names in dir.
+	List(dir string) ([]string, error)
+	// Stat returns the size and whether the name is a directory.
+	Stat(name string) (Info, error)
+	// SyncDir makes creations, renames and removals in dir durable.
+	SyncDir(dir string) error
+	// Lock takes an exclusive lock on the file, creating it, and fails at
+	// once when another holder has it. Close releases it.
+	Lock(name string) (io.Closer, error)
+	// DiskUsage reports the file system that holds dir, in bytes.
+	DiskUsage(dir string) (Usage, error)
+}
+
+// Info describes a name.
+type Info struct {
+	Size  int64 // bytes, 0 for a directory
+	IsDir bool
+}
+
+// Usage describes a file system, in bytes.
+type Usage struct {
+	Total int64
+	Free  int64 // available to an unprivileged writer
+}
