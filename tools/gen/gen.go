@@ -157,22 +157,3 @@ func writeFiles(root string, files []*pluginpb.CodeGeneratorResponse_File) error
 	}
 	return nil
 }
-
-// writeDescriptors writes the compiled files as a descriptor set, without the
-// comments, which are no part of the contract.
-func writeDescriptors(path string, c compiled) error {
-	set := &descriptorpb.FileDescriptorSet{}
-	for _, f := range c.all {
-		f := proto.CloneOf(f)
-		f.SourceCodeInfo = nil
-		set.File = append(set.File, f)
-	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(set)
-	if err != nil {
-		return fmt.Errorf("encode descriptor set: %w", err)
-	}
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		return fmt.Errorf("write descriptor set: %w", err)
-	}
-	return nil
-}

@@ -4,7 +4,7 @@
 //
 // It is run from the module's root, by go generate:
 //
-//	go run ./tools/gen [-out DIR] [-descriptors FILE]
+//	go run ./tools/gen [-out DIR]
 package main
 
 import (
@@ -17,11 +17,10 @@ import (
 
 func main() {
 	out := flag.String("out", ".", "module root to write below; go generate uses the module's own")
-	descriptors := flag.String("descriptors", "", "also write the compiled descriptor set to this file")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *out, *descriptors)
+	err := run(ctx, *out)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
@@ -29,16 +28,11 @@ func main() {
 	}
 }
 
-// run generates below out, and writes the descriptor set if a file is named.
-func run(ctx context.Context, out, descriptors string) error {
-	files, err := compile(ctx, "api")
+// run generates below out.
+func run(ctx context.Context, out string) error {
+	c, err := compile(ctx, "api")
 	if err != nil {
 		return err
 	}
-	if descriptors != "" {
-		if err := writeDescriptors(descriptors, files); err != nil {
-			return err
-		}
-	}
-	return generate(ctx, files, out)
+	return generate(ctx, c, out)
 }
