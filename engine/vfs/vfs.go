@@ -1,6 +1,6 @@
-// Package vfs is the engine's only door to files. Default is the real disk;
-// Mem is a strict in-memory file system that forgets what was not synced when
-// it is told to crash; Inject wraps either and makes calls fail.
+// Package vfs is the engine's only door to files. OS is the real disk; MemFS is
+// a strict in-memory file system that forgets what was not synced when it is
+// told to crash; Inject wraps either and makes calls fail.
 //
 // Paths use '/' and are cleaned by the implementation. Errors match fs.ErrNotExist,
 // fs.ErrExist and syscall.ENOSPC with errors.Is where those apply.
@@ -21,10 +21,12 @@ type File interface {
 	// and a second Sync proves nothing.
 	Sync() error
 	// Preallocate reserves the byte range [offset, offset+length) and
-	// extends the size over it; it reads as zeros. It returns an error that
-	// matches syscall.ENOSPC when there is no room.
+	// extends the size over it if it ends beyond the size. Bytes that existed
+	// stay as they are, new ones read as zeros. It returns an error that
+	// matches syscall.ENOSPC when there is no room; the size may then have
+	// grown by a part of the range.
 	Preallocate(offset, length int64) error
-	// Truncate sets the size.
+	// Truncate sets the size; the position stays where it is.
 	Truncate(size int64) error
 	// Size returns the present size in bytes.
 	Size() (int64, error)
@@ -38,7 +40,7 @@ type FS interface {
 	// Reuse renames oldname to newname and opens it for writing from
 	// position 0 without truncating it: recycled log segments.
 	Reuse(oldname, newname string) (File, error)
-	// Open opens a file for reading.
+	// Open opens a file for reading; writing to it fails.
 	Open(name string) (File, error)
 	// OpenAppend opens a file for writing at its end; it must exist.
 	OpenAppend(name string) (File, error)
@@ -47,9 +49,13 @@ type FS interface {
 	Rename(oldname, newname string) error
 	// Link makes a hard link.
 	Link(oldname, newname string) error
+	// Remove removes a file or an empty directory. A file that is open goes
+	// on working until it is closed.
 	Remove(name string) error
 	// RemoveAll removes a tree; a missing one is no error.
 	RemoveAll(name string) error
+	// MkdirAll makes dir and what is missing above it. Each new directory is
+	// durable after SyncDir of its parent.
 	MkdirAll(dir string) error
 	// List returns the sorted names in dir.
 	List(dir string) ([]string, error)
