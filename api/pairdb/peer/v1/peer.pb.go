@@ -28,8 +28,8 @@ const (
 // Frame is a batch of requests or replies.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One encoded frame: 256 KiB of items, or one single item that is larger, at
-	// most 10 MiB + 64 KiB.
+	// One encoded frame: up to 256 KiB of items, or one single item that is
+	// larger, at most 64 MiB (an object may have several siblings of 10 MiB).
 	Payload       []byte `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -136,6 +136,161 @@ func (x *MetaMessage) GetPayload() []byte {
 	return nil
 }
 
+// InfoRequest asks a node for its own figures.
+type InfoRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes. Empty while the sender has no cluster.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender        []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InfoRequest) Reset() {
+	*x = InfoRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InfoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InfoRequest) ProtoMessage() {}
+
+func (x *InfoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
+func (*InfoRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *InfoRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *InfoRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+// InfoResponse is what a node says of itself.
+type InfoResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The node's boot counter, from 1.
+	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Bytes that the node's tables and logs take on disk.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Estimate of the live keys in the node's tables, all tenants together.
+	KeysEstimate uint64 `protobuf:"varint,4,opt,name=keys_estimate,json=keysEstimate,proto3" json:"keys_estimate,omitempty"`
+	// Use of the file system that holds the data, 0 to 100.
+	DiskUsedPercent float64 `protobuf:"fixed64,5,opt,name=disk_used_percent,json=diskUsedPercent,proto3" json:"disk_used_percent,omitempty"`
+	// Number of the last log entry the node has learned.
+	RingVersion uint64 `protobuf:"varint,6,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
+	// True when the node serves clients.
+	Ready         bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InfoResponse) Reset() {
+	*x = InfoResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InfoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InfoResponse) ProtoMessage() {}
+
+func (x *InfoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
+func (*InfoResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InfoResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetKeysEstimate() uint64 {
+	if x != nil {
+		return x.KeysEstimate
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetDiskUsedPercent() float64 {
+	if x != nil {
+		return x.DiskUsedPercent
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetRingVersion() uint64 {
+	if x != nil {
+		return x.RingVersion
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
 var File_pairdb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
@@ -147,9 +302,22 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
 	"\x06sender\x18\x02 \x01(\fR\x06sender\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload2B\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"D\n" +
+	"\vInfoRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xe9\x01\n" +
+	"\fInfoResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12#\n" +
+	"\rkeys_estimate\x18\x04 \x01(\x04R\fkeysEstimate\x12*\n" +
+	"\x11disk_used_percent\x18\x05 \x01(\x01R\x0fdiskUsedPercent\x12!\n" +
+	"\fring_version\x18\x06 \x01(\x04R\vringVersion\x12\x14\n" +
+	"\x05ready\x18\a \x01(\bR\x05ready2\x85\x01\n" +
 	"\x04Peer\x12:\n" +
-	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x012\xdc\x02\n" +
+	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x01\x12A\n" +
+	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse2\xdc\x02\n" +
 	"\x04Meta\x12D\n" +
 	"\bExchange\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12C\n" +
 	"\aPrepare\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12B\n" +
@@ -169,26 +337,30 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
-	(*Frame)(nil),       // 0: pairdb.peer.v1.Frame
-	(*MetaMessage)(nil), // 1: pairdb.peer.v1.MetaMessage
+	(*Frame)(nil),        // 0: pairdb.peer.v1.Frame
+	(*MetaMessage)(nil),  // 1: pairdb.peer.v1.MetaMessage
+	(*InfoRequest)(nil),  // 2: pairdb.peer.v1.InfoRequest
+	(*InfoResponse)(nil), // 3: pairdb.peer.v1.InfoResponse
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
 	0, // 0: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	1, // 1: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 2: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 3: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 4: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 5: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0, // 6: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	1, // 7: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 8: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 9: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 10: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 11: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	6, // [6:12] is the sub-list for method output_type
-	0, // [0:6] is the sub-list for method input_type
+	2, // 1: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	1, // 2: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1, // 3: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1, // 4: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1, // 5: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1, // 6: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0, // 7: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3, // 8: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	1, // 9: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1, // 10: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1, // 11: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1, // 12: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1, // 13: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	7, // [7:14] is the sub-list for method output_type
+	0, // [0:7] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -205,7 +377,7 @@ func file_pairdb_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

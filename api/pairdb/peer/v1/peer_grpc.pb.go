@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Peer_Frames_FullMethodName = "/pairdb.peer.v1.Peer/Frames"
+	Peer_Info_FullMethodName   = "/pairdb.peer.v1.Peer/Info"
 )
 
 // PeerClient is the client API for Peer service.
@@ -35,6 +36,9 @@ type PeerClient interface {
 	// Frames carries frames of requests one way and frames of replies the other,
 	// in any order. The first frame each way introduces the sender.
 	Frames(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
+	// Info returns the node's own figures, so that whichever node is asked can
+	// answer for the whole cluster.
+	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error)
 }
 
 type peerClient struct {
@@ -58,6 +62,16 @@ func (c *peerClient) Frames(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FramesClient = grpc.BidiStreamingClient[Frame, Frame]
 
+func (c *peerClient) Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InfoResponse)
+	err := c.cc.Invoke(ctx, Peer_Info_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -67,6 +81,9 @@ type PeerServer interface {
 	// Frames carries frames of requests one way and frames of replies the other,
 	// in any order. The first frame each way introduces the sender.
 	Frames(grpc.BidiStreamingServer[Frame, Frame]) error
+	// Info returns the node's own figures, so that whichever node is asked can
+	// answer for the whole cluster.
+	Info(context.Context, *InfoRequest) (*InfoResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -79,6 +96,9 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Frames(grpc.BidiStreamingServer[Frame, Frame]) error {
 	return status.Error(codes.Unimplemented, "method Frames not implemented")
+}
+func (UnimplementedPeerServer) Info(context.Context, *InfoRequest) (*InfoResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Info not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -108,13 +128,36 @@ func _Peer_Frames_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FramesServer = grpc.BidiStreamingServer[Frame, Frame]
 
+func _Peer_Info_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InfoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Info(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Info_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Info(ctx, req.(*InfoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Peer_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "pairdb.peer.v1.Peer",
 	HandlerType: (*PeerServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Info",
+			Handler:    _Peer_Info_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Frames",
