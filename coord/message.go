@@ -1,3 +1,14 @@
+// Package coord runs one client operation against the owners of its key.
+//
+// The node that receives a request coordinates it if it owns the key, else it
+// forwards it, once, to an owner. That owner coordinates and, for a write,
+// mints: under the key's lock it makes the new object from its own copy, and
+// sends the whole of it to the other owners. A read joins what enough owners
+// hold and mends those that lack something before it answers.
+//
+// Nothing here blocks, starts goroutines or looks at a clock by itself: an
+// operation is a small state machine that steps when the transport, the local
+// replica or a timer calls back. Only Put, Delete, Get and Close wait.
 package coord
 
 import (

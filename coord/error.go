@@ -1,0 +1,68 @@
+package coord
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// ErrNotSent marks the error of a Transport that knows that the peer never saw
+// the message.
+var ErrNotSent = errors.New("not sent")
+
+// Cause says why one node did not do its part.
+type Cause struct {
+	Node ring.NodeID
+	// Name is the node's name, empty if unknown.
+	Name string
+	// Reason is one short phrase.
+	Reason string
+}
+
+// Error is the form of every error of this package.
+type Error struct {
+	Code errcode.Code
+	// Outcome says what happened to a write; empty for reads.
+	Outcome errcode.Outcome
+	// Acks is how many owners answered and Need how many had to; both are 0
+	// where the failure is not about owners.
+	Acks, Need int
+	Causes     []Cause
+	// Message is one sentence without the code.
+	Message string
+	// Err is the cause within this process, if any. It does not travel.
+	Err error
+}
+
+// Error formats the code, the message, the count and the causes.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(string(e.Code))
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	if e.Need > 0 {
+		fmt.Fprintf(&b, " (%d of %d)", e.Acks, e.Need)
+	}
+	for i, c := range e.Causes {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		name := c.Name
+		if name == "" {
+			name = c.Node.Short()
+		}
+		b.WriteString(sep + name + " " + c.Reason)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,81 @@
+package coord
+
+import (
+	"time"
+
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+// PutRequest asks to write a value. The slices must not change until the call
+// has answered.
+type PutRequest struct {
+	// Tenant is the tenant's name.
+	Tenant string
+	// Key has 1..1024 bytes of any kind.
+	Key []byte
+	// Value has up to the coordinator's MaxValueSize bytes; empty is legal.
+	Value []byte
+	// Level is how many owners must have it on disk before the answer; zero
+	// means quorum.Quorum.
+	Level quorum.Level
+	// Token is the causal context of an earlier answer, or empty. The write
+	// supersedes exactly what the token covers.
+	Token []byte
+	// JSON remembers that the value came in as a JSON document.
+	JSON bool
+	// Deadline is when the caller gives up; zero means the coordinator's
+	// timeout alone.
+	Deadline time.Time
+}
+
+// DeleteRequest asks to delete a key. Deleting an absent key succeeds.
+type DeleteRequest struct {
+	Tenant string
+	Key    []byte
+	Level  quorum.Level
+	Token  []byte
+	// Deadline is when the caller gives up.
+	Deadline time.Time
+	// ExpectClock, if not nil, is compared with the context of what the minter
+	// holds; if they differ the delete fails with PRECONDITION_FAILED and
+	// nothing is changed. It is never used as a context.
+	ExpectClock causal.Context
+}
+
+// WriteResponse answers a Put or a Delete that reached its level.
+type WriteResponse struct {
+	// Token covers the write and all that it superseded.
+	Token []byte
+	// Dot names the write.
+	Dot causal.Dot
+	// Context is what Token covers.
+	Context causal.Context
+	// Acks is the number of owners that had the write on disk when the
+	// answer was given, Replicas the number of owners.
+	Acks, Replicas int
+	// Level is the level that was reached.
+	Level quorum.Level
+}
+
+// GetRequest asks for a key.
+type GetRequest struct {
+	Tenant string
+	Key    []byte
+	// Level is how many owners must agree before the answer; zero means
+	// quorum.Quorum.
+	Level quorum.Level
+	// Deadline is when the caller gives up.
+	Deadline time.Time
+}
+
+// GetResponse answers a Get that found a value.
+type GetResponse struct {
+	// Siblings are the live values, the winner first; under the policy lww
+	// only the winner. Never empty.
+	Siblings []causal.Sibling
+	// Token covers everything the read saw.
+	Token []byte
+	// Context is what Token covers.
+	Context causal.Context
+}
