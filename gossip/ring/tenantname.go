@@ -1,0 +1,35 @@
+package ring
+
+import "math"
+
+// DefaultTenantNumber is the tenant that the founding entry creates;
+// DefaultTenantName is what it is called, DefaultTenantRF its replication
+// factor.
+const (
+	DefaultTenantNumber TenantNumber = 1
+	DefaultTenantName                = "default"
+	DefaultTenantRF                  = 3
+)
+
+// MaxTenants bounds the tenants of a cluster; the log has no room for a create
+// beyond it.
+const MaxTenants = 1 << 16
+
+const maxTenantNumber = math.MaxUint32
+
+// ValidTenantName says whether s matches ^[a-z0-9][a-z0-9_-]{0,62}$.
+func ValidTenantName(s string) bool {
+	if s == "" || len(s) > 63 {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case i > 0 && (c == '_' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return true
+}
