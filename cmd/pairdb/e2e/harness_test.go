@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the pairdb under test, built once by TestMain.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "pairdb-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "pairdb")
+		build := exec.Command("go", "build", "-o", binary, "github.com/pairdb/pairdb/cmd/pairdb")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "e2e: build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// addresses is the agent's --addr-file.
+type addresses struct {
+	NodeID string `json:"node_id"`
+	Name   string `json:"name"`
+	GRPC   string `json:"grpc"`
+	Peer   string `json:"peer"`
+	HTTP   string `json:"http"`
+	Gossip string `json:"gossip"`
+}
+
+// agent is one `pairdb agent` process, started, killed and started again on
+// the same data and ports.
+type agent struct {
+	t    *testing.T
+	name string
+	dir  string
+	args []string // beside data dir, name, ports and addr file
+	addr addresses
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the present process has ended
+	err  error         // its Wait error, set before done is closed
+	logs *os.File
+}
+
+// cluster is a set of agents founded together.
+type cluster struct {
+	t      *testing.T
+	agents []*agent
+}
+
+// startCluster founds a cluster of n nodes on free loopback ports and waits
+// until every node is healthy. Everything ends with the test.
+func startCluster(t *testing.T, n int, extra ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t}
+	root := t.TempDir()
+	for i := range n {
+		a := &agent{t: t, name: fmt.Sprintf("node-%d", i+1), dir: filepath.Join(root, fmt.Sprintf("node-%d", i+1))}
+		a.args = append([]string{"--bootstrap-expect", fmt.Sprint(n)}, extra...)
+		if i > 0 {
+			a.args = append(a.args, "--join", c.agents[0].addr.Gossip)
+		}
+		c.agents = append(c.agents, a)
+		a.start()
+	}
+	for _, a := range c.agents {
+		a.waitHealthy(60 * time.Second)
+	}
+	return c
+}
+
+func (c *cluster) endpoints() []string {
+	var e []string
+	for _, a := range c.agents {
+		e = append(e, a.addr.GRPC)
+	}
+	return e
+}
+
+// start runs the process and waits until it has written its addresses.
+func (a *agent) start() {
+	a.t.Helper()
+	if err := a.launch(); err != nil {
+		a.t.Fatalf("start %s: %v", a.name, err)
+	}
+}
+
+func (a *agent) launch() error {
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return err
+	}
+	addrFile := filepath.Join(a.dir, "addr.json")
+	if err := os.Remove(addrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	args := []string{
+		"agent", "--data-dir", filepath.Join(a.dir, "data"), "--name", a.name,
+		"--addr-file", addrFile, "--log-format", "json",
+		"--grpc-port", portOf(a.addr.GRPC), "--peer-port", portOf(a.addr.Peer),
+		"--http-port", portOf(a.addr.HTTP), "--gossip-port", portOf(a.addr.Gossip),
+	}
+	logs, err := os.OpenFile(filepath.Join(a.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(binary, append(args, a.args...)...)
+	cmd.Stdout, cmd.Stderr = logs, logs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, logs.Close())
+	}
+	done := make(chan struct{})
+	a.mu.Lock()
+	a.cmd, a.done, a.logs = cmd, done, logs
+	a.mu.Unlock()
+	go func() {
+		a.err = cmd.Wait()
+		close(done)
+	}()
+	a.t.Cleanup(func() {
+		a.kill()
+		if a.t.Failed() {
+			a.t.Logf("--- last log lines of %s\n%s", a.name, tail(filepath.Join(a.dir, "log"), 4000))
+		}
+	})
+	return a.readAddresses(addrFile, done)
+}
+
+// readAddresses waits for the address file, which the agent renames into place.
+func (a *agent) readAddresses(file string, done <-chan struct{}) error {
+	return poll(30*time.Second, func() (bool, error) {
+		select {
+		case <-done:
+			return false, fmt.Errorf("the process ended early: %v\n%s", a.err, tail(filepath.Join(a.dir, "log"), 2000))
+		default:
+		}
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, json.Unmarshal(b, &a.addr)
+	})
+}
+
+// poll calls f every 20 ms until it says true, fails or the time is over.
+func poll(limit time.Duration, f func() (bool, error)) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	over := time.After(limit)
+	for {
+		ok, err := f()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			return fmt.Errorf("still waiting after %s", limit)
+		}
+	}
+}
+
+// kill ends the process with SIGKILL and waits for it. It is no error if it
+// has ended already.
+func (a *agent) kill() {
+	a.signal(syscall.SIGKILL)
+	a.wait()
+}
+
+// wait blocks until the present process has ended and returns its error.
+func (a *agent) wait() error {
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	<-done
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.logs != nil {
+		if err := a.logs.Close(); err != nil {
+			a.t.Errorf("close log of %s: %v", a.name, err)
+		}
+		a.logs = nil
+	}
+	return a.err
+}
+
+func (a *agent) signal(sig syscall.Signal) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cmd == nil {
+		return
+	}
+	if err := a.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		a.t.Errorf("signal %s: %v", a.name, err)
+	}
+}
+
+func (a *agent) pid() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cmd.Process.Pid
+}
+
+func (a *agent) waitHealthy(limit time.Duration) {
+	a.t.Helper()
+	r := run(a.t, nil, "health", "--wait", limit.String(), "--endpoint", a.addr.GRPC)
+	if r.code != 0 {
+		a.t.Fatalf("%s is not healthy after %s: exit %d\n%s%s\n%s", a.name, limit, r.code, r.stdout, r.stderr, tail(filepath.Join(a.dir, "log"), 4000))
+	}
+}
+
+// result is what one CLI call printed and how it ended.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// run calls the CLI as a person would and waits for it, two minutes at most.
+func run(t *testing.T, stdin []byte, args ...string) result {
+	t.Helper()
+	return runFor(t, 2*time.Minute, stdin, args...)
+}
+
+func runFor(t *testing.T, limit time.Duration, stdin []byte, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("pairdb %s: %v", strings.Join(args, " "), err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("pairdb %s: still running after %s\n%s", strings.Join(args, " "), limit, errOut.String())
+	}
+	return result{code: cmd.ProcessState.ExitCode(), stdout: out.String(), stderr: errOut.String()}
+}
+
+// mustRun is run, failing the test on another exit code than 0.
+func mustRun(t *testing.T, args ...string) result {
+	t.Helper()
+	r := run(t, nil, args...)
+	if r.code != 0 {
+		t.Fatalf("pairdb %s: exit %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+func portOf(addr string) string {
+	if i := strings.LastIndexByte(addr, ':'); i >= 0 {
+		return addr[i+1:]
+	}
+	return "0"
+}
+
+func tail(file string, n int) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	if len(b) > n {
+		b = b[len(b)-n:]
+	}
+	return string(b)
+}

@@ -1,0 +1,303 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Setting describes one setting: a row of the table.
+type Setting struct {
+	// Path is section.key, as in the file.
+	Path string
+	// Default is the value when nobody says otherwise, as one would write it.
+	Default string
+	// Unit says what the value counts, for people. Empty where it needs none.
+	Unit string
+	// Flag is the agent's flag for it without dashes. Empty: only --set.
+	Flag string
+	// Reloadable says that SIGHUP makes a running agent take a new value.
+	Reloadable bool
+	// Help says what it does, and what is lost and won in either direction.
+	Help string
+
+	// min and max bound a number, a size in bytes or a duration, inclusive.
+	// Both 0: no bounds.
+	min, max int64
+	// choices are the words that a string may be. None: any.
+	choices []string
+	// field returns a pointer to the setting's field. Its type is the
+	// setting's type: *string, *int, *bool, *Size, *time.Duration, *[]string.
+	field func(*Config) any
+}
+
+// Env returns the name of the setting's environment variable.
+func (s Setting) Env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.Path, ".", "__"))
+}
+
+// Type returns the setting's type in a word: string, number, bool, size,
+// duration or list.
+func (s Setting) Type() string {
+	switch s.field(new(Config)).(type) {
+	case *string:
+		return "string"
+	case *int:
+		return "number"
+	case *bool:
+		return "bool"
+	case *Size:
+		return "size"
+	case *time.Duration:
+		return "duration"
+	case *[]string:
+		return "list"
+	}
+	panic("config: " + s.Path + " has a field of a type that is not known")
+}
+
+// Value returns what c says for the setting, as one would write it.
+func (s Setting) Value(c *Config) string {
+	switch p := s.field(c).(type) {
+	case *time.Duration:
+		return formatDuration(*p)
+	case *string:
+		return *p
+	case *[]string:
+		return strings.Join(*p, ",")
+	case *int:
+		return fmt.Sprint(*p)
+	case *bool:
+		return fmt.Sprint(*p)
+	case *Size:
+		return p.String()
+	}
+	panic("config: " + s.Path + " has a field of a type that is not known")
+}
+
+const (
+	envPrefix = "PAIRDB_AGENT_"
+
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+
+	// maxValueSize is what the wire and the engine are made for.
+	maxValueSize = 10 * mib
+	// maxPartitions bounds the layout, which every node holds whole.
+	maxPartitions = 16384
+	// maxSeeds bounds the list of nodes to join.
+	maxSeeds = 100
+)
+
+// settings returns the table, section by section in the order of the reference
+// file.
+func settings() []Setting {
+	var all []Setting
+	for _, section := range [][]Setting{
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), otherSettings(),
+	} {
+		all = append(all, section...)
+	}
+	return all
+}
+
+func nodeSettings() []Setting {
+	return []Setting{
+		{
+			Path: "node.data_dir", Default: "/var/lib/pairdb", Flag: "data-dir",
+			Help:  "Folder that holds everything this node keeps: its identity, log and tables, and what it knows of the cluster. One node owns it; a wiped folder is a new node.",
+			field: func(c *Config) any { return &c.Node.DataDir },
+		},
+		{
+			Path: "node.name", Default: "", Flag: "name",
+			Help:  "Name people know the node by, unique in the cluster: a letter or digit, then up to 62 letters, digits, dots, dashes or underscores. Empty: the host name.",
+			field: func(c *Config) any { return &c.Node.Name },
+		},
+		{
+			Path: "node.zone", Default: "", Flag: "zone",
+			Help:  "Failure zone, such as a rack. Replicas of a key are spread over zones where there are enough. Same letters as a name. Empty: none.",
+			field: func(c *Config) any { return &c.Node.Zone },
+		},
+		{
+			Path: "node.capacity", Default: "100", Flag: "capacity", min: 1, max: 10_000,
+			Help:  "Share of the ring relative to the other nodes: a node with 200 owns twice as many partitions as one with 100.",
+			field: func(c *Config) any { return &c.Node.Capacity },
+		},
+	}
+}
+
+func listenSettings() []Setting {
+	return []Setting{
+		{
+			Path: "listen.bind", Default: "127.0.0.1", Flag: "bind",
+			Help:  "Address that all listeners bind to. Anything but loopback also needs cluster.insecure, since there is neither TLS nor a credential yet.",
+			field: func(c *Config) any { return &c.Listen.Bind },
+		},
+		{
+			Path: "listen.advertise", Default: "", Flag: "advertise",
+			Help:  "Host name or address, without port, that other nodes and clients reach this node by. Empty: listen.bind; needed if that is a wildcard such as 0.0.0.0.",
+			field: func(c *Config) any { return &c.Listen.Advertise },
+		},
+		{
+			Path: "listen.grpc_port", Default: "50051", Flag: "grpc-port", max: 65535,
+			Help:  "TCP port of the clients' gRPC. 0: a free one.",
+			field: func(c *Config) any { return &c.Listen.GRPCPort },
+		},
+		{
+			Path: "listen.peer_port", Default: "50052", Flag: "peer-port", max: 65535,
+			Help:  "TCP port of the gRPC between nodes. 0: a free one.",
+			field: func(c *Config) any { return &c.Listen.PeerPort },
+		},
+		{
+			Path: "listen.http_port", Default: "8080", Flag: "http-port", max: 65535,
+			Help:  "TCP port of HTTP: the REST routes, health and metrics. 0: a free one.",
+			field: func(c *Config) any { return &c.Listen.HTTPPort },
+		},
+		{
+			Path: "listen.gossip_port", Default: "7946", Flag: "gossip-port", max: 65535,
+			Help:  "Port of gossip, TCP and UDP: both have to be open between nodes. 0: one that is free for both.",
+			field: func(c *Config) any { return &c.Listen.GossipPort },
+		},
+		{
+			Path: "listen.addr_file", Default: "", Flag: "addr-file",
+			Help:  "File to which the addresses really bound are written as JSON once all listeners are open, for scripts. Empty: none.",
+			field: func(c *Config) any { return &c.Listen.AddrFile },
+		},
+	}
+}
+
+func clusterSettings() []Setting {
+	return []Setting{
+		{
+			Path: "cluster.name", Default: "pairdb", Flag: "cluster-name",
+			Help:  "Name of the cluster. Gossip under another name is ignored. Same letters as a node's name.",
+			field: func(c *Config) any { return &c.Cluster.Name },
+		},
+		{
+			Path: "cluster.bootstrap", Default: "false", Flag: "bootstrap",
+			Help:  "Found a cluster of this one node. Does nothing once the data directory belongs to a cluster, so the same command line restarts the node.",
+			field: func(c *Config) any { return &c.Cluster.Bootstrap },
+		},
+		{
+			Path: "cluster.bootstrap_expect", Default: "0", Unit: "nodes", Flag: "bootstrap-expect", max: maxSeeds,
+			Help:  "Found a cluster together with others once this many fresh nodes see each other; all are started with the same number and the same cluster.join. Does nothing once the data directory belongs to a cluster. 0: do not.",
+			field: func(c *Config) any { return &c.Cluster.BootstrapExpect },
+		},
+		{
+			Path: "cluster.join", Default: "", Flag: "join",
+			Help:  "Gossip addresses of nodes to find the cluster by, host or host:port (port 7946 if none is given), at most 100. The node itself may be among them.",
+			field: func(c *Config) any { return &c.Cluster.Join },
+		},
+		{
+			Path: "cluster.partitions", Default: "1024", Unit: "partitions", min: 16, max: maxPartitions,
+			Help:  "Partitions the ring is cut into, a power of two. Used when the cluster is founded, and fixed from then on: more make the load more even and the layout larger.",
+			field: func(c *Config) any { return &c.Cluster.Partitions },
+		},
+		{
+			Path: "cluster.gossip_key_file", Default: "", Flag: "gossip-key-file",
+			Help:  "File with the key that encrypts gossip, the same on all nodes. Empty: gossip is not encrypted.",
+			field: func(c *Config) any { return &c.Cluster.GossipKeyFile },
+		},
+		{
+			Path: "cluster.insecure", Default: "false", Flag: "insecure",
+			Help:  "Listen beyond loopback although whoever reaches the ports may read and write everything.",
+			field: func(c *Config) any { return &c.Cluster.Insecure },
+		},
+		{
+			Path: "cluster.join_timeout", Default: "30s", min: int64(time.Second), max: int64(10 * time.Minute),
+			Help:  "How long a node looks for the cluster at its start before it gives up. Longer survives a slow network, shorter reports a wrong address sooner.",
+			field: func(c *Config) any { return &c.Cluster.JoinTimeout },
+		},
+	}
+}
+
+func gossipSettings() []Setting {
+	return []Setting{
+		{
+			Path: "gossip.probe_interval", Default: "1s", min: int64(50 * time.Millisecond), max: int64(time.Minute),
+			Help:  "Time between two probes of other nodes. Shorter finds a dead node sooner and costs more packets.",
+			field: func(c *Config) any { return &c.Gossip.ProbeInterval },
+		},
+		{
+			Path: "gossip.probe_timeout", Default: "500ms", min: int64(10 * time.Millisecond), max: int64(time.Minute),
+			Help:  "How long a probe waits for its answer before other nodes are asked to try, at most gossip.probe_interval. Longer suspects fewer slow nodes.",
+			field: func(c *Config) any { return &c.Gossip.ProbeTimeout },
+		},
+		{
+			Path: "gossip.suspicion_mult", Default: "4", min: 1, max: 20,
+			Help:  "How long a suspected node may defend itself, in probe intervals times the logarithm of the number of nodes. Larger raises fewer false alarms and finds a dead node later.",
+			field: func(c *Config) any { return &c.Gossip.SuspicionMult },
+		},
+		{
+			Path: "gossip.push_pull_interval", Default: "15s", min: int64(time.Second), max: int64(10 * time.Minute),
+			Help:  "Time between two exchanges of the whole member list with one other node. Shorter heals a split sooner and costs more traffic.",
+			field: func(c *Config) any { return &c.Gossip.PushPullInterval },
+		},
+	}
+}
+
+func storageSettings() []Setting {
+	return []Setting{
+		{
+			Path: "storage.memtable_size", Default: "64MiB", min: 64 * kib, max: 4 * gib,
+			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory and a longer restart.",
+			field: func(c *Config) any { return &c.Storage.MemtableSize },
+		},
+		{
+			Path: "storage.cache_size", Default: "256MiB", max: 1024 * gib,
+			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache.",
+			field: func(c *Config) any { return &c.Storage.CacheSize },
+		},
+		{
+			Path: "storage.block_size", Default: "4KiB", min: 512, max: mib,
+			Help:  "Size of a block in a table before compression. Larger compresses better, smaller reads less for one key.",
+			field: func(c *Config) any { return &c.Storage.BlockSize },
+		},
+		{
+			Path: "storage.bloom_bits_per_key", Default: "10", Unit: "bits", max: 64,
+			Help:  "Size of the filter that spares reading tables without the key; 10 errs about once in a hundred. Larger errs less and takes more memory. 0: no filter.",
+			field: func(c *Config) any { return &c.Storage.BloomBitsPerKey },
+		},
+		{
+			Path: "storage.wal_segment_size", Default: "64MiB", min: 64 * kib, max: gib,
+			Help:  "Size at which a new file of the log is begun. Larger begins fewer, smaller gives space back sooner.",
+			field: func(c *Config) any { return &c.Storage.WALSegmentSize },
+		},
+	}
+}
+
+func otherSettings() []Setting {
+	return []Setting{
+		{
+			Path: "limits.max_value_size", Default: "10MiB", min: 1, max: maxValueSize,
+			Help:  "Largest value a client may store through this node, at most 10MiB.",
+			field: func(c *Config) any { return &c.Limits.MaxValueSize },
+		},
+		{
+			Path: "timeouts.write", Default: "5s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long a write may take; a client's earlier deadline goes first.",
+			field: func(c *Config) any { return &c.Timeouts.Write },
+		},
+		{
+			Path: "timeouts.read", Default: "3s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long a read may take; a client's earlier deadline goes first.",
+			field: func(c *Config) any { return &c.Timeouts.Read },
+		},
+		{
+			Path: "timeouts.shutdown", Default: "15s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long a stopping node waits for requests under way before it cuts them off.",
+			field: func(c *Config) any { return &c.Timeouts.Shutdown },
+		},
+		{
+			Path: "log.level", Default: "info", Flag: "log-level", Reloadable: true, choices: []string{"debug", "info", "warn", "error"},
+			Help:  "Least severe messages that are logged.",
+			field: func(c *Config) any { return &c.Log.Level },
+		},
+		{
+			Path: "log.format", Default: "auto", Flag: "log-format", choices: []string{"auto", "text", "json"},
+			Help:  "How messages are written. auto: text on a terminal, else json.",
+			field: func(c *Config) any { return &c.Log.Format },
+		},
+	}
+}

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/pairdb/pairdb/node/config"
+)
+
+// Addresses are those a node really listens on, as host:port, and who it is.
+// Its JSON form is the --addr-file.
+type Addresses struct {
+	NodeID string `json:"node_id"`
+	Name   string `json:"name"`
+	GRPC   string `json:"grpc"`
+	Peer   string `json:"peer"`
+	HTTP   string `json:"http"`
+	Gossip string `json:"gossip"`
+}
+
+// listeners are the TCP doors of a node; gossip opens its own.
+type listeners struct {
+	grpc, peer, http net.Listener
+}
+
+// openListeners binds every door or none.
+func openListeners(c *config.Listen) (*listeners, error) {
+	l := &listeners{}
+	for _, d := range []struct {
+		into *net.Listener
+		port int
+		flag string
+		what string
+	}{
+		{&l.grpc, c.GRPCPort, "--grpc-port", "client gRPC"},
+		{&l.peer, c.PeerPort, "--peer-port", "node-to-node gRPC"},
+		{&l.http, c.HTTPPort, "--http-port", "HTTP"},
+	} {
+		addr := net.JoinHostPort(c.Bind, strconv.Itoa(d.port))
+		lis, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, errors.Join(explainBind(err, d.what, addr, d.flag), l.close())
+		}
+		*d.into = lis
+	}
+	return l, nil
+}
+
+func explainBind(err error, what, addr, flag string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen for %s on %s: the port is in use by another process; stop it, or choose another port with %s (0 takes a free one): %w", what, addr, flag, err)
+	}
+	return fmt.Errorf("listen for %s on %s: %w", what, addr, err)
+}
+
+func (l *listeners) close() error {
+	var errs []error
+	for _, lis := range []net.Listener{l.grpc, l.peer, l.http} {
+		if lis != nil {
+			if err := lis.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// advertiseHost is the host other nodes and clients are told. An unspecified
+// bind address cannot be told, so the first private address of the machine is.
+func advertiseHost(c *config.Listen) (string, error) {
+	if c.Advertise != "" {
+		return c.Advertise, nil
+	}
+	ip := net.ParseIP(c.Bind)
+	if ip == nil || !ip.IsUnspecified() {
+		return c.Bind, nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("find an address to advertise: %w", err)
+	}
+	var public string
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok || !n.IP.IsGlobalUnicast() || n.IP.To4() == nil {
+			continue
+		}
+		if n.IP.IsPrivate() {
+			return n.IP.String(), nil
+		}
+		if public == "" {
+			public = n.IP.String()
+		}
+	}
+	if public == "" {
+		return "", fmt.Errorf("the bind address %s can not be told to others and this machine has no other address; give one with --advertise", c.Bind)
+	}
+	return public, nil
+}
+
+// hostPort joins the host others are told with the port really bound.
+func hostPort(host string, a net.Addr) string {
+	_, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// writeAddrFile puts the addresses at path in one step, so that a reader sees
+// all of them or no file.
+func writeAddrFile(path string, a Addresses) error {
+	b, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode addresses: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".addr-*")
+	if err != nil {
+		return fmt.Errorf("write address file %s: %w", path, err)
+	}
+	_, err = tmp.Write(append(b, '\n'))
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write address file %s: %w", path, err), os.Remove(tmp.Name()))
+	}
+	return nil
+}

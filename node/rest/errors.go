@@ -1,0 +1,78 @@
+package rest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+)
+
+// errorBody is the one error shape of every route.
+type errorBody struct {
+	Status    string          `json:"status"`
+	ErrorCode errcode.Code    `json:"error_code"`
+	Message   string          `json:"message"`
+	RequestID string          `json:"request_id"`
+	Outcome   errcode.Outcome `json:"outcome,omitempty"`
+	Acks      *int            `json:"acks,omitempty"`
+	Need      *int            `json:"need,omitempty"`
+	Causes    []cause         `json:"causes,omitempty"`
+}
+
+type cause struct {
+	NodeID string `json:"node_id"`
+	Name   string `json:"name,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// invalidf is an INVALID_ARGUMENT of this edge: nothing was tried.
+func invalidf(format string, args ...any) error {
+	return &coord.Error{
+		Code:    errcode.InvalidArgument,
+		Outcome: errcode.NotApplied,
+		Message: fmt.Sprintf(format, args...),
+	}
+}
+
+// fail writes err with the HTTP status its code maps to.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := h.opts.Classify(err)
+	h.failStatus(w, r, errcode.Lookup(e.Code).HTTP, e)
+}
+
+func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
+	e := h.opts.Classify(err)
+	body := errorBody{
+		Status: "error", ErrorCode: e.Code, Message: e.Message,
+		RequestID: requestID(r), Outcome: e.Outcome,
+	}
+	if body.Message == "" {
+		body.Message = errcode.Lookup(e.Code).Meaning
+	}
+	if e.Need > 0 {
+		body.Acks, body.Need = &e.Acks, &e.Need
+	}
+	for _, c := range e.Causes {
+		body.Causes = append(body.Causes, cause{NodeID: c.Node.String(), Name: c.Name, Reason: c.Reason})
+	}
+	if errcode.Lookup(e.Code).Retryable && status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	h.write(w, r, status, body)
+}
+
+// write sends v as JSON. A client that went away is no error of ours.
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		h.opts.Logger.Error("encode response", "request_id", requestID(r), "err", err)
+		status, b = http.StatusInternalServerError, []byte(`{"status":"error","error_code":"INTERNAL","message":"the answer could not be encoded"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
+	}
+}

@@ -1,0 +1,316 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+// bodySlack is what a request body may hold beside the value: the other
+// fields, escapes in the key, white space. In bytes.
+const bodySlack = 64 << 10
+
+type putBody struct {
+	TenantID    string          `json:"tenant_id"`
+	Key         string          `json:"key"`
+	Value       json.RawMessage `json:"value"`
+	Consistency string          `json:"consistency"`
+}
+
+type putAnswer struct {
+	Status         string            `json:"status"`
+	Key            string            `json:"key"`
+	IdempotencyKey string            `json:"idempotency_key"`
+	VectorClock    map[string]uint64 `json:"vector_clock"`
+	ReplicaCount   int               `json:"replica_count"`
+	Consistency    string            `json:"consistency"`
+	// IsDuplicate is false for every write without an idempotency key, and
+	// keys are refused below.
+	IsDuplicate bool `json:"is_duplicate"`
+}
+
+func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Idempotency-Key") != "" {
+		h.fail(w, r, invalidf("Idempotency-Key is not supported by this version: a retry could be applied twice; send the request without it"))
+		return
+	}
+	var body putBody
+	if err := h.decode(w, r, &body); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if body.Value == nil {
+		h.fail(w, r, invalidf("field value is missing; any JSON value is allowed, also null and \"\""))
+		return
+	}
+	level, err := levelOf(body.Consistency)
+	if err == nil {
+		err = checkJSONKey(body.Key)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	var value bytes.Buffer
+	if err := json.Compact(&value, body.Value); err != nil {
+		h.fail(w, r, invalidf("field value is not JSON: %v", err))
+		return
+	}
+	res, err := h.opts.KV.Put(r.Context(), coord.PutRequest{
+		Tenant: body.TenantID, Key: []byte(body.Key), Value: value.Bytes(), Level: level, JSON: true,
+	})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.write(w, r, http.StatusOK, putAnswer{
+		Status: "success", Key: body.Key, IdempotencyKey: dotName(res.Dot),
+		VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas, Consistency: level.String(),
+	})
+}
+
+// valueAnswer is a value as JSON: as it was if it was written as JSON, else a
+// string, or base64 where the bytes are not UTF-8.
+type valueAnswer struct {
+	Value    json.RawMessage `json:"value"`
+	Encoding string          `json:"encoding,omitempty"`
+}
+
+type getAnswer struct {
+	Status string `json:"status"`
+	Key    string `json:"key"`
+	valueAnswer
+	VectorClock map[string]uint64 `json:"vector_clock"`
+	Siblings    []valueAnswer     `json:"siblings,omitempty"`
+}
+
+func (h *Handler) getKeyValue(w http.ResponseWriter, r *http.Request) {
+	f, err := queryFields(r.URL)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	res, err := h.opts.KV.Get(r.Context(), coord.GetRequest{Tenant: f.tenant, Key: []byte(f.key), Level: f.level})
+	if err == nil && len(res.Siblings) == 0 {
+		err = errors.New("read returned no value and no error")
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	ans := getAnswer{Status: "success", Key: f.key, VectorClock: clockMap(res.Context)}
+	if ans.valueAnswer, err = valueOf(&res.Siblings[0]); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	for i := range res.Siblings[1:] {
+		v, err := valueOf(&res.Siblings[1+i])
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		ans.Siblings = append(ans.Siblings, v)
+	}
+	h.write(w, r, http.StatusOK, ans)
+}
+
+type deleteAnswer struct {
+	Status       string            `json:"status"`
+	Key          string            `json:"key"`
+	VectorClock  map[string]uint64 `json:"vector_clock"`
+	ReplicaCount int               `json:"replica_count"`
+}
+
+func (h *Handler) deleteKeyValue(w http.ResponseWriter, r *http.Request) {
+	f, err := h.deleteFields(w, r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	expect, err := parseClock(r.Header.Get("X-Vector-Clock"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	res, err := h.opts.KV.Delete(r.Context(), coord.DeleteRequest{
+		Tenant: f.tenant, Key: []byte(f.key), Level: f.level, ExpectClock: expect,
+	})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.write(w, r, http.StatusOK, deleteAnswer{
+		Status: "success", Key: f.key, VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas,
+	})
+}
+
+// fields are what a read or delete names.
+type fields struct {
+	tenant, key string
+	level       quorum.Level
+}
+
+// deleteFields takes the fields from the query, or from a JSON body when the
+// query has none.
+func (h *Handler) deleteFields(w http.ResponseWriter, r *http.Request) (fields, error) {
+	if r.URL.RawQuery != "" {
+		return queryFields(r.URL)
+	}
+	var body struct {
+		TenantID    string `json:"tenant_id"`
+		Key         string `json:"key"`
+		Consistency string `json:"consistency"`
+	}
+	if err := h.decode(w, r, &body); err != nil {
+		return fields{}, err
+	}
+	level, err := levelOf(body.Consistency)
+	if err == nil {
+		err = checkJSONKey(body.Key)
+	}
+	return fields{tenant: body.TenantID, key: body.Key, level: level}, err
+}
+
+func queryFields(u *url.URL) (fields, error) {
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return fields{}, invalidf("the query string is malformed: %v", err)
+	}
+	for name, values := range q {
+		switch {
+		case name != "tenant_id" && name != "key" && name != "consistency":
+			return fields{}, invalidf("unknown query parameter %q; use tenant_id, key and consistency", name)
+		case len(values) > 1:
+			return fields{}, invalidf("query parameter %q is given %d times", name, len(values))
+		}
+	}
+	level, err := levelOf(q.Get("consistency"))
+	if err == nil {
+		err = checkJSONKey(q.Get("key"))
+	}
+	return fields{tenant: q.Get("tenant_id"), key: q.Get("key"), level: level}, err
+}
+
+// decode reads one JSON object into v: bounded, strict about unknown fields.
+func (h *Handler) decode(w http.ResponseWriter, r *http.Request, v any) error {
+	limit := int64(h.opts.MaxValueBytes) + bodySlack
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		return invalidf("the body has something after its JSON object")
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return &coord.Error{
+			Code: errcode.ValueTooLarge, Outcome: errcode.NotApplied,
+			Message: fmt.Sprintf("the body is larger than %d bytes; a value may have at most %d", limit, h.opts.MaxValueBytes),
+		}
+	case errors.Is(err, io.EOF):
+		return invalidf("the body is empty; send a JSON object")
+	default:
+		return invalidf("the body is not the JSON object expected here: %v", strings.TrimPrefix(err.Error(), "json: "))
+	}
+}
+
+// checkJSONKey refuses what the JSON routes cannot carry both ways. The size
+// limits are the coordinator's.
+func checkJSONKey(key string) error {
+	if !utf8.ValidString(key) {
+		return keyError("the key is not UTF-8; use gRPC for binary keys")
+	}
+	if i := strings.IndexFunc(key, func(c rune) bool { return c < 0x20 || c == 0x7f }); i >= 0 {
+		return keyError(fmt.Sprintf("the key has the control character %q at byte %d; use gRPC for such keys", key[i], i))
+	}
+	return nil
+}
+
+func keyError(msg string) error {
+	return &coord.Error{Code: errcode.InvalidKey, Outcome: errcode.NotApplied, Message: msg}
+}
+
+// levelOf reads the consistency field; absent means quorum.
+func levelOf(s string) (quorum.Level, error) {
+	if s == "" {
+		return quorum.Quorum, nil
+	}
+	level, err := quorum.ParseLevel(s)
+	if err != nil {
+		return 0, invalidf("consistency %q is not one, quorum or all", s)
+	}
+	return level, nil
+}
+
+func valueOf(s *causal.Sibling) (valueAnswer, error) {
+	switch {
+	case s.Flags&causal.FlagJSON != 0:
+		return valueAnswer{Value: s.Value}, nil
+	case utf8.Valid(s.Value):
+		b, err := json.Marshal(string(s.Value))
+		return valueAnswer{Value: b}, err
+	default:
+		b, err := json.Marshal(base64.StdEncoding.EncodeToString(s.Value))
+		return valueAnswer{Value: b, Encoding: "base64"}, err
+	}
+}
+
+// clockMap shows a context as {actor in 16 hex digits: counter}.
+func clockMap(seen causal.Context) map[string]uint64 {
+	m := make(map[string]uint64, len(seen))
+	for _, d := range seen {
+		m[fmt.Sprintf("%016x", d.Actor)] = d.Counter
+	}
+	return m
+}
+
+func dotName(d causal.Dot) string { return fmt.Sprintf("%016x-%d", d.Actor, d.Counter) }
+
+// maxClockEntries bounds X-Vector-Clock; an object has an entry per start of a
+// node that wrote it.
+const maxClockEntries = 1024
+
+// parseClock reads X-Vector-Clock, the vector_clock of an earlier answer. It
+// returns nil when the header is absent.
+func parseClock(header string) (causal.Context, error) {
+	if header == "" {
+		return nil, nil
+	}
+	var m map[string]json.Number
+	if err := json.Unmarshal([]byte(header), &m); err != nil {
+		return nil, invalidf("X-Vector-Clock is not the vector_clock object of an earlier answer: %v", err)
+	}
+	if len(m) > maxClockEntries {
+		return nil, invalidf("X-Vector-Clock has %d entries, at most %d are allowed", len(m), maxClockEntries)
+	}
+	dots := make([]causal.Dot, 0, len(m))
+	for name, num := range m {
+		actor, err := strconv.ParseUint(name, 16, 64)
+		if err != nil || len(name) != 16 {
+			return nil, invalidf("X-Vector-Clock names %q, which is no actor: 16 hex digits are expected", name)
+		}
+		n, err := strconv.ParseUint(num.String(), 10, 64)
+		if err != nil || n == 0 || n == math.MaxUint64 {
+			return nil, invalidf("X-Vector-Clock gives %q the counter %s, which is no positive integer", name, num)
+		}
+		dots = append(dots, causal.Dot{Actor: actor, Counter: n})
+	}
+	return causal.NewContext(dots...), nil
+}

@@ -1,0 +1,229 @@
+// Package rest is the HTTP/JSON edge: it decodes a request, hands it to the
+// coordinator and writes the answer or the error as JSON. It keeps the routes
+// and field names of the earlier system, so that its users' scripts go on
+// working, and decides nothing itself.
+package rest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// KV runs client operations. *coord.Coordinator is one.
+type KV interface {
+	Put(ctx context.Context, req coord.PutRequest) (coord.WriteResponse, error)
+	Get(ctx context.Context, req coord.GetRequest) (coord.GetResponse, error)
+	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
+}
+
+// Metadata is what the edge reads of the cluster and the one thing it changes.
+type Metadata interface {
+	// Snapshot returns the present immutable view, never nil.
+	Snapshot() *schema.Snapshot
+	// CreateTenant returns once the tenant exists exactly once.
+	CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error)
+	// RefreshTenant looks a tenant up that Snapshot may not know yet because
+	// it was created through another node a moment ago.
+	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool)
+}
+
+// NodeFigures is what one node says of its own data.
+type NodeFigures struct {
+	// Keys is the engine's estimate of live keys, all replicas counted.
+	Keys uint64
+	// DiskUsedPercent is the use of the file system that holds the data, 0..100.
+	DiskUsedPercent float64
+}
+
+// Options configure a Handler. All fields but MaxValueBytes and Ready are required.
+type Options struct {
+	KV       KV
+	Metadata Metadata
+	// Figures asks every member for its own figures; a member that did not
+	// answer is missing from the result.
+	Figures func(ctx context.Context) map[ring.NodeID]NodeFigures
+	// Classify turns any error into the one typed form. It never returns nil.
+	Classify func(error) *coord.Error
+	// Checks says what keeps the node from serving; empty means ready.
+	Checks func() []Check
+	// Metrics serves GET /metrics.
+	Metrics http.Handler
+	// Observe is called once per request with the route's pattern.
+	Observe func(route string, status int, d time.Duration)
+	Logger  *slog.Logger
+	// MaxValueBytes bounds a value; the body limit follows it. Default 10 MiB.
+	MaxValueBytes int
+}
+
+// Check is one condition of readiness.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Handler serves the HTTP API of one node. It is safe for concurrent use and
+// owns nothing that must be closed.
+type Handler struct {
+	opts Options
+	mux  *http.ServeMux
+}
+
+// New returns a handler, or an error that names every missing option.
+func New(opts Options) (*Handler, error) {
+	var missing []string
+	for name, absent := range map[string]bool{
+		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil,
+		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
+		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
+	} {
+		if absent {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, errors.New("rest: missing options: " + strings.Join(missing, ", "))
+	}
+	if opts.MaxValueBytes == 0 {
+		opts.MaxValueBytes = 10 << 20
+	}
+	h := &Handler{opts: opts, mux: http.NewServeMux()}
+	for _, r := range h.routes() {
+		h.mux.HandleFunc(r.pattern, r.serve)
+	}
+	return h, nil
+}
+
+type route struct {
+	pattern string
+	serve   http.HandlerFunc
+}
+
+// routes lists everything the node serves over HTTP, in the order of the docs.
+func (h *Handler) routes() []route {
+	return []route{
+		{"POST /v1/key-value", h.putKeyValue},
+		{"GET /v1/key-value", h.getKeyValue},
+		{"DELETE /v1/key-value", h.deleteKeyValue},
+		{"POST /v1/tenants", h.createTenant},
+		{"GET /v1/tenants/{id}", h.getTenant},
+		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
+		{"GET /health", h.live},
+		{"GET /healthz", h.live},
+		{"GET /ready", h.ready},
+		{"GET /readyz", h.ready},
+		{"GET /startupz", h.ready},
+		{"GET /metrics", h.opts.Metrics.ServeHTTP},
+	}
+}
+
+type requestIDKey struct{}
+
+// maxRequestIDLen bounds the client's X-Request-ID, in bytes.
+const maxRequestIDLen = 128
+
+// ServeHTTP names the request, serves it, and answers a panic with a clean 500.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	id := r.Header.Get("X-Request-ID")
+	if !printable(id) || id == "" || len(id) > maxRequestIDLen {
+		id = newRequestID()
+	}
+	w.Header().Set("X-Request-ID", id)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	_, pattern := h.mux.Handler(r)
+	defer func() {
+		if p := recover(); p != nil {
+			h.opts.Logger.Error("request handler panicked", "route", pattern, "request_id", id, "panic", p, "stack", string(debug.Stack()))
+			if !rec.wrote {
+				h.fail(rec, r, errors.New("internal error"))
+			}
+		}
+		if pattern == "" {
+			pattern = "none"
+		}
+		h.opts.Observe(pattern, rec.status, time.Since(start))
+	}()
+	if pattern == "" {
+		h.noRoute(rec, r)
+		return
+	}
+	h.mux.ServeHTTP(rec, r)
+}
+
+// noRoute answers in the API's own error shape, and says which methods the
+// path has when only the method is wrong.
+func (h *Handler) noRoute(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
+		if _, pattern := h.mux.Handler(probe); pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		h.failStatus(w, r, http.StatusMethodNotAllowed,
+			invalidf("%s is not served at %s; use %s", r.Method, r.URL.Path, strings.Join(allowed, " or ")))
+		return
+	}
+	h.failStatus(w, r, http.StatusNotFound, invalidf("there is no route %s", r.URL.Path))
+}
+
+// recorder remembers the status for the observer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote {
+		r.status, r.wrote = status, true
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.wrote = true
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func requestID(r *http.Request) string {
+	id, ok := r.Context().Value(requestIDKey{}).(string)
+	if !ok {
+		return ""
+	}
+	return id
+}
+
+func newRequestID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+func printable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x21 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,332 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// fakeKV is a one-copy store that remembers the level it was asked for.
+type fakeKV struct {
+	values map[string]causal.Sibling
+	level  quorum.Level
+	err    error
+	expect causal.Context
+}
+
+var testDot = causal.Dot{Actor: 0xabc, Counter: 7}
+
+func (f *fakeKV) Put(_ context.Context, r coord.PutRequest) (coord.WriteResponse, error) {
+	if f.err != nil {
+		return coord.WriteResponse{}, f.err
+	}
+	s := causal.Sibling{Dot: testDot, Value: r.Value}
+	if r.JSON {
+		s.Flags = causal.FlagJSON
+	}
+	f.values[r.Tenant+"/"+string(r.Key)], f.level = s, r.Level
+	return coord.WriteResponse{Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level}, nil
+}
+
+func (f *fakeKV) Get(_ context.Context, r coord.GetRequest) (coord.GetResponse, error) {
+	if f.err != nil {
+		return coord.GetResponse{}, f.err
+	}
+	s, ok := f.values[r.Tenant+"/"+string(r.Key)]
+	if !ok {
+		return coord.GetResponse{}, &coord.Error{Code: errcode.KeyNotFound, Message: "no such key"}
+	}
+	return coord.GetResponse{Siblings: []causal.Sibling{s}, Context: causal.NewContext(s.Dot)}, nil
+}
+
+func (f *fakeKV) Delete(_ context.Context, r coord.DeleteRequest) (coord.WriteResponse, error) {
+	if f.err != nil {
+		return coord.WriteResponse{}, f.err
+	}
+	f.expect = r.ExpectClock
+	delete(f.values, r.Tenant+"/"+string(r.Key))
+	return coord.WriteResponse{Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3}, nil
+}
+
+type fakeMetadata struct {
+	snap    *schema.Snapshot
+	tenants map[string]*schema.Tenant
+}
+
+var errTenantExists = errors.New("exists")
+
+func (f *fakeMetadata) Snapshot() *schema.Snapshot { return f.snap }
+
+func (f *fakeMetadata) CreateTenant(_ context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error) {
+	if err := errors.Join(schema.ValidateTenantID(name), schema.ValidateRF(rf)); err != nil {
+		return schema.Tenant{}, err
+	}
+	if f.tenants[name] != nil {
+		return schema.Tenant{}, errTenantExists
+	}
+	t := &schema.Tenant{Number: 2, Name: name, RF: rf, Policy: p, CreatedAt: time.UnixMilli(1000), UpdatedAt: time.UnixMilli(1000)}
+	f.tenants[name] = t
+	return *t, nil
+}
+
+func (f *fakeMetadata) RefreshTenant(_ context.Context, name string) (*schema.Tenant, bool) {
+	t, ok := f.tenants[name]
+	return t, ok
+}
+
+func classify(err error) *coord.Error {
+	var e *coord.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, errTenantExists):
+		return &coord.Error{Code: errcode.TenantExists}
+	case errors.Is(err, schema.ErrTenantID):
+		return &coord.Error{Code: errcode.InvalidTenantID, Message: err.Error()}
+	case errors.Is(err, schema.ErrRF):
+		return &coord.Error{Code: errcode.InvalidReplicationFactor, Message: err.Error()}
+	default:
+		return &coord.Error{Code: errcode.Internal, Message: err.Error()}
+	}
+}
+
+type fixture struct {
+	kv       *fakeKV
+	handler  *Handler
+	notReady bool
+	observed []string
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	id := ring.NodeID{1}
+	layout, err := ring.NewLayout(1024, []ring.LayoutNode{{ID: id, Name: "n1", Capacity: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap := schema.Build(schema.Snapshot{Self: id, Layout: layout, Ready: true, Members: []schema.Member{
+		{ID: id, Name: "n1", Liveness: schema.Alive, Addresses: schema.Addresses{GRPC: "127.0.0.1:50051"}},
+		{ID: ring.NodeID{2}, Name: "n2", Liveness: schema.Dead},
+	}}, nil)
+	f := &fixture{kv: &fakeKV{values: map[string]causal.Sibling{}}}
+	f.handler, err = New(Options{
+		KV:       f.kv,
+		Metadata: &fakeMetadata{snap: snap, tenants: map[string]*schema.Tenant{}},
+		Figures: func(context.Context) map[ring.NodeID]NodeFigures {
+			return map[ring.NodeID]NodeFigures{id: {Keys: 12, DiskUsedPercent: 5.5}}
+		},
+		Classify: classify,
+		Checks: func() []Check {
+			return []Check{{Name: "layout", OK: !f.notReady, Detail: "waiting"}}
+		},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if _, err := io.WriteString(w, "series 1\n"); err != nil {
+				t.Error(err)
+			}
+		}),
+		Observe: func(route string, status int, _ time.Duration) {
+			f.observed = append(f.observed, fmt.Sprint(route, " ", status))
+		},
+		Logger:        slog.New(slog.DiscardHandler),
+		MaxValueBytes: 1000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fixture) do(t *testing.T, method, target, body string, headers ...string) (int, map[string]any) {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.handler.ServeHTTP(w, r)
+	var m map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil {
+		t.Fatalf("%s %s: body %q: %v", method, target, w.Body, err)
+	}
+	if id := w.Header().Get("X-Request-ID"); id == "" {
+		t.Errorf("%s %s: no X-Request-ID", method, target)
+	}
+	return w.Code, m
+}
+
+func TestPutGetDelete(t *testing.T) {
+	f := newFixture(t)
+	code, m := f.do(t, "POST", "/v1/key-value", `{"tenant_id":"shop","key":"k//..","value":{"b":[1,2.50,"é"]},"consistency":"all"}`)
+	want := map[string]any{
+		"status": "success", "key": "k//..", "idempotency_key": "0000000000000abc-7",
+		"vector_clock": map[string]any{"0000000000000abc": 7.0}, "replica_count": 3.0, "consistency": "all", "is_duplicate": false,
+	}
+	if code != 200 || !reflect.DeepEqual(m, want) {
+		t.Fatalf("put: %d %v, want %v", code, m, want)
+	}
+	if f.kv.level != quorum.All {
+		t.Errorf("level %v reached the coordinator, want all", f.kv.level)
+	}
+	code, m = f.do(t, "GET", "/v1/key-value?tenant_id=shop&key=k%2F%2F..", "")
+	if got := fmt.Sprint(m["value"]); code != 200 || got != "map[b:[1 2.5 é]]" {
+		t.Fatalf("get: %d %v", code, m)
+	}
+	code, m = f.do(t, "DELETE", "/v1/key-value?tenant_id=shop&key=k%2F%2F..", "", "X-Vector-Clock", `{"0000000000000abc":7}`)
+	if code != 200 || m["replica_count"] != 3.0 {
+		t.Fatalf("delete: %d %v", code, m)
+	}
+	if !f.kv.expect.Equal(causal.NewContext(testDot)) {
+		t.Errorf("expected clock %v reached the coordinator", f.kv.expect)
+	}
+	code, m = f.do(t, "DELETE", "/v1/key-value", `{"tenant_id":"shop","key":"k"}`)
+	if code != 200 || m["status"] != "success" {
+		t.Fatalf("delete by body: %d %v", code, m)
+	}
+	code, m = f.do(t, "GET", "/v1/key-value?tenant_id=shop&key=k%2F%2F..", "", "X-Request-ID", "abc-1")
+	if code != 404 || m["error_code"] != "KEY_NOT_FOUND" || m["request_id"] != "abc-1" || m["status"] != "error" {
+		t.Fatalf("get after delete: %d %v", code, m)
+	}
+}
+
+func TestValueForms(t *testing.T) {
+	f := newFixture(t)
+	for _, c := range []struct {
+		name     string
+		s        causal.Sibling
+		value    any
+		encoding any
+	}{
+		{"json null", causal.Sibling{Value: []byte("null"), Flags: causal.FlagJSON}, nil, nil},
+		{"json string", causal.Sibling{Value: []byte(`"x"`), Flags: causal.FlagJSON}, "x", nil},
+		{"utf-8 bytes", causal.Sibling{Value: []byte(`{"a":1}`)}, `{"a":1}`, nil},
+		{"empty bytes", causal.Sibling{}, "", nil},
+		{"binary", causal.Sibling{Value: []byte{0xff, 0}}, "/wA=", "base64"},
+	} {
+		f.kv.values["t/k"] = c.s
+		code, m := f.do(t, "GET", "/v1/key-value?tenant_id=t&key=k", "")
+		if code != 200 || m["value"] != c.value || m["encoding"] != c.encoding {
+			t.Errorf("%s: %d %v", c.name, code, m)
+		}
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	f := newFixture(t)
+	long := strings.Repeat("x", 70<<10)
+	for _, c := range []struct {
+		name, method, target, body string
+		headers                    []string
+		status                     int
+		code                       errcode.Code
+	}{
+		{"empty body", "POST", "/v1/key-value", "", nil, 400, errcode.InvalidArgument},
+		{"not JSON", "POST", "/v1/key-value", "{", nil, 400, errcode.InvalidArgument},
+		{"two objects", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}{}`, nil, 400, errcode.InvalidArgument},
+		{"unknown field", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1,"consistancy":"all"}`, nil, 400, errcode.InvalidArgument},
+		{"no value", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k"}`, nil, 400, errcode.InvalidArgument},
+		{"bad level", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1,"consistency":"two"}`, nil, 400, errcode.InvalidArgument},
+		{"control character", "POST", "/v1/key-value", `{"tenant_id":"t","key":"a\u0000b","value":1}`, nil, 400, errcode.InvalidKey},
+		{"oversized", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":"` + long + `"}`, nil, 413, errcode.ValueTooLarge},
+		{"idempotency key", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`, []string{"Idempotency-Key", "x"}, 400, errcode.InvalidArgument},
+		{"unknown parameter", "GET", "/v1/key-value?tenant_id=t&key=k&x=1", "", nil, 400, errcode.InvalidArgument},
+		{"doubled parameter", "GET", "/v1/key-value?tenant_id=t&key=k&key=l", "", nil, 400, errcode.InvalidArgument},
+		{"malformed query", "GET", "/v1/key-value?key=%zz", "", nil, 400, errcode.InvalidArgument},
+		{"not UTF-8", "GET", "/v1/key-value?tenant_id=t&key=%ff", "", nil, 400, errcode.InvalidKey},
+		{"clock of no actor", "DELETE", "/v1/key-value?tenant_id=t&key=k", "", []string{"X-Vector-Clock", `{"n1":1}`}, 400, errcode.InvalidArgument},
+		{"clock not JSON", "DELETE", "/v1/key-value?tenant_id=t&key=k", "", []string{"X-Vector-Clock", `7`}, 400, errcode.InvalidArgument},
+		{"tenant id", "POST", "/v1/tenants", `{"tenant_id":"Shop"}`, nil, 400, errcode.InvalidTenantID},
+		{"rf 0", "POST", "/v1/tenants", `{"tenant_id":"shop","replication_factor":0}`, nil, 400, errcode.InvalidReplicationFactor},
+		{"rf 8", "POST", "/v1/tenants", `{"tenant_id":"shop","replication_factor":8}`, nil, 400, errcode.InvalidReplicationFactor},
+		{"unknown tenant", "GET", "/v1/tenants/none", "", nil, 404, errcode.TenantNotFound},
+		{"no route", "GET", "/v2/x", "", nil, 404, errcode.InvalidArgument},
+		{"wrong method", "PUT", "/v1/key-value", "", nil, 405, errcode.InvalidArgument},
+	} {
+		status, m := f.do(t, c.method, c.target, c.body, c.headers...)
+		if status != c.status || m["error_code"] != string(c.code) || m["message"] == "" {
+			t.Errorf("%s: %d %v, want %d %s", c.name, status, m, c.status, c.code)
+		}
+	}
+	if len(f.kv.values) != 0 {
+		t.Errorf("bad input wrote %v", f.kv.values)
+	}
+}
+
+func TestErrorCarriesOutcome(t *testing.T) {
+	f := newFixture(t)
+	f.kv.err = &coord.Error{
+		Code: errcode.QuorumNotReached, Outcome: errcode.Indeterminate, Acks: 1, Need: 2, Message: "too few",
+		Causes: []coord.Cause{{Node: ring.NodeID{2}, Name: "n2", Reason: "down"}},
+	}
+	code, m := f.do(t, "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`)
+	if code != 503 || m["outcome"] != "indeterminate" || m["acks"] != 1.0 || m["need"] != 2.0 || len(m["causes"].([]any)) != 1 {
+		t.Fatalf("%d %v", code, m)
+	}
+}
+
+func TestTenants(t *testing.T) {
+	f := newFixture(t)
+	code, m := f.do(t, "POST", "/v1/tenants", `{"tenant_id":"shop"}`)
+	if code != 201 || m["replication_factor"] != 3.0 || m["created_at"] != "1970-01-01T00:00:01Z" {
+		t.Fatalf("create: %d %v", code, m)
+	}
+	if code, m = f.do(t, "POST", "/v1/tenants", `{"tenant_id":"shop"}`); code != 409 || m["error_code"] != "TENANT_EXISTS" {
+		t.Fatalf("create again: %d %v", code, m)
+	}
+	if code, m = f.do(t, "GET", "/v1/tenants/shop", ""); code != 200 || m["updated_at"] == nil {
+		t.Fatalf("get: %d %v", code, m)
+	}
+}
+
+func TestStorageNodesAndHealth(t *testing.T) {
+	f := newFixture(t)
+	code, m := f.do(t, "GET", "/v1/admin/storage-nodes", "")
+	nodes := m["nodes"].([]any)
+	first, second := nodes[0].(map[string]any), nodes[1].(map[string]any)
+	if code != 200 || first["host"] != "127.0.0.1" || first["port"] != 50051.0 || first["status"] != "alive" ||
+		first["virtual_nodes"] != 1024.0 || first["keys_count"] != 12.0 || first["disk_usage_percent"] != 5.5 {
+		t.Fatalf("%d %v", code, first)
+	}
+	if _, has := second["keys_count"]; has || second["status"] != "dead" {
+		t.Fatalf("unreachable node: %v", second)
+	}
+	for _, path := range []string{"/health", "/healthz", "/ready", "/readyz", "/startupz"} {
+		if code, m := f.do(t, "GET", path, ""); code != 200 {
+			t.Errorf("%s: %d %v", path, code, m)
+		}
+	}
+	f.notReady = true
+	if code, _ := f.do(t, "GET", "/ready", ""); code != 503 {
+		t.Errorf("/ready while not ready: %d", code)
+	}
+	if code, _ := f.do(t, "GET", "/health", ""); code != 200 {
+		t.Errorf("/health while not ready: %d", code)
+	}
+	if last := f.observed[len(f.observed)-2]; last != "GET /ready 503" {
+		t.Errorf("observed %q", last)
+	}
+}
+
+func TestPanicIsCleanError(t *testing.T) {
+	f := newFixture(t)
+	f.handler.opts.KV = nil
+	code, m := f.do(t, "GET", "/v1/key-value?tenant_id=t&key=k", "")
+	if code != 500 || m["error_code"] != "INTERNAL" || m["message"] != "internal error" {
+		t.Fatalf("%d %v", code, m)
+	}
+}
