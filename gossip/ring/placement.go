@@ -1,9 +1,8 @@
 package ring
 
 import (
-	"math"
+	"cmp"
 	"slices"
-	"sort"
 
 	"github.com/zeebo/xxh3"
 )
@@ -29,8 +28,9 @@ func NewLayout(partitions int, nodes []LayoutNode) (*Layout, error) {
 		return nil, err
 	}
 	p := newPlacer(partitions, sorted)
-	for k := range p.width {
-		p.column(k)
+	p.fillRows()
+	for k := p.width - 1; k >= 1; k-- {
+		p.thin(k)
 	}
 	l := &Layout{
 		version: 1,
@@ -47,17 +47,21 @@ func NewLayout(partitions int, nodes []LayoutNode) (*Layout, error) {
 	return l, nil
 }
 
-// placer fills the table column by column.
+// placer fills the table from the outside in: first the set of owners of every
+// row, then, for each shorter prefix, who of the row is the last. That order is
+// what makes all prefixes even at once: a set with the right shares can always
+// be thinned to a smaller one with the right shares, while filling columns from
+// the left can paint itself into a corner.
 type placer struct {
 	partitions int
 	width      int
 	nodes      []LayoutNode
 	zone       []int // node index → zone index
 	zoneSize   []int
-	zoneWeight []float64
 	table      []uint16
-	count      []int // node index → copies in the columns filled so far
-	// used[p*zones+z] counts the copies of row p in zone z.
+	// count is, per node, its copies at the level being worked on.
+	count []int
+	// used[p*zones+z] counts the copies of row p in zone z at that level.
 	used []uint8
 }
 
@@ -76,226 +80,208 @@ func newPlacer(partitions int, nodes []LayoutNode) *placer {
 			z = len(p.zoneSize)
 			index[n.Zone] = z
 			p.zoneSize = append(p.zoneSize, 0)
-			p.zoneWeight = append(p.zoneWeight, 0)
 		}
 		p.zone[i] = z
 		p.zoneSize[z]++
-		p.zoneWeight[z] += float64(n.Capacity)
 	}
 	p.table = make([]uint16, partitions*p.width)
 	p.used = make([]uint8, partitions*len(p.zoneSize))
 	return p
 }
 
-// targets gives each node's fair number of copies in the first k columns.
-func (p *placer) targets(k int) []float64 {
-	// Full rounds: every zone has given min(size, round) copies.
-	round := 0
-	for {
-		next := 0
-		for _, size := range p.zoneSize {
-			next += min(size, round+1)
-		}
-		if next >= k {
-			break
-		}
-		round++
-	}
-	lo := make([]float64, len(p.zoneSize))
-	hi := make([]float64, len(p.zoneSize))
-	for z, size := range p.zoneSize {
-		lo[z], hi[z] = float64(min(size, round)), float64(min(size, round+1))
-	}
-	zones := fill(p.zoneWeight, lo, hi, float64(k))
-	out := make([]float64, len(p.nodes))
-	for z := range p.zoneSize {
-		var member []int
-		var w, l, h []float64
-		for i := range p.nodes {
-			if p.zone[i] == z {
-				member = append(member, i)
-				w, l, h = append(w, float64(p.nodes[i].Capacity)), append(l, 0), append(h, 1)
-			}
-		}
-		for j, share := range fill(w, l, h, zones[z]) {
-			out[member[j]] = share * float64(p.partitions)
-		}
-	}
-	return out
+func (p *placer) row(part, k int) []uint16 { return p.table[part*p.width:][:k] }
+
+func (p *placer) zones(part int) []uint8 {
+	return p.used[part*len(p.zoneSize):][:len(p.zoneSize)]
 }
 
-// fill divides total in proportion to weight, each part held within lo and hi.
-func fill(weight, lo, hi []float64, total float64) []float64 {
-	out := make([]float64, len(weight))
-	sum := func(level float64) (s float64) {
-		for i, w := range weight {
-			out[i] = math.Min(hi[i], math.Max(lo[i], level*w))
-			s += out[i]
-		}
-		return s
-	}
-	// The sum grows with the level: find it by halving, which gives the same
-	// bits on every machine.
-	low, high := 0.0, 1.0
-	for sum(high) < total && high < 1e12 {
-		high *= 2
-	}
-	for range 128 {
-		mid := (low + high) / 2
-		if sum(mid) < total {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
-	sum(high)
-	return out
-}
-
-// column fills column k of every row, then moves single copies along until each
-// node is within one of its target, or no move helps.
-func (p *placer) column(k int) {
-	target := p.targets(k + 1)
-	zones := len(p.zoneSize)
-	for part := range p.partitions {
-		best, bestScore, bestTie := -1, 0.0, uint64(0)
-		for i := range p.nodes {
-			if !p.eligible(part, k, i) {
-				continue
-			}
-			score := float64(p.count[i]+1) / target[i]
-			if best >= 0 && score > bestScore {
-				continue
-			}
-			tie := tieBreak(part, k, i)
-			if best < 0 || score < bestScore || tie < bestTie {
-				best, bestScore, bestTie = i, score, tie
-			}
-		}
-		p.table[part*p.width+k] = uint16(best)
-		p.used[part*zones+p.zone[best]]++
-		p.count[best]++
-	}
-	p.level(k, target)
-}
-
-// eligible says whether node i may stand in column k of the row: it is not there
-// yet, and no zone with nodes left has fewer copies than its own.
-func (p *placer) eligible(part, k, i int) bool {
-	for _, n := range p.table[part*p.width : part*p.width+k] {
-		if int(n) == i {
-			return false
-		}
-	}
-	zones := len(p.zoneSize)
-	used := p.used[part*zones : (part+1)*zones]
-	mine := used[p.zone[i]]
-	for z, u := range used {
-		if u < mine && int(u) < p.zoneSize[z] {
+// balanced says whether a copy may be added to zone z of a row: no zone with
+// nodes left has fewer.
+func (p *placer) balanced(used []uint8, z int) bool {
+	for other, n := range used {
+		if n < used[z] && int(n) < p.zoneSize[other] {
 			return false
 		}
 	}
 	return true
 }
 
-// level mends what the greedy pass left uneven in column k. It looks for a chain
-// of moves from a node with too many copies to one with too few and shifts one
-// copy along it, until there is no such chain.
-func (p *placer) level(k int, target []float64) {
-	zones := len(p.zoneSize)
-	move := func(part, to int) {
-		slot := &p.table[part*p.width+k]
-		p.used[part*zones+p.zone[*slot]]--
-		p.count[*slot]--
-		*slot = uint16(to)
-		p.used[part*zones+p.zone[to]]++
-		p.count[to]++
+// fillRows chooses the owners of every row. Each pick goes to the node that is
+// furthest behind its share so far.
+func (p *placer) fillRows() {
+	target := p.targets(p.width)
+	behind := make([]float64, len(p.nodes))
+	for part := range p.partitions {
+		for i := range behind {
+			behind[i] = target[i]*float64(part+1)/float64(p.partitions) - float64(p.count[i])
+		}
+		used := p.zones(part)
+		for k := range p.width {
+			row := p.row(part, k)
+			best := pick(part, k, len(p.nodes), func(i int) float64 { return behind[i] }, func(i int) bool {
+				return !slices.Contains(row, uint16(i)) && p.balanced(used, p.zone[i])
+			})
+			p.table[part*p.width+k] = uint16(best)
+			used[p.zone[best]]++
+			p.count[best]++
+		}
 	}
-	for range 2 * p.partitions {
-		path := p.chain(k, target)
+	p.level(target, p.width, 0, p.replaceable)
+}
+
+// replaceable offers, for a copy of node at in a row, the nodes that could hold
+// it instead.
+func (p *placer) replaceable(part, at int, offer func(to int)) {
+	used, row := p.zones(part), p.row(part, p.width)
+	used[p.zone[at]]--
+	for to := range p.nodes {
+		if !slices.Contains(row, uint16(to)) && p.balanced(used, p.zone[to]) {
+			offer(to)
+		}
+	}
+	used[p.zone[at]]++
+}
+
+// thin decides who stands in column k of every row, the columns after it being
+// settled, so that the first k columns are even.
+func (p *placer) thin(k int) {
+	target := p.targets(k)
+	drop := make([]float64, len(p.nodes)) // how many rows a node should end
+	for i := range drop {
+		drop[i] = float64(p.count[i]) - target[i]
+		p.count[i] = 0
+	}
+	for part := range p.partitions {
+		row, used := p.row(part, k+1), p.zones(part)
+		last := pick(part, k, len(row), func(j int) float64 {
+			i := row[j]
+			return drop[i]*float64(part+1)/float64(p.partitions) - float64(p.count[i])
+		}, func(j int) bool { return droppable(used, p.zone[row[j]]) })
+		row[last], row[k] = row[k], row[last]
+		p.count[row[k]]++
+	}
+	p.level(drop, k+1, k, func(part, at int, offer func(to int)) {
+		used := p.zones(part)
+		for _, to := range p.row(part, k) {
+			if droppable(used, p.zone[to]) {
+				offer(int(to))
+			}
+		}
+	})
+	for i := range p.count {
+		p.count[i] = 0
+	}
+	for part := range p.partitions {
+		p.zones(part)[p.zone[p.table[part*p.width+k]]]--
+		for _, i := range p.row(part, k) {
+			p.count[i]++
+		}
+	}
+}
+
+// droppable says whether a row may lose a copy in zone z: none has more.
+func droppable(used []uint8, z int) bool { return used[z] == slices.Max(used) }
+
+// pick gives the candidate with the highest score among n; equals are told apart
+// by a hash, so that the second owners of one node's partitions are not all the
+// same node. There always is a candidate.
+func pick(part, k, n int, score func(int) float64, allowed func(int) bool) int {
+	const near = 1e-9
+	best, bestScore, bestTie := -1, 0.0, uint64(0)
+	for i := range n {
+		s := score(i)
+		if best >= 0 && s < bestScore-near || !allowed(i) {
+			continue
+		}
+		tie := xxh3.Hash([]byte{byte(part >> 8), byte(part), byte(k), byte(i >> 8), byte(i)})
+		if best < 0 || s > bestScore+near || tie < bestTie {
+			best, bestScore, bestTie = i, s, tie
+		}
+	}
+	return best
+}
+
+// step says that in a row, one node's copy becomes another's.
+type step struct{ part, from, to int }
+
+// level mends what picking left uneven among the columns [from, upTo) of all
+// rows. It looks for a chain of steps from a node with too many copies to one
+// with too few, and goes on until there is none.
+func (p *placer) level(target []float64, upTo, from int, options func(part, at int, offer func(to int))) {
+	for range 4 * len(p.nodes) {
+		held := make([][]int, len(p.nodes))
+		for part := range p.partitions {
+			for _, i := range p.row(part, upTo)[from:] {
+				held[i] = append(held[i], part)
+			}
+		}
+		path := p.chain(target, held, options)
 		if path == nil {
 			return
 		}
-		for _, step := range path {
-			move(step.part, step.to)
+		for _, s := range path {
+			p.apply(s, upTo, from)
 		}
 	}
 }
 
-type step struct{ part, to int }
+func (p *placer) apply(s step, upTo, from int) {
+	row := p.row(s.part, upTo)
+	at := from + slices.Index(row[from:], uint16(s.from))
+	if other := slices.Index(row, uint16(s.to)); other >= 0 {
+		row[at], row[other] = row[other], row[at] // a change of places
+	} else {
+		row[at] = uint16(s.to)
+		used := p.zones(s.part)
+		used[p.zone[s.from]]--
+		used[p.zone[s.to]]++
+	}
+	p.count[s.from]--
+	p.count[s.to]++
+}
 
-// chain finds the shortest chain of moves that lowers the worst unevenness by a
-// breadth-first search over nodes, or nil.
-func (p *placer) chain(k int, target []float64) []step {
-	const slack = 1e-6 // targets are sums of fractions
-	byExcess := make([]int, 0, len(p.nodes))
+// chain searches breadth-first from each node above its target, the worst first,
+// for one so far below that a shift leaves both nearer to theirs.
+func (p *placer) chain(target []float64, held [][]int, options func(part, at int, offer func(to int))) []step {
+	excess := func(i int) float64 { return float64(p.count[i]) - target[i] }
+	var over []int
 	for i := range p.nodes {
-		if float64(p.count[i]) > target[i]+slack {
-			byExcess = append(byExcess, i)
+		if excess(i) > 1e-6 {
+			over = append(over, i)
 		}
 	}
-	sort.SliceStable(byExcess, func(a, b int) bool {
-		return float64(p.count[byExcess[a]])-target[byExcess[a]] > float64(p.count[byExcess[b]])-target[byExcess[b]]
-	})
-	for _, from := range byExcess {
-		excess := float64(p.count[from]) - target[from]
-		if path := p.search(k, target, from, excess); path != nil {
-			return path
-		}
-	}
-	return nil
-}
-
-// search looks for a chain from a node to one so far below its target that the
-// move leaves both nearer to theirs.
-func (p *placer) search(k int, target []float64, from int, excess float64) []step {
-	zones := len(p.zoneSize)
-	prev := make([]step, len(p.nodes))
-	before := make([]int, len(p.nodes))
-	seen := make([]bool, len(p.nodes))
-	seen[from] = true
-	queue := []int{from}
-	held := make([][]int, len(p.nodes))
-	for part := range p.partitions {
-		i := p.table[part*p.width+k]
-		held[i] = append(held[i], part)
-	}
-	for len(queue) > 0 {
-		at := queue[0]
-		queue = queue[1:]
-		for _, part := range held[at] {
-			z := part*zones + p.zone[at]
-			p.used[z]--
-			for to := range p.nodes {
-				if seen[to] || !p.eligible(part, k, to) {
-					continue
-				}
-				seen[to], prev[to], before[to] = true, step{part, to}, at
-				queue = append(queue, to)
+	slices.SortStableFunc(over, func(a, b int) int { return cmp.Compare(excess(b), excess(a)) })
+	for _, start := range over {
+		reached := make([]*step, len(p.nodes))
+		queue := []int{start}
+		for head := 0; head < len(queue); head++ {
+			at := queue[head]
+			if at != start && excess(start)-excess(at) > 1+1e-6 {
+				return unwind(reached, start, at)
 			}
-			p.used[z]++
-		}
-		for _, end := range queue {
-			if excess-1 >= float64(p.count[end])-target[end]+1e-6 && end != from {
-				return unwind(prev, before, from, end)
+			for _, part := range held[at] {
+				options(part, at, func(to int) {
+					if to != start && reached[to] == nil {
+						reached[to] = &step{part, at, to}
+						queue = append(queue, to)
+					}
+				})
 			}
 		}
 	}
 	return nil
 }
 
-func unwind(prev []step, before []int, from, end int) []step {
+// unwind gives the steps of a chain, the last first. No two of them meet in one
+// row, or a shorter chain would have been found.
+func unwind(reached []*step, start, end int) []step {
 	var path []step
-	for at := end; at != from; at = before[at] {
-		path = append(path, prev[at])
+	for at := end; at != start; {
+		s := reached[at]
+		path = append(path, *s)
+		at = s.from
 	}
 	return path
-}
-
-// tieBreak spreads equal choices so that the second owners of one node's
-// partitions are not all the same node.
-func tieBreak(part, k, i int) uint64 {
-	return xxh3.Hash([]byte{byte(part >> 8), byte(part), byte(k), byte(i >> 8), byte(i)})
 }
 
 // pickVoters takes one node of each zone in turn, lowest ids first.
