@@ -45,7 +45,8 @@ type Node struct {
 // Listen says where this node listens, and where others find it.
 type Listen struct {
 	Bind string
-	// Advertise is a host or an address without port; empty means Bind.
+	// Advertise is a host or an address without port; empty means Bind, or if
+	// that is a wildcard an address of the machine that others may reach.
 	Advertise string
 	// Ports; 0 takes a free one.
 	GRPCPort, PeerPort, HTTPPort, GossipPort int
@@ -126,15 +127,6 @@ func (c Cluster) Seeds() []string {
 		seeds = append(seeds, addr)
 	}
 	return seeds
-}
-
-// AdvertiseHost returns the host that other nodes and clients reach this node
-// by: Advertise, or Bind where it is empty.
-func (l Listen) AdvertiseHost() string {
-	if l.Advertise != "" {
-		return l.Advertise
-	}
-	return l.Bind
 }
 
 // Loopback reports whether this node listens on loopback only.

@@ -136,7 +136,7 @@ func listenSettings() []Setting {
 		},
 		{
 			Path: "listen.advertise", Default: "", Flag: "advertise",
-			Help:  "Host name or address, without port, that other nodes and clients reach this node by. Empty: listen.bind; needed if that is a wildcard such as 0.0.0.0.",
+			Help:  "Host name or address, without port, that other nodes and clients reach this node by. Empty: listen.bind, or the first private address of the machine if that is a wildcard such as 0.0.0.0.",
 			field: func(c *Config) any { return &c.Listen.Advertise },
 		},
 		{

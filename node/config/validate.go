@@ -117,12 +117,6 @@ func (c *Config) listenProblems() []Problem {
 			Next: "name one address or host name of this machine, without a port",
 		})
 	}
-	if l.Advertise == "" && isWildcard(l.Bind) {
-		found = append(found, Problem{
-			Setting: "listen.advertise", What: "is empty", Why: fmt.Sprintf("others cannot reach this node by %s, which listen.bind says", l.Bind),
-			Next: "name the address or host name that others reach this machine by",
-		})
-	}
 	return append(found, l.portProblems()...)
 }
 
