@@ -1,0 +1,284 @@
+package clienttest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+)
+
+const (
+	clusterID = "0123456789abcdef0123456789abcdef"
+	actor     = 7
+	maxKey    = 1024
+	maxValue  = 10 << 20
+)
+
+// Store is what the servers of one pretended cluster share: keys with one value
+// each, and tenants. It is safe for concurrent use.
+type Store struct {
+	mu struct {
+		sync.Mutex
+		values  map[string]stored // by tenant, NUL, key
+		tenants map[string]*pairdbv1.Tenant
+		nodes   []string // endpoints, in the order of their start
+		counter uint64
+	}
+}
+
+type stored struct {
+	value   []byte
+	dot     *pairdbv1.Dot
+	written time.Time
+}
+
+// NewStore returns an empty store with the tenant "default".
+func NewStore() *Store {
+	s := &Store{}
+	s.mu.values = make(map[string]stored)
+	s.mu.tenants = map[string]*pairdbv1.Tenant{"default": newTenant("default", 3, pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW)}
+	return s
+}
+
+// Value returns what is stored, for a test to look at.
+func (s *Store) Value(tenant, key string) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.mu.values[tenant+"\x00"+key]
+	return bytes.Clone(v.value), ok
+}
+
+// SetValue stores a value behind the API's back.
+func (s *Store) SetValue(tenant, key string, value []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.putLocked(tenant, key, value)
+}
+
+// Len returns the number of keys over all tenants.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.mu.values)
+}
+
+func (s *Store) addNode(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.nodes = append(s.mu.nodes, addr)
+}
+
+func (s *Store) putLocked(tenant, key string, value []byte) *pairdbv1.Dot {
+	s.mu.counter++
+	dot := &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
+	s.mu.values[tenant+"\x00"+key] = stored{value: bytes.Clone(value), dot: dot, written: time.Unix(1_700_000_000, 0)}
+	return dot
+}
+
+func (s *Store) checkLocked(tenant string, key []byte) error {
+	switch {
+	case len(key) == 0:
+		return Fail(errcode.InvalidKey, "the key is empty", nil)
+	case len(key) > maxKey:
+		return Fail(errcode.KeyTooLarge, "the key is too long", nil)
+	case s.mu.tenants[tenant] == nil:
+		return Fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", tenant), nil)
+	}
+	return nil
+}
+
+func newTenant(id string, rf uint32, policy pairdbv1.ConflictPolicy) *pairdbv1.Tenant {
+	at := timestamppb.New(time.Unix(1_700_000_000, 0))
+	return &pairdbv1.Tenant{TenantId: id, ReplicationFactor: rf, ConflictPolicy: policy, CreatedAt: at, UpdatedAt: at}
+}
+
+type kvService struct {
+	pairdbv1.UnimplementedKVServer
+	store *Store
+}
+
+func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.PutResponse, error) {
+	s := k.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
+		return nil, err
+	}
+	if len(req.GetValue()) > maxValue {
+		return nil, Fail(errcode.ValueTooLarge, "the value is too large", nil)
+	}
+	dot := s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue())
+	return &pairdbv1.PutResponse{Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency())}, nil
+}
+
+func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
+	s := k.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
+		return nil, err
+	}
+	v, ok := s.mu.values[req.GetTenantId()+"\x00"+string(req.GetKey())]
+	if !ok {
+		return nil, Fail(errcode.KeyNotFound, "no value is stored under the key", nil)
+	}
+	return &pairdbv1.GetResponse{
+		Key:         req.GetKey(),
+		Siblings:    []*pairdbv1.Sibling{{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)}},
+		Context:     token(v.dot),
+		VectorClock: clock(v.dot),
+	}, nil
+}
+
+func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pairdbv1.DeleteResponse, error) {
+	s := k.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
+		return nil, err
+	}
+	delete(s.mu.values, req.GetTenantId()+"\x00"+string(req.GetKey()))
+	s.mu.counter++
+	dot := &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
+	return &pairdbv1.DeleteResponse{Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency())}, nil
+}
+
+func token(d *pairdbv1.Dot) []byte { return fmt.Appendf(nil, "seen-%d", d.GetCounter()) }
+
+func clock(d *pairdbv1.Dot) []*pairdbv1.ClockEntry {
+	return []*pairdbv1.ClockEntry{{Actor: d.GetActor(), Counter: d.GetCounter()}}
+}
+
+func level(c pairdbv1.Consistency) pairdbv1.Consistency {
+	if c == pairdbv1.Consistency_CONSISTENCY_UNSPECIFIED {
+		return pairdbv1.Consistency_CONSISTENCY_QUORUM
+	}
+	return c
+}
+
+type tenantService struct {
+	pairdbv1.UnimplementedTenantsServer
+	store *Store
+}
+
+func (t tenantService) Create(_ context.Context, req *pairdbv1.CreateTenantRequest) (*pairdbv1.Tenant, error) {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rf, policy := uint32(3), req.GetConflictPolicy()
+	if req.ReplicationFactor != nil {
+		rf = req.GetReplicationFactor()
+	}
+	if policy == pairdbv1.ConflictPolicy_CONFLICT_POLICY_UNSPECIFIED {
+		policy = pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW
+	}
+	switch {
+	case !regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`).MatchString(req.GetTenantId()):
+		return nil, Fail(errcode.InvalidTenantID, fmt.Sprintf("%q is no tenant id", req.GetTenantId()), nil)
+	case rf < 1 || rf > 7:
+		return nil, Fail(errcode.InvalidReplicationFactor, fmt.Sprintf("the replication factor is %d", rf), nil)
+	case s.mu.tenants[req.GetTenantId()] != nil:
+		return nil, Fail(errcode.TenantExists, fmt.Sprintf("tenant %q exists", req.GetTenantId()), nil)
+	}
+	tenant := newTenant(req.GetTenantId(), rf, policy)
+	s.mu.tenants[req.GetTenantId()] = tenant
+	return proto.CloneOf(tenant), nil
+}
+
+func (t tenantService) Get(_ context.Context, req *pairdbv1.GetTenantRequest) (*pairdbv1.Tenant, error) {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tenant := s.mu.tenants[req.GetTenantId()]
+	if tenant == nil {
+		return nil, Fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", req.GetTenantId()), nil)
+	}
+	return proto.CloneOf(tenant), nil
+}
+
+func (t tenantService) List(context.Context, *pairdbv1.ListTenantsRequest) (*pairdbv1.ListTenantsResponse, error) {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resp := &pairdbv1.ListTenantsResponse{}
+	for _, tenant := range s.mu.tenants {
+		resp.Tenants = append(resp.Tenants, proto.CloneOf(tenant))
+	}
+	slices.SortFunc(resp.Tenants, func(a, b *pairdbv1.Tenant) int { return strings.Compare(a.GetTenantId(), b.GetTenantId()) })
+	return resp, nil
+}
+
+type clusterService struct {
+	pairdbv1.UnimplementedClusterServer
+	store *Store
+}
+
+// identity makes up the id and name of the i-th node.
+func identity(i int) (id, name string) {
+	return fmt.Sprintf("%032x", i+1), fmt.Sprintf("n%d", i+1)
+}
+
+func (c clusterService) Status(context.Context, *pairdbv1.StatusRequest) (*pairdbv1.StatusResponse, error) {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resp := &pairdbv1.StatusResponse{
+		ClusterId: clusterID, Verdict: "healthy", Reason: "every owner of every partition is up",
+		Ring: &pairdbv1.RingStatus{Version: 2, FinalizedVersion: 2},
+	}
+	for i, addr := range s.mu.nodes {
+		id, name := identity(i)
+		resp.Nodes = append(resp.Nodes, &pairdbv1.NodeStatus{
+			NodeId: id, Name: name, State: "up", Capacity: 100, Partitions: 1024, Bytes: 1 << 20, Incarnation: 1,
+			Addresses: &pairdbv1.NodeAddresses{Grpc: addr, Peer: "127.0.0.1:2", Http: "127.0.0.1:3", Gossip: "127.0.0.1:4"},
+		})
+	}
+	return resp, nil
+}
+
+func (c clusterService) Members(context.Context, *pairdbv1.MembersRequest) (*pairdbv1.MembersResponse, error) {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resp := &pairdbv1.MembersResponse{}
+	for i := range s.mu.nodes {
+		id, name := identity(i)
+		resp.Members = append(resp.Members, &pairdbv1.Member{NodeId: id, Name: name, Liveness: "alive", Address: "127.0.0.1:4"})
+	}
+	return resp, nil
+}
+
+func (c clusterService) Ring(_ context.Context, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resp := &pairdbv1.RingResponse{RingVersion: 2, Partitions: 1024}
+	var all []*pairdbv1.RingNode
+	for i := range s.mu.nodes {
+		id, name := identity(i)
+		all = append(all, &pairdbv1.RingNode{NodeId: id, Name: name, FirstPartitions: 1024 / uint32(len(s.mu.nodes)), Partitions: 1024})
+	}
+	if len(req.GetKey()) == 0 {
+		resp.Nodes = all
+		return resp, nil
+	}
+	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
+		return nil, err
+	}
+	h := fnv.New64a()
+	h.Write(req.GetKey())
+	resp.Key, resp.Token, resp.Partition = req.GetKey(), proto.Uint64(h.Sum64()), proto.Uint32(uint32(h.Sum64()>>54))
+	resp.Owners = all
+	return resp, nil
+}

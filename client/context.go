@@ -1,0 +1,64 @@
+package client
+
+import (
+	"encoding/base64"
+	"fmt"
+)
+
+// maxContextSize is the largest context token, in bytes.
+const maxContextSize = 4096
+
+// Context is what an answer has seen of a key: an opaque token that the cluster
+// made and authenticates, good for the tenant and key it came with. It is a
+// value: copy it, compare it with ==, keep it across processes through its text
+// form. The zero Context has seen nothing in particular; a write without one
+// supersedes what the node that mints it knows.
+type Context struct{ token string }
+
+// ContextFromBytes takes a token as it is on the wire.
+func ContextFromBytes(token []byte) (Context, error) {
+	if len(token) > maxContextSize {
+		return Context{}, fmt.Errorf("context has %d bytes, at most %d are possible", len(token), maxContextSize)
+	}
+	return Context{token: string(token)}, nil
+}
+
+// ParseContext reads the text form: base64 with the standard alphabet, as in
+// the JSON of the API. The empty text is the zero Context.
+func ParseContext(text string) (Context, error) {
+	if base64.StdEncoding.DecodedLen(len(text)) > maxContextSize+2 {
+		return Context{}, fmt.Errorf("context text has %d characters, more than a context can have", len(text))
+	}
+	token, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return Context{}, fmt.Errorf("context is not base64: %w", err)
+	}
+	return ContextFromBytes(token)
+}
+
+// IsZero reports whether the context is empty.
+func (c Context) IsZero() bool { return c.token == "" }
+
+// Bytes returns a copy of the token.
+func (c Context) Bytes() []byte {
+	if c.token == "" {
+		return nil
+	}
+	return []byte(c.token)
+}
+
+// String returns the text form that ParseContext reads.
+func (c Context) String() string { return base64.StdEncoding.EncodeToString([]byte(c.token)) }
+
+// MarshalText returns the text form, so that a context can be kept as JSON.
+func (c Context) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads the text form.
+func (c *Context) UnmarshalText(text []byte) error {
+	parsed, err := ParseContext(string(text))
+	if err != nil {
+		return err
+	}
+	*c = parsed
+	return nil
+}

@@ -1,0 +1,35 @@
+// Package client is the Go SDK of PairDB. Whoever imports it compiles the wire
+// contract and gRPC, and no storage engine.
+//
+//	c, err := client.New(client.Options{Endpoints: []string{"127.0.0.1:50051"}})
+//	if err != nil { ... }
+//	defer c.Close()
+//	_, err = c.Put(ctx, "greeting", []byte("hello"))
+//	got, err := c.Get(ctx, "greeting")
+//
+// # Keys, values, contexts
+//
+// A key is a string of 1 to MaxKeySize bytes, any bytes; a value has 0 to
+// MaxValueSize bytes. Every answer carries a Context, which says what it has
+// seen; a write that hands it back supersedes exactly that.
+//
+// # Failures
+//
+// Every error of a call is an *Error. Its Code says why, its Outcome what
+// happened to a write. Sentinels match it by code:
+//
+//	if errors.Is(err, client.ErrKeyNotFound) { ... }
+//
+// # Failover
+//
+// A call begins at the endpoint that worked last and tries each endpoint at
+// most once. It moves on when that cannot double an effect:
+//
+//   - always when the request never left this process;
+//   - for a read, when the endpoint is unavailable, does not answer within its
+//     share of the time, or cannot serve the key;
+//   - for a write, only when the node said that the write was not applied.
+//
+// A write that may have been applied is never sent again by this package: it
+// fails with Indeterminate as its outcome, and the caller decides.
+package client

@@ -1,0 +1,182 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+)
+
+// Dot is the identity of one write.
+type Dot struct {
+	// Actor minted the write: 64 random bits.
+	Actor uint64
+	// Counter numbers the actor's writes in one partition, from 1.
+	Counter uint64
+}
+
+// Sibling is a value that no known write has superseded.
+type Sibling struct {
+	Value []byte
+	Dot   Dot
+	// WrittenAt is when it was written, by the minting replica's hybrid clock.
+	WrittenAt time.Time
+	// ExpiresAt is when it expires; the zero time: never.
+	ExpiresAt time.Time
+}
+
+// GetResult is what is stored under a key.
+type GetResult struct {
+	// Value is the winner, the same as Siblings[0].Value.
+	Value []byte
+	// Siblings has at least one entry; more only for a tenant that keeps
+	// siblings.
+	Siblings []Sibling
+	// Context is what this read has seen.
+	Context Context
+
+	wire *pairdbv1.GetResponse
+}
+
+// Proto returns the answer as it came over the wire. It shares the values.
+func (r *GetResult) Proto() *pairdbv1.GetResponse { return r.wire }
+
+// PutResult says that a value is stored.
+type PutResult struct {
+	// Context is what this write has seen, itself included.
+	Context Context
+	Dot     Dot
+	// Acks is the number of replicas that had acknowledged when the answer was
+	// sent, 1 to 7.
+	Acks int
+	// Level is the level the write was held to.
+	Level Level
+
+	wire *pairdbv1.PutResponse
+}
+
+// Proto returns the answer as it came over the wire.
+func (r *PutResult) Proto() *pairdbv1.PutResponse { return r.wire }
+
+// DeleteResult says that a tombstone is stored; its fields are those of
+// PutResult.
+type DeleteResult struct {
+	Context Context
+	Dot     Dot
+	Acks    int
+	Level   Level
+
+	wire *pairdbv1.DeleteResponse
+}
+
+// Proto returns the answer as it came over the wire.
+func (r *DeleteResult) Proto() *pairdbv1.DeleteResponse { return r.wire }
+
+// Put stores value under key. An empty value is a value. The slice is not kept.
+func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...CallOption) (*PutResult, error) {
+	const op = "put"
+	if err := checkKey(op, writes, key); err != nil {
+		return nil, err
+	}
+	if len(value) > MaxValueSize {
+		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
+	}
+	o := c.callOptions(opts)
+	req := &pairdbv1.PutRequest{TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes()}
+	resp, err := invoke(ctx, c, op, writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+		return cn.kv.Put(ctx, req, opts...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &PutResult{
+		Context: contextFromWire(resp.GetContext()),
+		Dot:     dotFromWire(resp.GetDot()),
+		Acks:    int(resp.GetAcks()),
+		Level:   levelFromWire(resp.GetConsistency()),
+		wire:    resp,
+	}, nil
+}
+
+// Get reads key. A key that is absent or deleted is ErrKeyNotFound.
+func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetResult, error) {
+	const op = "get"
+	if err := checkKey(op, reads, key); err != nil {
+		return nil, err
+	}
+	o := c.callOptions(opts)
+	req := &pairdbv1.GetRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire()}
+	resp, err := invoke(ctx, c, op, reads, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
+		return cn.kv.Get(ctx, req, opts...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.GetSiblings()) == 0 {
+		return nil, localError(op, reads, errcode.Internal, "the node answered without a value and without an error")
+	}
+	r := &GetResult{Context: contextFromWire(resp.GetContext()), wire: resp}
+	for _, s := range resp.GetSiblings() {
+		sibling := Sibling{Value: s.GetValue(), Dot: dotFromWire(s.GetDot())}
+		if s.GetWrittenAt() != nil {
+			sibling.WrittenAt = s.GetWrittenAt().AsTime()
+		}
+		if s.GetExpiresAt() != nil {
+			sibling.ExpiresAt = s.GetExpiresAt().AsTime()
+		}
+		r.Siblings = append(r.Siblings, sibling)
+	}
+	r.Value = r.Siblings[0].Value
+	return r, nil
+}
+
+// Delete writes a tombstone under key. Deleting an absent key succeeds.
+func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*DeleteResult, error) {
+	const op = "delete"
+	if err := checkKey(op, writes, key); err != nil {
+		return nil, err
+	}
+	o := c.callOptions(opts)
+	req := &pairdbv1.DeleteRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes()}
+	resp, err := invoke(ctx, c, op, writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
+		return cn.kv.Delete(ctx, req, opts...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &DeleteResult{
+		Context: contextFromWire(resp.GetContext()),
+		Dot:     dotFromWire(resp.GetDot()),
+		Acks:    int(resp.GetAcks()),
+		Level:   levelFromWire(resp.GetConsistency()),
+		wire:    resp,
+	}, nil
+}
+
+// checkKey applies the limits on keys before anything is sent.
+func checkKey(op string, k kind, key string) error {
+	switch {
+	case key == "":
+		return localError(op, k, errcode.InvalidKey, "the key is empty; it must have 1 to %d bytes", MaxKeySize)
+	case len(key) > MaxKeySize:
+		return localError(op, k, errcode.KeyTooLarge, "the key has %d bytes, at most %d are possible", len(key), MaxKeySize)
+	}
+	return nil
+}
+
+func dotFromWire(d *pairdbv1.Dot) Dot {
+	return Dot{Actor: d.GetActor(), Counter: d.GetCounter()}
+}
+
+// contextFromWire takes what a node sent. A token over the limit would be
+// refused by every node, so that it is worth nothing here either.
+func contextFromWire(token []byte) Context {
+	seen, err := ContextFromBytes(token)
+	if err != nil {
+		return Context{}
+	}
+	return seen
+}
