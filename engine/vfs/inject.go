@@ -260,12 +260,16 @@ func (f *injectFile) Write(p []byte) (int, error) {
 
 func (f *injectFile) Sync() error {
 	if err := f.fs.check(Op{Kind: OpSync, Path: f.name}); err != nil {
-		if m, ok := f.File.(syncFailer); ok {
-			m.failSync()
-		}
+		f.failSync()
 		return err
 	}
 	return f.File.Sync()
+}
+
+func (f *injectFile) failSync() {
+	if m, ok := f.File.(syncFailer); ok {
+		m.failSync()
+	}
 }
 
 func (f *injectFile) Preallocate(offset, length int64) error {
