@@ -27,8 +27,8 @@ const (
 	pins = "tools/pins/go.mod"
 )
 
-// plugins are run in this order, each over all files.
-var plugins = []string{"protoc-gen-go", "protoc-gen-go-grpc"}
+// plugins lists the plugins in the order they are run, each over all files.
+func plugins() []string { return []string{"protoc-gen-go", "protoc-gen-go-grpc"} }
 
 // compiled is what the plugins are asked to generate from.
 type compiled struct {
@@ -111,7 +111,7 @@ func generate(ctx context.Context, c compiled, root string) error {
 	if err != nil {
 		return fmt.Errorf("encode plugin request: %w", err)
 	}
-	for _, plugin := range plugins {
+	for _, plugin := range plugins() {
 		files, err := runPlugin(ctx, plugin, in)
 		if err != nil {
 			return err
