@@ -1,6 +1,9 @@
 package base
 
-import "bytes"
+import (
+	"bytes"
+	"fmt"
+)
 
 // RangeDel hides every version of the user keys in [Start, End) that is older
 // than Seq. It is never mixed with point keys: memtables and tables keep
@@ -27,6 +30,9 @@ func (r RangeDel) Contains(userKey []byte) bool {
 
 // Empty reports whether r contains no key at all.
 func (r RangeDel) Empty() bool { return bytes.Compare(r.Start, r.End) >= 0 }
+
+// String formats r as [start,end)#seq for tests and tools.
+func (r RangeDel) String() string { return fmt.Sprintf("[%q,%q)#%d", r.Start, r.End, r.Seq) }
 
 // StartKey is the smallest internal key of r, for the bounds of a table.
 func (r RangeDel) StartKey() InternalKey {
