@@ -116,7 +116,7 @@ func JoinContext(a, b Context) Context {
 	return append(out, b[j:]...)
 }
 
-// Flags of a sibling. They are stored; unknown ones are kept and sent on.
+// Flags of a sibling. They are stored; an object with unknown ones is refused.
 type Flags uint8
 
 const (
@@ -128,8 +128,12 @@ const (
 	FlagJSON Flags = 1 << 2
 	// flagIdempotency says in the encoding that an idempotency key follows.
 	flagIdempotency Flags = 1 << 3
+	// FlagStripped says that the value was left out because the sibling lost
+	// for good. It is a matter of one copy, not of the write: a join prefers
+	// the copy with the value, and no digest covers it.
+	FlagStripped Flags = 1 << 4
 	// knownFlags are those that format 1 defines.
-	knownFlags = FlagTombstone | FlagExpiry | FlagJSON | flagIdempotency
+	knownFlags = FlagTombstone | FlagExpiry | FlagJSON | flagIdempotency | FlagStripped
 )
 
 // Sibling is one write that no write known to its object has superseded.
@@ -153,7 +157,7 @@ func (s *Sibling) Tombstone() bool { return s.Flags&FlagTombstone != 0 }
 
 // Live reports whether the sibling is a value at the given instant.
 func (s *Sibling) Live(now time.Time) bool {
-	return !s.Tombstone() && (s.Flags&FlagExpiry == 0 || s.ExpiresAt > now.UnixMilli())
+	return s.Flags&(FlagTombstone|FlagStripped) == 0 && (s.Flags&FlagExpiry == 0 || s.ExpiresAt > now.UnixMilli())
 }
 
 // WrittenAt is the wall-clock part of the HLC.

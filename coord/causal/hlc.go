@@ -17,18 +17,15 @@ func HLCAt(t time.Time) uint64 {
 	return uint64(ms) << hlcLogicalBits
 }
 
-// NextHLC returns an HLC for a write made at now that is above every one of
-// floor. A floor far ahead of now is never refused: the result follows it. At
-// the end of the range it stays there, and actors decide.
-func NextHLC(now time.Time, floor ...uint64) uint64 {
-	h := HLCAt(now)
-	for _, f := range floor {
-		if f >= h {
-			h = f
-			if h < math.MaxUint64 {
-				h++
-			}
-		}
+// NextHLC returns an HLC for a write made at now that is above floor. A floor
+// far ahead of now is never refused: the result follows it.
+func NextHLC(now time.Time, floor uint64) uint64 { return above(HLCAt(now), floor) }
+
+// above returns h, or the next HLC after floor if h is not higher. At the end
+// of the range it stays there, and actors decide.
+func above(h, floor uint64) uint64 {
+	if h > floor || floor == math.MaxUint64 {
+		return max(h, floor)
 	}
-	return h
+	return floor + 1
 }

@@ -1,0 +1,108 @@
+package causal
+
+import "slices"
+
+// Join returns the union of what both objects know: a sibling stays if the
+// other side holds it too or has never seen it. It is commutative, associative
+// and idempotent. The result has slices of its own; values and idempotency
+// keys are shared with a and b.
+func Join(a, b *Object) Object {
+	out := Object{Context: JoinContext(a.Context, b.Context)}
+	out.Siblings = make([]Sibling, 0, len(a.Siblings)+len(b.Siblings))
+	i, j := 0, 0
+	for i < len(a.Siblings) || j < len(b.Siblings) {
+		var c int
+		switch {
+		case i == len(a.Siblings):
+			c = 1
+		case j == len(b.Siblings):
+			c = -1
+		default:
+			c = a.Siblings[i].Dot.Compare(b.Siblings[j].Dot)
+		}
+		switch {
+		case c < 0:
+			if !b.Context.Covers(a.Siblings[i].Dot) {
+				out.Siblings = append(out.Siblings, a.Siblings[i])
+			}
+			i++
+		case c > 0:
+			if !a.Context.Covers(b.Siblings[j].Dot) {
+				out.Siblings = append(out.Siblings, b.Siblings[j])
+			}
+			j++
+		default:
+			s := a.Siblings[i]
+			if s.Flags&FlagStripped != 0 {
+				s = b.Siblings[j]
+			}
+			out.Siblings = append(out.Siblings, s)
+			i++
+			j++
+		}
+	}
+	return out
+}
+
+// Mint returns the object after a new write: o without the siblings that seen
+// covers, with s beside what is left, and a context that covers o, seen and s.
+// s.HLC is raised above that of every sibling of o that seen covers, so that no
+// order by HLC ever contradicts causality; the caller adds what it knows of
+// writes that o does not hold. s.Dot must be new. o and seen are not changed.
+func Mint(o *Object, seen Context, s Sibling) Object {
+	out := Object{
+		Context:  JoinContext(o.Context, seen).With(s.Dot),
+		Siblings: make([]Sibling, 0, len(o.Siblings)+1),
+	}
+	for i := range o.Siblings {
+		if t := &o.Siblings[i]; !seen.Covers(t.Dot) {
+			out.Siblings = append(out.Siblings, *t)
+		} else {
+			s.HLC = above(s.HLC, t.HLC)
+		}
+	}
+	at, _ := slices.BinarySearchFunc(out.Siblings, s.Dot, func(t Sibling, d Dot) int { return t.Dot.Compare(d) })
+	out.Siblings = slices.Insert(out.Siblings, at, s)
+	return out
+}
+
+// Uncovered returns what held knows beyond incoming, without values: held's
+// whole context, and those of its siblings that incoming's context does not
+// cover. ok is false when there is no such sibling. A minter that supersedes
+// all of the result's context supersedes exactly what held has seen. The result
+// must never be joined into a copy of the key, where it would stand for writes
+// whose values it lacks.
+func Uncovered(held, incoming *Object) (o Object, ok bool) {
+	for i := range held.Siblings {
+		s := held.Siblings[i]
+		if incoming.Context.Covers(s.Dot) {
+			continue
+		}
+		s.Value, s.IdempotencyKey = nil, nil
+		s.Flags |= FlagStripped
+		o.Siblings = append(o.Siblings, s)
+	}
+	if len(o.Siblings) == 0 {
+		return Object{}, false
+	}
+	o.Context = held.Context
+	return o, true
+}
+
+// StripLosers drops the values of all siblings but the winner, for tenants
+// where the last writer wins. Dots, HLCs and contexts stay, so causality stays
+// exact; and the value of a loser can never be asked for again, because every
+// write that supersedes the winner has a higher HLC than it. It changes o in
+// place.
+func (o *Object) StripLosers() {
+	if len(o.Siblings) < 2 {
+		return
+	}
+	w := o.Winner().Dot
+	for i := range o.Siblings {
+		if s := &o.Siblings[i]; s.Dot != w && !s.Tombstone() {
+			s.Flags |= FlagStripped
+			s.Value = nil
+		}
+	}
+}

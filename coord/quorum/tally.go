@@ -1,0 +1,89 @@
+package quorum
+
+import (
+	"iter"
+	"math/bits"
+)
+
+// MaxOwners is the largest number of owners a Tally can count: two sets of the
+// largest replication factor, and some room.
+const MaxOwners = 16
+
+// Verdict is what a Tally says.
+type Verdict uint8
+
+const (
+	// Pending: the answers so far decide nothing.
+	Pending Verdict = iota
+	// Reached: enough owners have acknowledged.
+	Reached
+	// Lost: so many owners have failed that the level cannot be reached.
+	Lost
+)
+
+// String returns "pending", "reached" or "lost".
+func (v Verdict) String() string {
+	return [...]string{"pending", "reached", "lost"}[v]
+}
+
+// Tally counts the answers of the owners of one key, which it knows by their
+// index, 0..n-1. The verdict depends on the set of answers, never on their
+// order; an owner that both failed and acknowledged has acknowledged. It is a
+// plain value for one goroutine at a time.
+type Tally struct {
+	n, need     int
+	acks, fails uint16
+	reasons     [MaxOwners]string
+}
+
+// NewTally returns an empty tally of n owners, at most MaxOwners, of which
+// need must acknowledge.
+func NewTally(n, need int) Tally { return Tally{n: min(n, MaxOwners), need: need} }
+
+// Ack notes that owner i acknowledged.
+func (t *Tally) Ack(i int) {
+	if i >= 0 && i < t.n {
+		t.acks |= 1 << i
+	}
+}
+
+// Fail notes why owner i will not acknowledge. The first reason is kept.
+func (t *Tally) Fail(i int, reason string) {
+	if i >= 0 && i < t.n && t.fails>>i&1 == 0 {
+		t.fails |= 1 << i
+		t.reasons[i] = reason
+	}
+}
+
+// Acks returns how many owners have acknowledged.
+func (t *Tally) Acks() int { return bits.OnesCount16(t.acks) }
+
+// Need returns how many must.
+func (t *Tally) Need() int { return t.need }
+
+// Acked reports whether owner i has acknowledged.
+func (t *Tally) Acked(i int) bool { return i >= 0 && i < t.n && t.acks>>i&1 == 1 }
+
+// Verdict says whether the level is reached, lost or still open.
+func (t *Tally) Verdict() Verdict {
+	switch failed := bits.OnesCount16(t.fails &^ t.acks); {
+	case t.Acks() >= t.need:
+		return Reached
+	case t.n-failed < t.need:
+		return Lost
+	default:
+		return Pending
+	}
+}
+
+// Causes yields the owners that failed and did not acknowledge, in order, and
+// why.
+func (t *Tally) Causes() iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		for i := range t.n {
+			if (t.fails&^t.acks)>>i&1 == 1 && !yield(i, t.reasons[i]) {
+				return
+			}
+		}
+	}
+}
