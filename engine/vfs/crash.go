@@ -337,9 +337,8 @@ func (c *crash) copyFile(ino *inode) *inode {
 	if got, ok := c.files[ino]; ok {
 		return got
 	}
-	survived := c.bytes[ino]
-	got := &inode{id: ino.id, live: survived, synced: survived.share()}
-	got.live.own = nil
+	got := &inode{id: ino.id, live: c.bytes[ino]}
+	got.synced = got.live.share()
 	c.files[ino] = got
 	return got
 }

@@ -64,9 +64,9 @@ func (d *memDir) nodeID() uint64 { return d.id }
 // with the same seq.
 type dirOp struct {
 	seq uint64
-	del string // name that goes, "" for none
-	add string // name that comes, "" for none
-	to  node   // what add names; of a source's half, what del named
+	del string  // name that goes, "" for none
+	add string  // name that comes, "" for none
+	to  node    // what add names; of a source's half, what del named
 	dst *memDir // in the source's half of a rename between directories
 }
 
@@ -182,4 +182,3 @@ func (m *MemFS) handle(name string, ino *inode, writable bool) *memFile {
 	ino.open++
 	return &memFile{fs: m, name: path.Clean(name), ino: ino, writable: writable}
 }
-

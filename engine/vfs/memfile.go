@@ -10,9 +10,9 @@ import (
 type pendingKind uint8
 
 const (
-	pendingWrite pendingKind = iota
-	pendingGrow              // Preallocate
-	pendingResize            // Truncate
+	pendingWrite  pendingKind = iota
+	pendingGrow               // Preallocate
+	pendingResize             // Truncate
 )
 
 // pendingOp is one change that was not synced.
