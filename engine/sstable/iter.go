@@ -173,9 +173,9 @@ func (it *Iter) done(ok bool) bool {
 	return ok
 }
 
-// restart prepares an absolute positioning: an earlier failure is over, for
+// reset prepares an absolute positioning: an earlier failure is over, for
 // the file may be read again.
-func (it *Iter) restart() {
+func (it *Iter) reset() {
 	it.err = nil
 	it.data.bad, it.index.bad, it.top.bad = false, false, false
 	it.data.end()
@@ -183,7 +183,7 @@ func (it *Iter) restart() {
 
 // First moves to the first entry.
 func (it *Iter) First() bool {
-	it.restart()
+	it.reset()
 	if it.r.foot.levels == 2 && !(it.topMoved(it.top.first()) && it.loadIndex()) {
 		return false
 	}
@@ -195,7 +195,7 @@ func (it *Iter) First() bool {
 
 // Last moves to the last entry.
 func (it *Iter) Last() bool {
-	it.restart()
+	it.reset()
 	if it.r.foot.levels == 2 && !(it.topMoved(it.top.last()) && it.loadIndex()) {
 		return false
 	}
@@ -207,7 +207,7 @@ func (it *Iter) Last() bool {
 
 // SeekGE moves to the first entry at or after key.
 func (it *Iter) SeekGE(key base.InternalKey) bool {
-	it.restart()
+	it.reset()
 	if it.r.foot.levels == 2 && !(it.topMoved(it.top.seekGE(key)) && it.loadIndex()) {
 		return false
 	}
@@ -219,7 +219,7 @@ func (it *Iter) SeekGE(key base.InternalKey) bool {
 
 // SeekLT moves to the last entry before key.
 func (it *Iter) SeekLT(key base.InternalKey) bool {
-	it.restart()
+	it.reset()
 	if it.r.foot.levels == 2 {
 		if !it.topMoved(it.top.seekGE(key)) {
 			return it.err == nil && it.Last()
