@@ -1,0 +1,46 @@
+# The gate is a Go program, so that it runs where there is no make; the targets
+# here are short names for it and for what one needs while working.
+
+GO ?= go
+FUZZTIME ?= 60s
+PINS := -modfile=tools/pins/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race lint fmt gen check fuzz crash bench e2e
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the binary into bin/
+	$(GO) build -o bin/pairdb ./cmd/pairdb
+
+test: ## run all tests
+	$(GO) test ./...
+
+race: ## run all tests in one process under the race detector
+	$(GO) run ./tools/check -only race
+
+lint: ## formatting, vet, staticcheck, seams, tidy modules
+	$(GO) run ./tools/check -only format,vet,staticcheck,seams,tidy
+
+fmt: ## format all code
+	$(GO) tool $(PINS) gofumpt -w .
+
+gen: ## generate code and reference files, and record additions to the wire contract
+	$(GO) generate ./api
+	$(GO) test -count=1 ./api ./api/errcode ./node/config -update
+
+check: ## the gate: everything that has to hold before a change goes in
+	$(GO) run ./tools/check
+
+fuzz: ## run each fuzz target for FUZZTIME (60s)
+	$(GO) run ./tools/check -only fuzz -fuzztime $(FUZZTIME)
+
+crash: ## enumerate every crash point of the storage engine, which takes long
+	PAIRDB_CRASH_FULL=1 $(GO) test -count=1 -timeout 6h -v -run Crash ./engine/...
+
+bench: ## run the benchmarks of all packages
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+e2e: ## run the tests of real processes
+	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+const (
+	// pins is the module of the pinned tools.
+	pins = "-modfile=tools/pins/go.mod"
+	// testTimeout bounds the tests of one package.
+	testTimeout = "-timeout=20m"
+	// e2e has the tests of real processes. The race detector cannot see into
+	// them, so they run without it.
+	e2e = "github.com/pairdb/pairdb/cmd/pairdb/e2e"
+)
+
+// steps lists the gate, what is quick first.
+func steps(fuzzTime time.Duration) []step {
+	return []step{
+		{name: "tools", what: "a C compiler for the race detector", vital: true, run: installCompiler},
+		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
+		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
+		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},
+		{name: "staticcheck", what: "staticcheck", run: command("go", "tool", pins, "staticcheck", "./...")},
+		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
+		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
+		{name: "test", what: "all tests; also that generated files are current and layers are kept", run: command("go", "test", "-count=1", testTimeout, "./...")},
+		{name: "race", what: "all tests in one process, under the race detector", run: race},
+		{name: "fuzz", what: fmt.Sprintf("each fuzz target for %s", fuzzTime), run: func(ctx context.Context, out io.Writer) error {
+			return fuzz(ctx, out, fuzzTime)
+		}},
+	}
+}
+
+// command returns a step that is one command.
+func command(name string, args ...string) func(context.Context, io.Writer) error {
+	return func(ctx context.Context, out io.Writer) error { return stream(ctx, out, nil, name, args...) }
+}
+
+// stream runs a command and shows what it prints as it goes. env is added to
+// the environment.
+func stream(ctx context.Context, out io.Writer, env []string, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	// An interrupt lets go test end its tests; after a while it is killed.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
+	}
+	return nil
+}
+
+// output runs a command and returns what it prints on standard output.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, errs.Bytes())
+	}
+	return out.String(), nil
+}
+
+// formatted fails if gofumpt would change a file. It leaves generated ones out.
+func formatted(ctx context.Context, _ io.Writer) error {
+	files, err := output(ctx, "go", "tool", pins, "gofumpt", "-l", ".")
+	if err != nil {
+		return err
+	}
+	if files != "" {
+		return fmt.Errorf("make fmt would change:\n%s", files)
+	}
+	return nil
+}
+
+// tidy fails if go mod tidy would change the product's module or the tools'.
+func tidy(ctx context.Context, out io.Writer) error {
+	return errors.Join(
+		stream(ctx, out, nil, "go", "mod", "tidy", "-diff"),
+		stream(ctx, out, nil, "go", "-C", "tools/pins", "mod", "tidy", "-diff"),
+	)
+}
+
+// race runs the tests of every package that has any, but for those of real
+// processes, under the race detector.
+func race(ctx context.Context, out io.Writer) error {
+	list, err := output(ctx, "go", "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", "./...")
+	if err != nil {
+		return err
+	}
+	args := []string{"test", "-race", "-count=1", testTimeout}
+	for pkg := range strings.FieldsSeq(list) {
+		if pkg != e2e {
+			args = append(args, pkg)
+		}
+	}
+	return stream(ctx, out, []string{"CGO_ENABLED=1"}, "go", args...)
+}
