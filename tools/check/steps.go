@@ -25,7 +25,7 @@ const (
 // steps lists the gate, what is quick first.
 func steps(fuzzTime time.Duration) []step {
 	return []step{
-		{name: "tools", what: "a C compiler for the race detector", vital: true, run: installCompiler},
+		{name: "tools", what: "a C compiler for the race detector", run: installCompiler},
 		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
 		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
 		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},
@@ -94,6 +94,9 @@ func tidy(ctx context.Context, out io.Writer) error {
 // race runs the tests of every package that has any, but for those of real
 // processes, under the race detector.
 func race(ctx context.Context, out io.Writer) error {
+	if err := installCompiler(ctx, out); err != nil {
+		return err
+	}
 	list, err := output(ctx, "go", "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", "./...")
 	if err != nil {
 		return err
