@@ -1,13 +1,12 @@
 // Package cache holds decoded table blocks in memory, bounded by bytes. What
 // stays is decided by W-TinyLFU with an adaptive window: a scan passes through
-// a small part of the cache and does not push out what is read again and again.
+// a small part of the cache and does not push out what is read again and again,
+// and that part grows where recent use is the better guide.
 package cache
 
 import (
-	"fmt"
+	"math/bits"
 	"sync/atomic"
-
-	"github.com/maypok86/otter/v2"
 )
 
 // Key names a block. A file number must name one file for as long as the
@@ -17,92 +16,118 @@ type Key struct {
 	Offset uint64
 }
 
-// overheadBytes is what an entry costs beside the block: the policy's node and
-// its slots in the hash table and in the buffers.
-const overheadBytes = 160
-
-// Cache is a byte-bounded block cache. It is safe for concurrent use. It
-// starts no goroutine: the policy's upkeep runs on the goroutines that call it,
-// one at a time, the others never wait for it. A nil *Cache is valid and holds
-// nothing.
-type Cache struct {
-	blocks   *otter.Cache[Key, []byte]
-	maxBytes int64
-	closed   atomic.Bool
-	stats    counters
+func (k Key) hash() uint64 {
+	x := k.File*0x9e3779b97f4a7c15 ^ k.Offset
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	return x ^ x>>32
 }
 
-// New returns a cache of at most maxBytes, the entries' overhead included (it
-// may be exceeded for a moment while entries are put in). New returns nil, the
-// cache that holds nothing, when maxBytes <= 0.
+const (
+	// overheadBytes is what an entry costs beside its block: the entry
+	// itself, its slots in the table and its share of the sketch.
+	overheadBytes = 160
+	// minShardBytes keeps shards large enough for the biggest common blocks.
+	minShardBytes = 8 << 20
+	maxShards     = 64
+)
+
+// Cache is a byte-bounded block cache. It is safe for concurrent use and
+// starts no goroutine. Readers take no lock and never wait. A nil *Cache is
+// valid and holds nothing.
+type Cache struct {
+	shards   []shard
+	shift    uint // of the hash, to the shard's number
+	maxBytes int64
+	closed   atomic.Bool
+}
+
+// New returns a cache of at most maxBytes, the entries' overhead included. A
+// block larger than a shard (8 MiB, or maxBytes if that is less) is never kept.
+// New returns nil, the cache that holds nothing, when maxBytes <= 0.
 func New(maxBytes int64) *Cache {
 	if maxBytes <= 0 {
 		return nil
 	}
-	c := &Cache{maxBytes: maxBytes}
-	blocks, err := otter.New(&otter.Options[Key, []byte]{
-		MaximumWeight: uint64(maxBytes),
-		Weigher: func(_ Key, b []byte) uint32 {
-			return uint32(min(len(b), 1<<31) + overheadBytes)
-		},
-		Executor: func(fn func()) { fn() },
-	})
-	if err != nil {
-		// The options are constants but for a positive bound.
-		panic(fmt.Sprintf("cache: options refused: %v", err))
+	n := min(max(maxBytes/minShardBytes, 1), maxShards)
+	log := uint(bits.Len64(uint64(n)) - 1)
+	c := &Cache{shards: make([]shard, 1<<log), shift: 64 - log, maxBytes: maxBytes}
+	for i := range c.shards {
+		c.shards[i].init(maxBytes >> log)
 	}
-	c.blocks = blocks
 	return c
 }
 
+func (c *Cache) shard(h uint64) *shard {
+	return &c.shards[h>>c.shift] // a shift by 64 gives 0
+}
+
 // Get returns the block under k. The caller must not change it, and may keep
-// it for as long as it likes: eviction only drops the cache's reference.
+// it for as long as it likes: eviction only drops the cache's reference. While
+// others change the cache a block that is there may be missed, very rarely.
 func (c *Cache) Get(k Key) ([]byte, bool) {
 	if c == nil {
 		return nil, false
 	}
-	b, ok := c.blocks.GetIfPresent(k)
-	c.stats.count(k, ok)
-	return b, ok
+	h := k.hash()
+	return c.shard(h).get(k, h)
 }
 
 // Set puts a block in, which nobody may change from then on. The cache may
 // drop it at once.
 func (c *Cache) Set(k Key, block []byte) {
-	if c == nil || c.closed.Load() {
+	if c == nil {
 		return
 	}
-	c.blocks.Set(k, block)
+	h := k.hash()
+	s := c.shard(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.closed.Load() {
+		s.set(k, h, block)
+	}
 }
 
 // Delete drops the block under k, if it is there.
 func (c *Cache) Delete(k Key) {
-	if c != nil {
-		c.blocks.Invalidate(k)
+	if c == nil {
+		return
+	}
+	h := k.hash()
+	s := c.shard(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.table.Load().find(k, h); e != nil {
+		s.remove(e)
 	}
 }
 
 // Stats are counters since New and the present size.
 type Stats struct {
 	Hits, Misses uint64
-	Bytes        int64 // held now, overhead included
+	Evictions    uint64 // blocks dropped to make room, or not admitted
+	Bytes        int64  // held now, overhead included
 	MaxBytes     int64
 	Blocks       int
 }
 
-// Stats returns the cache's figures; Bytes and Blocks are estimates while
-// others use the cache.
+// Stats returns the cache's figures, shard by shard.
 func (c *Cache) Stats() Stats {
 	if c == nil {
 		return Stats{}
 	}
-	hits, misses := c.stats.sum()
-	return Stats{
-		Hits: hits, Misses: misses,
-		Bytes:    int64(c.blocks.WeightedSize()),
-		MaxBytes: c.maxBytes,
-		Blocks:   c.blocks.EstimatedSize(),
+	st := Stats{MaxBytes: c.maxBytes}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		st.Hits += s.hits + s.lockedOut.Load()
+		st.Misses += s.misses.Load()
+		st.Evictions += s.evictions
+		st.Bytes += s.bytes()
+		st.Blocks += s.table.Load().used
+		s.mu.Unlock()
 	}
+	return st
 }
 
 // Close drops every block. Get misses and Set does nothing afterwards. It is
@@ -111,7 +136,11 @@ func (c *Cache) Close() error {
 	if c == nil || c.closed.Swap(true) {
 		return nil
 	}
-	c.blocks.InvalidateAll()
-	c.blocks.CleanUp()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.clear()
+		s.mu.Unlock()
+	}
 	return nil
 }

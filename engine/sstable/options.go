@@ -69,7 +69,7 @@ type WriterOptions struct {
 	// be random, so that blocks of different files never pass for each other.
 	Nonce uint64
 	// IndexBlockSize is the decoded size in bytes at which an index block is
-	// cut, default 128 KiB. A table whose index fits in one block has it
+	// cut, default 512 KiB. A table whose index fits in one block has it
 	// pinned by the Reader; a larger one has a second level, and only that is
 	// pinned.
 	IndexBlockSize int
@@ -87,7 +87,7 @@ func (o *WriterOptions) EnsureDefaults() {
 		o.BitsPerKey = 10
 	}
 	if o.IndexBlockSize == 0 {
-		o.IndexBlockSize = 128 << 10
+		o.IndexBlockSize = 512 << 10
 	}
 }
 
