@@ -42,7 +42,7 @@ func (w *Writer) Rotate(num uint64) error {
 // open makes segment num and installs it as the live one. Until the rename, an
 // error leaves the Writer as it was.
 func (w *Writer) open(num uint64, prev End) error {
-	h := segmentHeader{number: num, nonce: w.opts.Rand() | 1<<63, prev: prev, allocated: w.opts.SegmentSize}
+	h := segmentHeader{number: num, nonce: w.nonceFor(num), prev: prev, allocated: w.opts.SegmentSize}
 	temp := w.opts.Dir + "/" + fmt.Sprintf("%06d%s", num, tempSuffix)
 	f, err := w.prepare(temp, &h)
 	if err != nil {
@@ -71,6 +71,14 @@ func (w *Writer) open(num uint64, prev End) error {
 	w.file, w.num, w.nonce = f, num, h.nonce
 	w.size, w.durable, w.allocated = segmentHeaderLen, segmentHeaderLen, h.allocated
 	return nil
+}
+
+// nonceFor returns the nonce of segment num. The number, which no two segments
+// of a log share, is mixed in so that a recycled file's former life stays
+// invalid even if Rand repeats itself, as a seeded one does at each start. The
+// top bit keeps a mark from ever being zero.
+func (w *Writer) nonceFor(num uint64) uint64 {
+	return (w.opts.Rand() + num*0x9e3779b97f4a7c15) | 1<<63
 }
 
 // abandon removes what there is of a new segment after cause, which left the

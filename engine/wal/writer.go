@@ -185,7 +185,7 @@ func (w *Writer) fail(verb string, cause error) error {
 }
 
 func (w *Writer) usable() error {
-	if w.closed {
+	if w.failed == nil && w.closed {
 		return fmt.Errorf("use log: %w", base.ErrClosed)
 	}
 	return w.failed
