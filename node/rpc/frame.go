@@ -23,7 +23,7 @@ import (
 // A request item:
 //
 //	size    u32  of what follows
-//	id      u64  echoed in the reply, chosen by the dialing side
+//	id      u64  echoed in the reply, chosen by the dialing side, not 0
 //	op      u8
 //	part    u16  partition
 //	pv      u64
@@ -199,8 +199,8 @@ func nextItem(b []byte, fixed int) (item, rest []byte, err error) {
 	return b[:size:size], b[size:], nil
 }
 
-// requests are the decoded items of one frame; sizes are not kept, ids[i] and
-// msgs[i] belong together.
+// requests are the decoded items of one frame: ids[i] and msgs[i] belong
+// together.
 type requests struct {
 	ids  []uint64
 	msgs []coord.Message
@@ -223,7 +223,9 @@ func decodeRequests(h frameHeader, b []byte, now time.Time) (requests, error) {
 			return requests{}, err
 		}
 		b = rest
-		rs.ids[i] = be.Uint64(item)
+		if rs.ids[i] = be.Uint64(item); rs.ids[i] == 0 {
+			return requests{}, fmt.Errorf("%w: request without an id", errFrame)
+		}
 		m := &rs.msgs[i]
 		m.Op = coord.Op(item[8])
 		m.Partition = ring.Partition(be.Uint16(item[9:]))

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -51,6 +52,8 @@ type pendingFrame struct {
 	// ids are the request ids of the items; nil for replies.
 	ids   []uint64
 	count int
+	// size is the sum of the items' sizes, in bytes.
+	size int
 	// begun is when the first item came; items count their time from it.
 	begun time.Time
 	// seq numbers the frames of one outbox in the order they are sent, from 1.
@@ -60,7 +63,10 @@ type pendingFrame struct {
 // outbox gathers the items of one lane into frames while the lane's one sender
 // is busy. Every field is guarded by the mutex that its owner gave to init.
 type outbox struct {
-	frames []*pendingFrame // the next to be sent first
+	//
+	// frames[head:] wait, the next to be sent first.
+	frames []*pendingFrame
+	head   int
 	items  int
 	bytes  int
 	// lastSeq is the newest frame, takenSeq the newest the sender took.
@@ -75,6 +81,7 @@ func (o *outbox) init(mu *sync.Mutex) { o.wake.L = mu }
 // wakes the sender.
 func (o *outbox) add(f *pendingFrame, size int) {
 	f.count++
+	f.size += size
 	o.items++
 	o.bytes += size
 	if o.parked {
@@ -83,9 +90,16 @@ func (o *outbox) add(f *pendingFrame, size int) {
 	}
 }
 
+// reserve holds room for an item that is being encoded; unreserve gives it back.
+func (o *outbox) reserve(size int)   { o.items++; o.bytes += size }
+func (o *outbox) unreserve(size int) { o.items--; o.bytes -= size }
+
+// empty says that nothing waits.
+func (o *outbox) empty() bool { return o.head == len(o.frames) }
+
 // tail returns the frame that an item of size bytes can still join, or nil.
 func (o *outbox) tail(size int) *pendingFrame {
-	if len(o.frames) == 0 {
+	if o.empty() {
 		return nil
 	}
 	f := o.frames[len(o.frames)-1]
@@ -109,30 +123,40 @@ func (o *outbox) take(stopped func() bool) *pendingFrame {
 		if stopped() {
 			return nil
 		}
-		if len(o.frames) > 0 {
+		if !o.empty() {
 			break
 		}
 		o.parked = true
 		o.wake.Wait()
 		o.parked = false
+		// Others that are about to add come first.
+		o.wake.L.Unlock()
+		runtime.Gosched()
+		o.wake.L.Lock()
 	}
-	f := o.frames[0]
-	o.frames[0] = nil
-	o.frames = o.frames[1:]
-	if len(o.frames) == 0 {
-		o.frames = nil
+	f := o.frames[o.head]
+	o.frames[o.head] = nil
+	o.head++
+	switch {
+	case o.empty():
+		o.frames, o.head = o.frames[:0], 0
+	case o.head >= 64:
+		// A queue that is never empty must not creep through memory.
+		n := copy(o.frames, o.frames[o.head:])
+		clear(o.frames[n:])
+		o.frames, o.head = o.frames[:n], 0
 	}
 	o.takenSeq = f.seq
 	o.items -= f.count
-	o.bytes -= len(*f.buf)
+	o.bytes -= f.size
 	return f
 }
 
 // drop forgets all that was not sent and returns it. Frames numbered after it
 // go on from where they were.
 func (o *outbox) drop() []*pendingFrame {
-	frames := o.frames
-	o.frames, o.items, o.bytes = nil, 0, 0
+	frames := o.frames[o.head:]
+	o.frames, o.head, o.items, o.bytes = nil, 0, 0, 0
 	o.takenSeq = o.lastSeq
 	return frames
 }
