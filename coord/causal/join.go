@@ -66,26 +66,24 @@ func Mint(o *Object, seen Context, s Sibling) Object {
 	return out
 }
 
-// Uncovered returns what held knows beyond incoming, without values: held's
-// whole context, and those of its siblings that incoming's context does not
-// cover. ok is false when there is no such sibling. A minter that supersedes
+// Uncovered returns held without values if it has a sibling that incoming's
+// context does not cover; ok is false if it has none. A minter that supersedes
 // all of the result's context supersedes exactly what held has seen. The result
 // must never be joined into a copy of the key, where it would stand for writes
 // whose values it lacks.
 func Uncovered(held, incoming *Object) (o Object, ok bool) {
 	for i := range held.Siblings {
-		s := held.Siblings[i]
-		if incoming.Context.Covers(s.Dot) {
-			continue
-		}
-		s.Value, s.IdempotencyKey = nil, nil
-		s.Flags |= FlagStripped
-		o.Siblings = append(o.Siblings, s)
+		ok = ok || !incoming.Context.Covers(held.Siblings[i].Dot)
 	}
-	if len(o.Siblings) == 0 {
+	if !ok {
 		return Object{}, false
 	}
-	o.Context = held.Context
+	o = Object{Context: held.Context, Siblings: slices.Clone(held.Siblings)}
+	for i := range o.Siblings {
+		s := &o.Siblings[i]
+		s.Value, s.IdempotencyKey = nil, nil
+		s.Flags |= FlagStripped
+	}
 	return o, true
 }
 

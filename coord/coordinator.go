@@ -1,0 +1,295 @@
+package coord
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+// Coordinator runs client operations and serves what peers ask of this node's
+// replica. It is safe for concurrent use. Make it with New, end it with Close.
+type Coordinator struct {
+	opts Options
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		// held counts operations and callbacks under way; drained is closed
+		// when it is 0 and closed is set.
+		held    int
+		drained chan struct{}
+	}
+	refresh refresher
+}
+
+// New returns a coordinator, or what is wrong with the options.
+func New(opts Options) (*Coordinator, error) {
+	opts.EnsureDefaults()
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Coordinator{opts: opts}
+	c.mu.drained = make(chan struct{})
+	c.refresh.c = c
+	return c, nil
+}
+
+// Close refuses new operations and returns when those under way, the late
+// answers of replicas included, have ended, or with ctx's error when ctx ends
+// first; they then still end by their own timeouts. It may be called again.
+func (c *Coordinator) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if !c.mu.closed {
+		c.mu.closed = true
+		if c.mu.held == 0 {
+			close(c.mu.drained)
+		}
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.mu.drained:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enter notes the start of an operation; it fails once Close was called.
+func (c *Coordinator) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return false
+	}
+	c.mu.held++
+	return true
+}
+
+// hold notes n callbacks that an operation under way waits for.
+func (c *Coordinator) hold(n int) {
+	c.mu.Lock()
+	c.mu.held += n
+	c.mu.Unlock()
+}
+
+// leave undoes one enter or hold.
+func (c *Coordinator) leave() {
+	c.mu.Lock()
+	c.mu.held--
+	if c.mu.held == 0 && c.mu.closed {
+		close(c.mu.drained)
+	}
+	c.mu.Unlock()
+}
+
+// Put writes a value and returns when the level is reached.
+func (c *Coordinator) Put(ctx context.Context, r PutRequest) (WriteResponse, error) {
+	r.Deadline = earlier(ctx, r.Deadline)
+	return await(ctx, errcode.Indeterminate, func(done func(WriteResponse, error)) { c.StartPut(r, done) })
+}
+
+// Delete deletes a key and returns when the level is reached.
+func (c *Coordinator) Delete(ctx context.Context, r DeleteRequest) (WriteResponse, error) {
+	r.Deadline = earlier(ctx, r.Deadline)
+	return await(ctx, errcode.Indeterminate, func(done func(WriteResponse, error)) { c.StartDelete(r, done) })
+}
+
+// Get reads a key. A key without a live value is the error KEY_NOT_FOUND.
+func (c *Coordinator) Get(ctx context.Context, r GetRequest) (GetResponse, error) {
+	r.Deadline = earlier(ctx, r.Deadline)
+	return await(ctx, "", func(done func(GetResponse, error)) { c.StartGet(r, done) })
+}
+
+func earlier(ctx context.Context, t time.Time) time.Time {
+	if d, ok := ctx.Deadline(); ok && (t.IsZero() || d.Before(t)) {
+		return d
+	}
+	return t
+}
+
+// await starts an operation and waits for its answer, or for the caller to
+// give up; the operation then goes on without it.
+func await[R any](ctx context.Context, gaveUp errcode.Outcome, start func(done func(R, error))) (R, error) {
+	type answer struct {
+		r   R
+		err error
+	}
+	ch := make(chan answer, 1)
+	start(func(r R, err error) { ch <- answer{r, err} })
+	select {
+	case a := <-ch:
+		return a.r, a.err
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-ch: // both are ready: the answer counts
+		return a.r, a.err
+	default:
+		var none R
+		return none, &Error{Code: errcode.Timeout, Outcome: gaveUp, Message: "the caller gave up before the answer", Err: ctx.Err()}
+	}
+}
+
+// StartPut starts a Put; done is called exactly once, maybe before StartPut
+// returns, with the answer or an *Error.
+func (c *Coordinator) StartPut(r PutRequest, done func(WriteResponse, error)) {
+	c.startWrite(request{
+		kind: KindPut, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
+		value: r.Value, json: r.JSON, deadline: r.Deadline,
+	}, done)
+}
+
+// StartDelete starts a Delete; see StartPut.
+func (c *Coordinator) StartDelete(r DeleteRequest, done func(WriteResponse, error)) {
+	c.startWrite(request{
+		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
+		hasExpect: r.ExpectClock != nil, expect: r.ExpectClock, deadline: r.Deadline,
+	}, done)
+}
+
+// StartGet starts a Get; see StartPut.
+func (c *Coordinator) StartGet(r GetRequest, done func(GetResponse, error)) {
+	c.start(request{
+		kind: KindGet, tenant: r.Tenant, key: r.Key, level: r.Level, deadline: r.Deadline,
+	}, func(b result, err error) { done(b.get, err) })
+}
+
+func (c *Coordinator) startWrite(r request, done func(WriteResponse, error)) {
+	c.start(r, func(b result, err error) { done(b.write, err) })
+}
+
+// result is the answer to any kind of request.
+type result struct {
+	write WriteResponse
+	get   GetResponse
+}
+
+// start runs a client's operation: limits, tenant, then here or at an owner.
+func (c *Coordinator) start(r request, done func(result, error)) {
+	began := c.opts.Clock.Now()
+	if r.level == 0 {
+		r.level = quorum.Quorum
+	}
+	if !c.enter() {
+		done(result{}, &Error{Code: errcode.Unavailable, Outcome: outcome(&r, errcode.NotApplied), Message: "the node is shutting down"})
+		return
+	}
+	op := &job{c: c, request: r, began: began}
+	op.deadline = c.operationDeadline(began, &r)
+	op.done = func(res result, err *Error) {
+		code := errcode.OK
+		if err != nil {
+			code = err.Code
+			if code == errcode.QuorumNotReached || code == errcode.Timeout {
+				c.opts.Metrics.QuorumFailure()
+			}
+		}
+		c.opts.Metrics.Request(r.kind, r.level, code, c.opts.Clock.Now().Sub(began))
+		if err != nil {
+			done(result{}, err)
+		} else {
+			done(res, nil)
+		}
+		c.leave()
+	}
+	if err := c.validate(&op.request); err != nil {
+		op.done(result{}, err)
+		return
+	}
+	if _, ok := c.opts.View().Tenant(r.tenant); !ok && c.refresh.ask(r.tenant, op.run) {
+		return
+	}
+	op.run()
+}
+
+// operationDeadline leaves a tenth of the client's time for the way back.
+func (c *Coordinator) operationDeadline(now time.Time, r *request) time.Time {
+	d := c.opts.WriteTimeout
+	if r.kind == KindGet {
+		d = c.opts.ReadTimeout
+	}
+	if !r.deadline.IsZero() {
+		d = min(d, r.deadline.Sub(now)*9/10)
+	}
+	return now.Add(d)
+}
+
+// job is one operation at the node that received it, or at the owner it was
+// forwarded to.
+type job struct {
+	request
+	c *Coordinator
+	// forwarded says that a peer sent it: it is not sent on.
+	forwarded bool
+	began     time.Time
+	done      func(result, *Error) // exactly once
+}
+
+// run takes the snapshot and decides where the operation is coordinated.
+func (j *job) run() {
+	c := j.c
+	if !c.opts.Clock.Now().Before(j.deadline) {
+		j.fail(errcode.Timeout, errcode.NotApplied, "the deadline was over before the operation began")
+		return
+	}
+	u, err := c.locate(j)
+	if err == nil {
+		err = u.reachable(j)
+	}
+	switch {
+	case err != nil:
+		j.done(result{}, err)
+	case u.self >= 0 && j.kind == KindGet:
+		startRead(j, u)
+	case u.self >= 0:
+		startUpdate(j, u)
+	case j.forwarded:
+		j.fail(errcode.StaleRing, errcode.NotApplied, "this node does not own the key")
+	default:
+		startForward(j, u)
+	}
+}
+
+func (j *job) fail(code errcode.Code, o errcode.Outcome, msg string) {
+	j.done(result{}, &Error{Code: code, Outcome: outcome(&j.request, o), Message: msg})
+}
+
+// outcome is o for a write; a read has none.
+func outcome(r *request, o errcode.Outcome) errcode.Outcome {
+	if r.kind == KindGet {
+		return ""
+	}
+	return o
+}
+
+// winnerFirst returns o's siblings, the winner first and the others by dot.
+func winnerFirst(o *causal.Object) []causal.Sibling {
+	s := o.Siblings
+	w := o.Winner()
+	for i := range s {
+		if &s[i] == w {
+			first := s[i]
+			copy(s[1:i+1], s[:i])
+			s[0] = first
+			break
+		}
+	}
+	return s
+}
+
+// sortedByDot returns the siblings in the order an object has them.
+func sortedByDot(s []causal.Sibling) []causal.Sibling {
+	if len(s) < 2 {
+		return s
+	}
+	o := causal.Object{}
+	for i := range s {
+		one := causal.Object{Context: causal.Context{s[i].Dot}, Siblings: s[i : i+1]}
+		o = causal.Join(&o, &one)
+	}
+	return o.Siblings
+}

@@ -1,0 +1,215 @@
+package coord
+
+import (
+	"sync"
+
+	"github.com/pairdb/pairdb/api/errcode"
+)
+
+// forward is an operation at a node that does not own the key, or whose own
+// copy cannot take it. It is handed to one owner. Another is tried only when
+// the one before certainly did nothing, or when it is a read.
+type forward struct {
+	job  *job
+	body []byte
+
+	mu struct {
+		sync.Mutex
+		u     *unit
+		order []int
+		next  int
+		// out is how many owners have it and have not answered.
+		out      int
+		causes   []Cause
+		answered bool
+		stop     func() bool
+		unhedge  func() bool
+	}
+}
+
+func startForward(j *job, u *unit) {
+	f := &forward{job: j, body: j.request.encode()}
+	f.retarget(u)
+	c := j.c
+	f.mu.Lock()
+	f.mu.stop = c.opts.Clock.AfterFunc(c.remaining(j.deadline), f.timeout)
+	f.advance(true)
+	if j.kind == KindGet {
+		f.armHedge()
+	}
+}
+
+// retarget starts over with the owners of u. Nobody else holds f, or its lock
+// is held.
+func (f *forward) retarget(u *unit) {
+	f.mu.u, f.mu.next, f.mu.order = u, 0, f.mu.order[:0]
+	for _, i := range u.order(nil) {
+		if i != u.self {
+			f.mu.order = append(f.mu.order, i)
+		}
+	}
+}
+
+// advance sends to the next owner if more is set, and ends the operation if
+// there is none and nobody is left to answer. The lock is held and released.
+func (f *forward) advance(more bool) {
+	if f.mu.answered {
+		f.mu.Unlock()
+		return
+	}
+	u := f.mu.u
+	if !more || f.mu.next == len(f.mu.order) {
+		if f.mu.out > 0 {
+			f.mu.Unlock()
+			return
+		}
+		e := &Error{
+			Code: errcode.Unavailable, Outcome: outcome(&f.job.request, errcode.NotApplied),
+			Causes: f.mu.causes, Message: "no owner of the key took the request",
+		}
+		for i := range u.owners {
+			if u.down(i) {
+				e.Causes = append(e.Causes, u.cause(i, reasonDown))
+			}
+		}
+		f.finish(result{}, e)
+		return
+	}
+	i := f.mu.order[f.mu.next]
+	f.mu.next++
+	f.mu.out++
+	f.mu.Unlock()
+
+	c := f.job.c
+	c.opts.Metrics.Forward()
+	m := u.message(OpForward)
+	m.Key, m.Body, m.Deadline = nil, f.body, f.job.deadline
+	c.hold(1)
+	c.opts.Transport.Send(u.owners[i], &m, func(r Reply, err error) {
+		f.reply(u, i, r, err)
+		c.leave()
+	})
+}
+
+// finish answers. The lock is held and released.
+func (f *forward) finish(res result, e *Error) {
+	f.mu.answered = true
+	f.mu.stop()
+	if f.mu.unhedge != nil {
+		f.mu.unhedge()
+	}
+	f.mu.Unlock()
+	f.job.done(res, e)
+}
+
+func (f *forward) reply(u *unit, i int, r Reply, err error) {
+	read := f.job.kind == KindGet
+	var res result
+	var bad error
+	if ok := err == nil && r.Status == StatusOK; ok && read {
+		res.get, bad = decodeGetResponse(r.Body)
+	} else if ok {
+		res.write, bad = decodeWriteResponse(r.Body)
+	}
+	f.mu.Lock()
+	f.mu.out--
+	switch {
+	case f.mu.answered:
+		f.mu.Unlock()
+	case err == nil && r.Status == StatusOK && bad == nil:
+		f.finish(res, nil)
+	case err == nil && r.Status == StatusStale:
+		f.bounce(u, i, &r)
+	case bad != nil:
+		f.lost(u, i, "sent an answer that does not decode", nil)
+	default:
+		reason, e, untouched := refused(&r, err)
+		switch {
+		case e != nil && !((untouched || read) && tryElsewhere(f.job.kind, e.Code)):
+			f.finish(res, e)
+		case untouched || read:
+			f.mu.causes = append(f.mu.causes, u.cause(i, reason))
+			f.advance(true)
+		default:
+			f.lost(u, i, reason, nil)
+		}
+	}
+}
+
+// lost deals with an owner that may have done its work without our learning
+// it. The lock is held and released.
+func (f *forward) lost(u *unit, i int, reason string, err error) {
+	f.mu.causes = append(f.mu.causes, u.cause(i, reason))
+	if f.job.kind == KindGet {
+		f.advance(true)
+		return
+	}
+	f.finish(result{}, &Error{
+		Code: errcode.Unavailable, Outcome: errcode.Indeterminate, Causes: f.mu.causes,
+		Message: "the owner that took the request did not answer", Err: err,
+	})
+}
+
+// bounce learns the ring of an owner that refused because this node's is
+// behind, and starts over. The lock is held and released.
+func (f *forward) bounce(u *unit, i int, r *Reply) {
+	c := f.job.c
+	f.mu.out++ // catching up counts as somebody who will answer
+	f.mu.Unlock()
+	c.opts.Metrics.StaleBounce()
+	c.hold(1)
+	c.opts.CatchUp(u.owners[i], r.Version, func(error) {
+		defer c.leave()
+		now, err := c.locate(f.job)
+		f.mu.Lock()
+		f.mu.out--
+		switch {
+		case f.mu.answered:
+			f.mu.Unlock()
+			return
+		case err != nil:
+			f.finish(result{}, err)
+			return
+		case now.same(u):
+			f.mu.causes = append(f.mu.causes, u.cause(i, reasonStale))
+		case f.mu.u.same(u):
+			f.retarget(now)
+		}
+		f.advance(true)
+	})
+}
+
+// armHedge asks one more owner after each delay without an answer.
+func (f *forward) armHedge() {
+	c := f.job.c
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.answered || f.mu.next == len(f.mu.order) {
+		return
+	}
+	f.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, func() {
+		f.mu.Lock()
+		if f.mu.next == len(f.mu.order) {
+			f.mu.Unlock()
+			return
+		}
+		f.advance(true)
+		f.armHedge()
+	})
+}
+
+func (f *forward) timeout() {
+	f.mu.Lock()
+	if f.mu.answered {
+		f.mu.Unlock()
+		return
+	}
+	o := errcode.NotApplied
+	if f.mu.out > 0 {
+		o = errcode.Indeterminate
+	}
+	f.finish(result{}, &Error{
+		Code: errcode.Timeout, Outcome: outcome(&f.job.request, o), Causes: f.mu.causes,
+		Message: "the deadline passed before an owner of the key answered",
+	})
+}

@@ -1,0 +1,169 @@
+package coord
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// Limits of a request that no option changes.
+const (
+	// MaxKeySize bounds a key, in bytes.
+	MaxKeySize = 1024
+	// MaxTokenSize bounds a context token, in bytes.
+	MaxTokenSize = 4096
+	// MaxValueSize is the largest and the default bound of a value, in bytes.
+	MaxValueSize = 10 << 20
+)
+
+// Address says where one key of one tenant lives.
+type Address struct {
+	Partition ring.Partition
+	Tenant    ring.TenantNumber
+	Token     ring.Token
+	Key       []byte
+}
+
+// MergeItem is one object for a replica to join into its copy of a key.
+type MergeItem struct {
+	Address
+	// Object is encoded.
+	Object []byte
+	// LastWriteWins lets the replica drop the values of siblings that lost.
+	LastWriteWins bool
+}
+
+// Replica is this node's own copy of the data. Errors are *Error where the
+// replica can tell what is wrong; their Outcome then says whether anything was
+// applied. Callbacks may run before the call returns, and from any goroutine.
+type Replica interface {
+	// Update loads the object at a key, calls edit with it under the key's
+	// lock, and makes what edit returns the key's object, visible at once. It
+	// returns that object's encoding, for the caller to keep; durable is then
+	// called exactly once, when the object is on disk or can no longer get
+	// there. If edit fails, nothing is changed and Update returns its error.
+	// mint yields a fresh dot; edit must not call anything else that blocks.
+	Update(at Address, edit func(held *causal.Object, mint func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error)
+	// Merge joins each item into the key's object, all in one batch, and calls
+	// done exactly once for each: when what is then held is on disk, with what
+	// was held before and the item does not cover (causal.Uncovered, encoded,
+	// empty for nothing).
+	Merge(items []MergeItem, done func(i int, uncovered []byte, err error))
+	// Read calls done with the encoded object, empty if there is none, once it
+	// is on disk. The bytes are the callee's to keep.
+	Read(at Address, done func(object []byte, err error))
+	// ReadDigest is Read for the object's digest.
+	ReadDigest(at Address, done func(digest [16]byte, err error))
+}
+
+// Metrics are hooks that the coordinator calls; nil ones are left out. They
+// must not block.
+type Metrics struct {
+	// Request is called once per client operation that this node coordinated
+	// or forwarded, with OK or the error's code.
+	Request func(kind Kind, level quorum.Level, code errcode.Code, took time.Duration)
+	// QuorumFailure counts operations that missed their level or the deadline.
+	QuorumFailure func()
+	// Conflict counts reads and merges that left concurrent siblings.
+	Conflict func()
+	// ReadRepair counts objects written back by reads.
+	ReadRepair func()
+	// Remint counts writes minted a second time because the minter was stale.
+	Remint func()
+	// Forward counts operations handed to an owner.
+	Forward func()
+	// StaleBounce counts answers that said this node's ring is behind.
+	StaleBounce func()
+}
+
+func (m *Metrics) ensureDefaults() {
+	nop := func() {}
+	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Forward, &m.StaleBounce} {
+		if *f == nil {
+			*f = nop
+		}
+	}
+	if m.Request == nil {
+		m.Request = func(Kind, quorum.Level, errcode.Code, time.Duration) {}
+	}
+}
+
+// Options configure a Coordinator.
+type Options struct {
+	// Self is this node.
+	Self ring.NodeID
+	// View returns the present snapshot of the cluster, never nil.
+	View func() *schema.Snapshot
+	// Replica is this node's data.
+	Replica Replica
+	// Transport reaches the other nodes.
+	Transport Transport
+	Clock     Clock
+	// CatchUp learns what from knows of the ring and calls done once View
+	// shows at least that version, or it has failed.
+	CatchUp func(from ring.NodeID, atLeast ring.Version, done func(error))
+	// Refresh, if not nil, asks other nodes for newer metadata, because a
+	// tenant that is not known may just have been created there, and calls
+	// done. It is called at most once per RefreshInterval.
+	Refresh func(tenant string, done func())
+	// RefreshInterval: shorter finds new tenants sooner, longer protects the
+	// cluster from clients that ask for tenants that do not exist. Default 250 ms.
+	RefreshInterval time.Duration
+	// WriteTimeout bounds a write and every replica's part in it, the late
+	// ones included. Default 5 s.
+	WriteTimeout time.Duration
+	// ReadTimeout bounds a read. Default 3 s.
+	ReadTimeout time.Duration
+	// HedgeDelay is how long a read waits before it asks one more owner:
+	// shorter hides slow owners better and costs more reads. Default 100 ms.
+	HedgeDelay time.Duration
+	// MaxValueSize bounds a value, in bytes. Default and maximum 10 MiB.
+	MaxValueSize int
+	Metrics      Metrics
+	Logger       *slog.Logger
+}
+
+// EnsureDefaults fills what is zero.
+func (o *Options) EnsureDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.RefreshInterval, 250*time.Millisecond)
+	def(&o.WriteTimeout, 5*time.Second)
+	def(&o.ReadTimeout, 3*time.Second)
+	def(&o.HedgeDelay, 100*time.Millisecond)
+	if o.MaxValueSize == 0 {
+		o.MaxValueSize = MaxValueSize
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Metrics.ensureDefaults()
+}
+
+// Validate reports everything that is wrong.
+func (o *Options) Validate() error {
+	var errs []error
+	check := func(ok bool, msg string) {
+		if !ok {
+			errs = append(errs, errors.New("coord: "+msg))
+		}
+	}
+	check(!o.Self.IsZero(), "Self is missing")
+	check(o.View != nil, "View is missing")
+	check(o.Replica != nil, "Replica is missing")
+	check(o.Transport != nil, "Transport is missing")
+	check(o.Clock != nil, "Clock is missing")
+	check(o.CatchUp != nil, "CatchUp is missing")
+	check(o.RefreshInterval > 0 && o.WriteTimeout > 0 && o.ReadTimeout > 0 && o.HedgeDelay > 0, "a duration is not positive")
+	check(o.MaxValueSize > 0 && o.MaxValueSize <= MaxValueSize, "MaxValueSize is not 1 byte to 10 MiB")
+	return errors.Join(errs...)
+}

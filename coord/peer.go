@@ -1,0 +1,225 @@
+package coord
+
+import (
+	"fmt"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// frame is what is left to do of the messages that came together.
+type frame struct {
+	c     *Coordinator
+	from  ring.NodeID
+	msgs  []Message
+	reply func(i int, r Reply)
+}
+
+// HandlePeer serves the messages of one frame from a peer; see PeerHandler. The
+// merges among them become one batch of the replica. Once Close was called
+// everything is refused.
+func (c *Coordinator) HandlePeer(from ring.NodeID, msgs []Message, reply func(i int, r Reply)) {
+	if !c.enter() {
+		for i := range msgs {
+			reply(i, Reply{Status: StatusOverloaded})
+		}
+		return
+	}
+	f := &frame{c: c, from: from, msgs: msgs, reply: reply}
+	all := make([]int, len(msgs))
+	for i := range all {
+		all[i] = i
+	}
+	if behind, need := f.serve(all, true); len(behind) > 0 {
+		c.hold(1)
+		c.opts.CatchUp(from, need, func(error) {
+			// Whether it worked shows in the snapshot.
+			f.serve(behind, false)
+			c.leave()
+		})
+	}
+	c.leave()
+}
+
+// fence is how a message's versions compare with this node's.
+type fence uint8
+
+const (
+	fenceServe  fence = iota
+	fenceBehind       // this node is behind the sender
+	fenceAhead        // the sender is behind this node
+	fenceForeign
+)
+
+// serve handles the messages with the given indices under one snapshot. With
+// mayWait it leaves those for which this node must catch up first, and returns
+// them and the version they need.
+func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Version) {
+	c := f.c
+	s := c.opts.View()
+	now := c.opts.Clock.Now()
+	var merges []MergeItem
+	var merged []int
+	for _, i := range indices {
+		m := &f.msgs[i]
+		if !m.Deadline.IsZero() && !now.Before(m.Deadline) {
+			f.reply(i, Reply{Status: StatusExpired})
+			continue
+		}
+		switch verdict, t := c.fence(s, m); {
+		case verdict == fenceBehind && mayWait:
+			behind = append(behind, i)
+			need = max(need, m.PV, m.TenantVersion)
+		case verdict == fenceBehind:
+			f.fail(i, &Error{
+				Code: errcode.Unavailable, Outcome: errcode.NotApplied,
+				Message: fmt.Sprintf("at ring version %v, behind the request", s.Version),
+			})
+		case verdict == fenceAhead:
+			f.reply(i, Reply{Status: StatusStale, Version: s.Version})
+		case verdict == fenceForeign:
+			f.reply(i, Reply{Status: StatusNotOwner})
+		case m.Op == OpMerge:
+			merges = append(merges, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
+			merged = append(merged, i)
+		default:
+			f.one(i, t)
+		}
+	}
+	f.merge(merges, merged)
+	return behind, need
+}
+
+// fence decides whether this node may serve m under the snapshot.
+func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tenant) {
+	if s.Layout == nil || !s.Ready {
+		return fenceBehind, nil
+	}
+	if int(m.Partition) >= s.Layout.Partitions() {
+		return fenceForeign, nil
+	}
+	var version ring.Version
+	t, ok := s.TenantByNumber(m.Tenant)
+	if ok {
+		version = t.Version
+	}
+	pv := s.Layout.PV(m.Partition)
+	switch {
+	case pv < m.PV || version < m.TenantVersion:
+		return fenceBehind, nil
+	case pv > m.PV || version > m.TenantVersion || !ok:
+		return fenceAhead, nil
+	}
+	if !s.Layout.IsOwner(c.opts.Self, m.Partition, t.RF) {
+		return fenceForeign, nil
+	}
+	// A peer's arithmetic is not trusted: data under a partition or token that
+	// are not the key's would never be found again.
+	if m.Op != OpForward {
+		if len(m.Key) == 0 || len(m.Key) > MaxKeySize || ring.KeyToken(t.Number, m.Key) != m.Token {
+			return fenceForeign, nil
+		}
+	}
+	if s.Layout.PartitionOf(m.Token) != m.Partition {
+		return fenceForeign, nil
+	}
+	return fenceServe, t
+}
+
+func (m *Message) address() Address {
+	return Address{Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key}
+}
+
+// merge joins the objects of one frame into the replica.
+func (f *frame) merge(items []MergeItem, indices []int) {
+	if len(items) == 0 {
+		return
+	}
+	f.c.hold(len(items))
+	f.c.opts.Replica.Merge(items, func(k int, uncovered []byte, err error) {
+		if err != nil {
+			f.fail(indices[k], asError(err))
+		} else {
+			if len(uncovered) > 0 {
+				f.c.opts.Metrics.Conflict()
+			}
+			f.reply(indices[k], Reply{Status: StatusOK, Body: uncovered})
+		}
+		f.c.leave()
+	})
+}
+
+// one serves a message other than a merge.
+func (f *frame) one(i int, t *schema.Tenant) {
+	c, m := f.c, &f.msgs[i]
+	switch m.Op {
+	case OpRead:
+		c.hold(1)
+		c.opts.Replica.Read(m.address(), func(object []byte, err error) {
+			f.answer(i, Reply{Status: StatusOK, Body: object}, err)
+			c.leave()
+		})
+	case OpDigest:
+		c.hold(1)
+		c.opts.Replica.ReadDigest(m.address(), func(digest [16]byte, err error) {
+			f.answer(i, Reply{Status: StatusOK, Digest: digest}, err)
+			c.leave()
+		})
+	case OpForward:
+		f.coordinate(i, t)
+	default:
+		f.fail(i, &Error{
+			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
+			Message: fmt.Sprintf("peer operation %d is not known here", m.Op),
+		})
+	}
+}
+
+func (f *frame) answer(i int, r Reply, err error) {
+	if err != nil {
+		f.fail(i, asError(err))
+		return
+	}
+	f.reply(i, r)
+}
+
+func (f *frame) fail(i int, e *Error) {
+	if e.Code == errcode.Internal && e.Err != nil {
+		f.c.opts.Logger.Warn("serve peer", "peer", f.from.Short(), "op", f.msgs[i].Op, "err", e.Err)
+	}
+	f.reply(i, Reply{Status: StatusError, Body: EncodeError(e)})
+}
+
+// coordinate runs a client operation that a peer handed over.
+func (f *frame) coordinate(i int, t *schema.Tenant) {
+	c, m := f.c, &f.msgs[i]
+	r, err := decodeRequest(m.Body)
+	if err != nil {
+		f.fail(i, &Error{Code: errcode.InvalidArgument, Outcome: errcode.NotApplied, Message: "the forwarded request does not decode"})
+		return
+	}
+	r.tenant, r.deadline = t.Name, m.Deadline
+	now := c.opts.Clock.Now()
+	j := &job{request: r, c: c, forwarded: true, began: now}
+	j.deadline = c.operationDeadline(now, &j.request)
+	c.hold(1)
+	j.done = func(res result, e *Error) {
+		switch {
+		case e != nil && e.Code == errcode.StaleRing:
+			f.reply(i, Reply{Status: StatusNotOwner})
+		case e != nil:
+			f.fail(i, e)
+		case r.kind == KindGet:
+			f.reply(i, Reply{Status: StatusOK, Body: encodeGetResponse(&res.get)})
+		default:
+			f.reply(i, Reply{Status: StatusOK, Body: encodeWriteResponse(&res.write)})
+		}
+		c.leave()
+	}
+	if err := c.validate(&j.request); err != nil {
+		j.done(result{}, err)
+		return
+	}
+	j.run()
+}

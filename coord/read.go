@@ -1,0 +1,572 @@
+package coord
+
+import (
+	"sync"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/coord/repair"
+)
+
+// read is a get at an owner. It goes through up to three phases: collect
+// answers from as many owners as the level needs, whole from one and digests
+// from the others; if they differ, fetch all of them whole; if some lack what
+// others have, write the join back to them and wait until enough owners hold
+// it. Only then may it answer: the next read may ask other owners.
+//
+// As in update, no lock is held across calls.
+type read struct {
+	job *job
+
+	mu struct {
+		sync.Mutex
+		u    *unit
+		need int
+		// round numbers the questions; it rises when the ring version changes.
+		round int
+		// order is whom to ask, next how many of them were.
+		order []int
+		next  int
+		// answers has an entry per owner.
+		answers []answer
+		// whole says that digests are no longer enough.
+		whole bool
+		// joined and tally are those of the write-back; nil before it.
+		joined   *causal.Object
+		encoded  []byte
+		tally    quorum.Tally
+		sent     uint16 // owners the join was sent to
+		stale    uint16
+		catching bool
+		answered bool
+		stop     func() bool
+		unhedge  func() bool
+	}
+}
+
+// answer is what one owner said.
+type answer struct {
+	state  answerState
+	object *causal.Object // nil if only the digest is known
+	digest [16]byte
+	reason string
+	err    *Error
+}
+
+type answerState uint8
+
+const (
+	notAsked answerState = iota
+	asked
+	hasAnswered
+	hasFailed
+)
+
+func startRead(j *job, u *unit) {
+	c := j.c
+	r := &read{job: j}
+	r.reset(u)
+	stop := c.opts.Clock.AfterFunc(c.remaining(j.deadline), r.timeout)
+	r.mu.Lock()
+	r.mu.stop = stop
+	r.mu.Unlock()
+	r.armHedge()
+	r.mu.Lock()
+	r.advance()
+}
+
+// reset begins anew with the owners of u. The lock is held, or nobody else
+// holds r.
+func (r *read) reset(u *unit) {
+	r.mu.u, r.mu.need = u, quorum.Need(r.job.level, len(u.owners))
+	r.mu.order = u.order(r.mu.order[:0])
+	r.mu.next, r.mu.whole, r.mu.joined, r.mu.sent = 0, false, nil, 0
+	r.mu.answers = make([]answer, len(u.owners))
+	r.mu.round++
+}
+
+// question is one thing to ask of one owner.
+type question struct {
+	i     int
+	whole bool
+}
+
+// count returns how many owners answered, and how many have been asked and may
+// yet answer.
+func (r *read) count() (answers, open int) {
+	for i := range r.mu.answers {
+		switch r.mu.answers[i].state {
+		case hasAnswered:
+			answers++
+		case asked:
+			open++
+		}
+	}
+	return answers, open
+}
+
+// advance does whatever the answers so far call for. The lock is held and
+// released.
+func (r *read) advance() {
+	if r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	if r.mu.joined != nil {
+		r.advanceRepair()
+		return
+	}
+	have, open := r.count()
+	if have >= r.mu.need {
+		r.compare()
+		return
+	}
+	var ask []question
+	for have+open < r.mu.need && r.mu.next < len(r.mu.order) {
+		ask = append(ask, r.askNext())
+		open++
+	}
+	if have+open < r.mu.need && !r.mu.catching {
+		r.finish(nil, r.lost(errcode.QuorumNotReached, "too few owners answered"))
+		return
+	}
+	u, round := r.mu.u, r.mu.round
+	r.mu.Unlock()
+	r.ask(u, round, ask)
+}
+
+// askNext marks the next owner as asked. The first is asked for everything.
+func (r *read) askNext() question {
+	i := r.mu.order[r.mu.next]
+	q := question{i, r.mu.whole || r.mu.next == 0}
+	r.mu.next++
+	r.mu.answers[i].state = asked
+	return q
+}
+
+// compare looks at enough answers. The lock is held and released.
+func (r *read) compare() {
+	var base *causal.Object
+	equal := true
+	var digest *[16]byte
+	for i := range r.mu.answers {
+		a := &r.mu.answers[i]
+		if a.state != hasAnswered {
+			continue
+		}
+		if a.object != nil {
+			base = a.object
+		}
+		if digest == nil {
+			digest = &a.digest
+		}
+		equal = equal && *digest == a.digest
+	}
+	if equal && base != nil {
+		r.finish(base, nil)
+		return
+	}
+	// Fetch whole what is known by digest only: all of it if the owners
+	// differ, one copy if they agree.
+	r.mu.whole = true
+	var ask []question
+	for i := range r.mu.answers {
+		if a := &r.mu.answers[i]; a.state == hasAnswered && a.object == nil && (!equal || len(ask) == 0) {
+			a.state = asked
+			ask = append(ask, question{i, true})
+		}
+	}
+	if len(ask) > 0 {
+		u, round := r.mu.u, r.mu.round
+		r.mu.Unlock()
+		r.ask(u, round, ask)
+		return
+	}
+	r.startRepair()
+}
+
+// ask sends the questions, which are marked as asked already.
+func (r *read) ask(u *unit, round int, qs []question) {
+	c := r.job.c
+	c.hold(len(qs))
+	for _, q := range qs {
+		switch {
+		case q.i != u.self:
+			op := OpDigest
+			if q.whole {
+				op = OpRead
+			}
+			m := u.message(op)
+			m.Deadline = r.job.deadline
+			c.opts.Transport.Send(u.owners[q.i], &m, func(rep Reply, err error) {
+				r.reply(q, round, rep, err)
+				c.leave()
+			})
+		case q.whole:
+			c.opts.Replica.Read(u.Address, func(object []byte, err error) {
+				r.local(q, round, object, [16]byte{}, err)
+				c.leave()
+			})
+		default:
+			c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
+				r.local(q, round, nil, digest, err)
+				c.leave()
+			})
+		}
+	}
+}
+
+func (r *read) local(q question, round int, object []byte, digest [16]byte, err error) {
+	if err != nil {
+		e := asError(err)
+		r.heard(q.i, round, answer{state: hasFailed, reason: e.reason(), err: e})
+		return
+	}
+	r.reply(q, round, Reply{Status: StatusOK, Body: object, Digest: digest}, nil)
+}
+
+func (r *read) reply(q question, round int, rep Reply, err error) {
+	switch {
+	case err == nil && rep.Status == StatusStale:
+		r.bounce(q.i, round, &rep)
+	case err != nil || rep.Status != StatusOK:
+		reason, e, _ := refused(&rep, err)
+		r.heard(q.i, round, answer{state: hasFailed, reason: reason, err: e})
+	case !q.whole:
+		r.heard(q.i, round, answer{state: hasAnswered, digest: rep.Digest})
+	default:
+		o, err := causal.Decode(rep.Body)
+		if err != nil {
+			r.heard(q.i, round, answer{state: hasFailed, reason: "sent an object that does not decode"})
+			return
+		}
+		r.heard(q.i, round, answer{state: hasAnswered, object: &o, digest: o.Digest()})
+	}
+}
+
+func (r *read) heard(i, round int, a answer) {
+	r.mu.Lock()
+	if round != r.mu.round || r.mu.joined != nil || r.mu.answers[i].state != asked {
+		r.mu.Unlock()
+		return
+	}
+	r.mu.answers[i] = a
+	r.advance()
+}
+
+// startRepair joins the whole objects of all that answered. The lock is held
+// and released.
+func (r *read) startRepair() {
+	held := make([]*causal.Object, len(r.mu.answers))
+	for i := range r.mu.answers {
+		if a := &r.mu.answers[i]; a.state == hasAnswered {
+			held[i] = a.object
+		}
+	}
+	joined, lacking := repair.Plan(held)
+	joined.StripLosers()
+	if len(joined.Siblings) > 1 {
+		r.job.c.opts.Metrics.Conflict()
+	}
+	r.mu.joined, r.mu.encoded = &joined, joined.Append(make([]byte, 0, joined.EncodedLen()))
+	r.mu.tally = quorum.NewTally(len(held), r.mu.need)
+	var send []int
+	for i := range held {
+		switch {
+		case held[i] == nil && r.mu.u.down(i):
+			r.mu.tally.Fail(i, reasonDown)
+		case held[i] == nil && r.mu.answers[i].state == hasFailed:
+			r.mu.tally.Fail(i, r.mu.answers[i].reason)
+		case held[i] == nil: // not asked, or slow: it may get the join later
+		case lacking>>i&1 == 1:
+			send = append(send, i)
+			r.mu.sent |= 1 << i
+		default:
+			r.mu.tally.Ack(i)
+		}
+	}
+	u, round := r.mu.u, r.mu.round
+	r.mu.Unlock()
+	r.writeBack(u, round, send)
+	r.mu.Lock()
+	r.advance()
+}
+
+// advanceRepair answers once enough owners hold the join. While those that
+// lack it fail, others are asked to hold it. The lock is held and released.
+func (r *read) advanceRepair() {
+	switch r.mu.tally.Verdict() {
+	case quorum.Reached:
+		r.finish(r.mu.joined, nil)
+	case quorum.Lost:
+		if r.mu.catching {
+			r.mu.Unlock()
+			return
+		}
+		r.finish(nil, r.lost(errcode.QuorumNotReached, "too few owners could be brought up to date"))
+	default:
+		var send []int
+		for i := range r.mu.answers {
+			if r.mu.tally.Acks()+r.pending()+len(send) >= r.mu.need {
+				break
+			}
+			if r.mu.answers[i].state != hasAnswered && r.mu.sent>>i&1 == 0 && !r.failed(i) {
+				send = append(send, i)
+			}
+		}
+		for _, i := range send {
+			r.mu.sent |= 1 << i
+		}
+		u, round := r.mu.u, r.mu.round
+		r.mu.Unlock()
+		r.writeBack(u, round, send)
+	}
+}
+
+func (r *read) failed(i int) bool {
+	for k := range r.mu.tally.Causes() {
+		if k == i {
+			return true
+		}
+	}
+	return false
+}
+
+// pending is how many owners the join was sent to that have not answered.
+func (r *read) pending() int {
+	n := 0
+	for i := range r.mu.answers {
+		if r.mu.sent>>i&1 == 1 && !r.mu.tally.Acked(i) && !r.failed(i) {
+			n++
+		}
+	}
+	return n
+}
+
+// writeBack sends the join to owners. It is a merge like any other, except
+// that no write counts its answer.
+func (r *read) writeBack(u *unit, round int, to []int) {
+	c := r.job.c
+	r.mu.Lock()
+	object := r.mu.encoded
+	r.mu.Unlock()
+	c.hold(len(to))
+	for _, i := range to {
+		c.opts.Metrics.ReadRepair()
+		if i == u.self {
+			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: true}
+			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, _ []byte, err error) {
+				rep := Reply{Status: StatusOK}
+				if err != nil {
+					rep = Reply{Status: StatusError, Body: EncodeError(asError(err))}
+				}
+				r.written(i, round, rep, nil)
+				c.leave()
+			})
+			continue
+		}
+		m := u.message(OpMerge)
+		m.Body = object
+		m.Deadline = r.job.began.Add(c.opts.WriteTimeout)
+		c.opts.Transport.Send(u.owners[i], &m, func(rep Reply, err error) {
+			r.written(i, round, rep, err)
+			c.leave()
+		})
+	}
+}
+
+// written hears what became of a write-back.
+func (r *read) written(i, round int, rep Reply, err error) {
+	if err == nil && rep.Status == StatusStale {
+		r.bounce(i, round, &rep)
+		return
+	}
+	r.mu.Lock()
+	if round != r.mu.round {
+		r.mu.Unlock()
+		return
+	}
+	if err == nil && rep.Status == StatusOK {
+		r.mu.tally.Ack(i)
+	} else {
+		reason, _, _ := refused(&rep, err)
+		r.mu.tally.Fail(i, reason)
+	}
+	r.advance()
+}
+
+// bounce learns the ring that an owner has before this node; the read then
+// starts over.
+func (r *read) bounce(i, round int, rep *Reply) {
+	c := r.job.c
+	c.opts.Metrics.StaleBounce()
+	r.mu.Lock()
+	if round != r.mu.round || r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	u := r.mu.u
+	r.mu.stale |= 1 << i
+	start := !r.mu.catching
+	r.mu.catching = true
+	r.mu.Unlock()
+	if !start {
+		return
+	}
+	c.hold(1)
+	c.opts.CatchUp(u.owners[i], rep.Version, func(error) {
+		r.caughtUp(u)
+		c.leave()
+	})
+}
+
+func (r *read) caughtUp(u *unit) {
+	now, err := r.job.c.locate(r.job)
+	r.mu.Lock()
+	stale := r.mu.stale
+	r.mu.catching, r.mu.stale = false, 0
+	switch {
+	case r.mu.answered:
+		r.mu.Unlock()
+		return
+	case err != nil:
+		r.finish(nil, err)
+		return
+	case !now.same(u):
+		r.reset(now)
+	case r.mu.joined != nil:
+		for i := range r.mu.answers {
+			if stale>>i&1 == 1 {
+				r.mu.tally.Fail(i, reasonStale)
+			}
+		}
+	default:
+		for i := range r.mu.answers {
+			if stale>>i&1 == 1 {
+				r.mu.answers[i] = answer{state: hasFailed, reason: reasonStale}
+			}
+		}
+	}
+	r.advance()
+}
+
+// armHedge involves one more owner after each delay without an answer.
+func (r *read) armHedge() {
+	c := r.job.c
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.answered {
+		return
+	}
+	r.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, r.hedge)
+}
+
+func (r *read) hedge() {
+	r.mu.Lock()
+	if r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	u, round := r.mu.u, r.mu.round
+	var qs []question
+	var send []int
+	if r.mu.joined == nil {
+		if r.mu.next < len(r.mu.order) {
+			q := r.askNext()
+			q.whole = true
+			qs = append(qs, q)
+		}
+	} else {
+		for i := range r.mu.answers {
+			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !r.failed(i) {
+				r.mu.sent |= 1 << i
+				send = append(send, i)
+				break
+			}
+		}
+	}
+	r.mu.Unlock()
+	r.ask(u, round, qs)
+	r.writeBack(u, round, send)
+	if len(qs)+len(send) > 0 {
+		r.armHedge()
+	}
+}
+
+// lost is the error of a read that missed its level. The lock is held.
+func (r *read) lost(code errcode.Code, msg string) *Error {
+	u := r.mu.u
+	t := r.mu.tally
+	if r.mu.joined == nil {
+		t = quorum.NewTally(len(u.owners), r.mu.need)
+		for i := range r.mu.answers {
+			switch a := &r.mu.answers[i]; {
+			case a.state == hasAnswered:
+				t.Ack(i)
+			case a.state == hasFailed:
+				t.Fail(i, a.reason)
+			case u.down(i):
+				t.Fail(i, reasonDown)
+			}
+		}
+	}
+	e := u.quorumError(r.job, &t, code, "", msg)
+	if len(u.owners) == 1 && r.mu.answers[0].err != nil {
+		e.Code = r.mu.answers[0].err.Code
+	}
+	return e
+}
+
+func (r *read) timeout() {
+	r.mu.Lock()
+	if r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	r.finish(nil, r.lost(errcode.Timeout, "the deadline passed before enough owners answered"))
+}
+
+// finish answers with what o holds, or with e, and then brings up to date who
+// was not waited for. The lock is held and released.
+func (r *read) finish(o *causal.Object, e *Error) {
+	r.mu.answered = true
+	if r.mu.stop != nil {
+		r.mu.stop()
+	}
+	if r.mu.unhedge != nil {
+		r.mu.unhedge()
+	}
+	u, round := r.mu.u, r.mu.round
+	var rest []int
+	if o != nil && r.mu.joined != nil {
+		for i := range r.mu.answers {
+			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !u.down(i) {
+				r.mu.sent |= 1 << i
+				rest = append(rest, i)
+			}
+		}
+	}
+	r.mu.Unlock()
+	if e != nil {
+		r.job.done(result{}, e)
+	} else if res, e := r.result(u, o); e != nil {
+		r.job.done(result{}, e)
+	} else {
+		r.job.done(res, nil)
+	}
+	r.writeBack(u, round, rest)
+}
+
+// result shows an object to a client: the winner if it is a live value.
+func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
+	w := o.Winner()
+	if w == nil || !w.Live(r.job.c.opts.Clock.Now()) {
+		return result{}, &Error{Code: errcode.KeyNotFound, Message: "the key has no value"}
+	}
+	return result{get: GetResponse{
+		Siblings: []causal.Sibling{*w},
+		Token:    seal(u.snap, u.tenant.Number, u.Key, o.Context, w.HLC),
+		Context:  o.Context,
+	}}, nil
+}

@@ -1,0 +1,208 @@
+package coord
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// validate checks a request against the limits. Every entry point passes
+// through here before anything else is done.
+func (c *Coordinator) validate(r *request) *Error {
+	bad := func(code errcode.Code, format string, args ...any) *Error {
+		return &Error{Code: code, Outcome: outcome(r, errcode.NotApplied), Message: fmt.Sprintf(format, args...)}
+	}
+	if err := schema.ValidateTenantID(r.tenant); err != nil {
+		return bad(errcode.InvalidTenantID, "%v", err)
+	}
+	switch {
+	case len(r.key) == 0:
+		return bad(errcode.InvalidKey, "the key is empty")
+	case len(r.key) > MaxKeySize:
+		return bad(errcode.KeyTooLarge, "the key has %d bytes, at most %d are allowed", len(r.key), MaxKeySize)
+	case len(r.value) > c.opts.MaxValueSize:
+		return bad(errcode.ValueTooLarge, "the value has %d bytes, at most %d are allowed", len(r.value), c.opts.MaxValueSize)
+	case !r.level.Valid():
+		return bad(errcode.InvalidArgument, "the consistency level %d is none of one, quorum and all", r.level)
+	case len(r.token) > MaxTokenSize:
+		return bad(errcode.InvalidArgument, "%v", errTokenSize)
+	case len(r.expect) > maxClockActors:
+		return bad(errcode.InvalidArgument, "the expected clock has %d entries, at most %d are allowed", len(r.expect), maxClockActors)
+	}
+	return nil
+}
+
+// unit is what one snapshot says about one key: whose it is and who owns it. It
+// does not change while answers are counted.
+type unit struct {
+	Address
+	snap   *schema.Snapshot
+	tenant *schema.Tenant
+	pv     ring.Version
+	owners []ring.NodeID
+	// self is this node's index among the owners, or -1.
+	self int
+}
+
+// locate takes the snapshot, once, and finds the owners.
+func (c *Coordinator) locate(j *job) (*unit, *Error) {
+	s := c.opts.View()
+	fail := func(code errcode.Code, msg string) (*unit, *Error) {
+		return nil, &Error{Code: code, Outcome: outcome(&j.request, errcode.NotApplied), Message: msg}
+	}
+	if !s.Ready || s.Layout == nil {
+		return fail(errcode.Unavailable, "the node is not part of a ready cluster yet")
+	}
+	t, ok := s.Tenant(j.tenant)
+	if !ok {
+		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))
+	}
+	if t.Policy != schema.PolicyLWW {
+		return fail(errcode.InvalidArgument, fmt.Sprintf("tenant %q has the conflict policy %v, which this version does not serve", j.tenant, t.Policy))
+	}
+	if len(j.token) > 0 {
+		if _, _, err := open(s, t.Number, j.key, j.token); err != nil {
+			return fail(errcode.InvalidArgument, err.Error())
+		}
+	}
+	return c.place(s, t, j.key), nil
+}
+
+func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *unit {
+	tok := ring.KeyToken(t.Number, key)
+	u := &unit{snap: s, tenant: t, self: -1}
+	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, Key: key}
+	u.pv = s.Layout.PV(u.Partition)
+	u.owners = s.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF), u.Partition, t.RF)
+	for i, id := range u.owners {
+		if id == c.opts.Self {
+			u.self = i
+		}
+	}
+	return u
+}
+
+// same reports whether answers given under u count under v too.
+func (u *unit) same(v *unit) bool {
+	return u.pv == v.pv && u.tenant.Version == v.tenant.Version
+}
+
+// down reports whether owner i is known not to be there. Suspicion is not
+// knowledge, and neither is never having heard of it.
+func (u *unit) down(i int) bool {
+	m, ok := u.snap.Member(u.owners[i])
+	return ok && i != u.self && (m.Liveness == schema.Dead || m.Liveness == schema.Left)
+}
+
+func (u *unit) name(i int) string {
+	if m, ok := u.snap.Member(u.owners[i]); ok {
+		return m.Name
+	}
+	return ""
+}
+
+func (u *unit) cause(i int, reason string) Cause {
+	return Cause{Node: u.owners[i], Name: u.name(i), Reason: reason}
+}
+
+const (
+	reasonDown    = "is down"
+	reasonSilence = "did not answer in time"
+	reasonStale   = "has another ring version"
+)
+
+// reachable fails when membership already says that the level cannot be met:
+// nothing is minted or sent then.
+func (u *unit) reachable(j *job) *Error {
+	t := u.tally(j.level)
+	for i := range u.owners {
+		if u.down(i) {
+			t.Fail(i, reasonDown)
+		}
+	}
+	if t.Verdict() != quorum.Lost {
+		return nil
+	}
+	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of the key are down")
+}
+
+func (u *unit) tally(l quorum.Level) quorum.Tally {
+	return quorum.NewTally(len(u.owners), quorum.Need(l, len(u.owners)))
+}
+
+// quorumError is the error of an operation that missed its level.
+func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode.Outcome, msg string) *Error {
+	e := &Error{Code: code, Outcome: outcome(&j.request, o), Acks: t.Acks(), Need: t.Need(), Message: msg}
+	if code == errcode.Timeout {
+		for i := range u.owners {
+			t.Fail(i, reasonSilence)
+		}
+	}
+	for i, why := range t.Causes() {
+		e.Causes = append(e.Causes, u.cause(i, why))
+	}
+	return e
+}
+
+// order appends the indices of the owners that may answer to dst: this node,
+// then those that are alive, then those nobody is sure of, each in the order
+// of the layout.
+func (u *unit) order(dst []int) []int {
+	if u.self >= 0 {
+		dst = append(dst, u.self)
+	}
+	for _, want := range []bool{true, false} {
+		for i := range u.owners {
+			m, ok := u.snap.Member(u.owners[i])
+			alive := ok && m.Liveness == schema.Alive
+			if i != u.self && alive == want && !u.down(i) {
+				dst = append(dst, i)
+			}
+		}
+	}
+	return dst
+}
+
+// message returns a message about the key under the unit's fences.
+func (u *unit) message(op Op) Message {
+	return Message{
+		Op: op, Partition: u.Partition, PV: u.pv, Tenant: u.Tenant,
+		TenantVersion: u.tenant.Version, Token: u.Token, Key: u.Key,
+	}
+}
+
+// refused says in a phrase what a reply other than StatusOK or StatusStale
+// means, and whether the peer did nothing at all.
+func refused(r *Reply, err error) (reason string, e *Error, untouched bool) {
+	switch {
+	case errors.Is(err, ErrNotSent):
+		return "could not be reached", nil, true
+	case err != nil:
+		return "did not answer", nil, false
+	}
+	switch r.Status {
+	case StatusNotOwner:
+		return "does not own the key", nil, true
+	case StatusOverloaded:
+		return "is overloaded", nil, true
+	case StatusExpired:
+		return "got it too late", nil, true
+	case StatusError:
+		e, err := DecodeError(r.Body)
+		if err != nil {
+			return "sent an error that does not decode", nil, false
+		}
+		why := "answered " + string(e.Code)
+		if e.Message != "" {
+			why += ": " + strings.TrimSpace(e.Message)
+		}
+		return why, e, e.Outcome == errcode.NotApplied
+	default:
+		return fmt.Sprintf("sent the status %d", r.Status), nil, false
+	}
+}
