@@ -1,0 +1,239 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+const (
+	// askTimeout is how long a node is waited for when all are asked.
+	askTimeout = 2 * time.Second
+	// askAtOnce bounds how many are asked at a time.
+	askAtOnce = 16
+	// maxKeyBytes is the limit of a key.
+	maxKeyBytes = 1024
+)
+
+// Asker asks another node for its figures. *MetaClient is one.
+type Asker interface {
+	Info(ctx context.Context, addr string) (NodeInfo, error)
+}
+
+// clusterService is the service Cluster.
+type clusterService struct {
+	pairdbv1.UnimplementedClusterServer
+	meta  Metadata
+	local func() NodeInfo
+	asker Asker
+}
+
+// report is what is known of all nodes: figures of those that answered, and why
+// the others did not.
+type report struct {
+	snap    *schema.Snapshot
+	figures map[ring.NodeID]NodeInfo
+	silent  map[ring.NodeID]string
+}
+
+// ask asks every member that gossip has not given up.
+func (c *clusterService) ask(ctx context.Context) report {
+	snap := c.meta.Snapshot()
+	r := report{snap: snap, figures: make(map[ring.NodeID]NodeInfo), silent: make(map[ring.NodeID]string)}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var (
+		mu sync.Mutex
+		g  errgroup.Group
+	)
+	g.SetLimit(askAtOnce)
+	for i := range snap.Members {
+		m := &snap.Members[i]
+		switch {
+		case m.ID == snap.Self:
+			mu.Lock()
+			r.figures[m.ID] = c.local()
+			mu.Unlock()
+		case m.Liveness == schema.Dead || m.Liveness == schema.Left:
+			mu.Lock()
+			r.silent[m.ID] = "gossip says that it is " + m.Liveness.String()
+			mu.Unlock()
+		default:
+			g.Go(func() error {
+				info, err := c.asker.Info(ctx, m.Addresses.Peer)
+				if err == nil && info.Node != m.ID {
+					err = fmt.Errorf("node %s answers at %s", info.Node.Short(), m.Addresses.Peer)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					r.silent[m.ID] = err.Error()
+					return nil
+				}
+				r.figures[m.ID] = info
+				return nil
+			})
+		}
+	}
+	// The jobs return no errors; what they found is in the report.
+	_ = g.Wait()
+	return r
+}
+
+// up says that a node serves, as far as can be told from here.
+func (r *report) up(id ring.NodeID) bool {
+	_, answered := r.figures[id]
+	return answered
+}
+
+// state is the word for a node in NodeStatus.
+func (r *report) state(id ring.NodeID) string {
+	m, ok := r.snap.Member(id)
+	switch {
+	case !ok:
+		return "down"
+	case id == r.snap.Self:
+	case m.Liveness == schema.Left:
+		return "left"
+	case m.Liveness == schema.Suspect:
+		return "suspect"
+	case m.Liveness != schema.Alive:
+		return "down"
+	case !r.up(id):
+		return "suspect"
+	}
+	if r.snap.Layout != nil {
+		if _, ok := r.snap.Layout.Node(id); ok {
+			return "up"
+		}
+	}
+	return "waiting"
+}
+
+// Status implements pairdbv1.ClusterServer.
+func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) (*pairdbv1.StatusResponse, error) {
+	r := c.ask(ctx)
+	v := judge(r.snap, r.up)
+	resp := &pairdbv1.StatusResponse{
+		Verdict: v.word, Reason: v.reason,
+		Ring: &pairdbv1.RingStatus{Version: uint64(r.snap.Version), FinalizedVersion: uint64(r.snap.Version)},
+	}
+	if !r.snap.ClusterID.IsZero() {
+		resp.ClusterId = r.snap.ClusterID.String()
+	}
+	shares := sharesOf(r.snap)
+	for i := range r.snap.Members {
+		m := &r.snap.Members[i]
+		info := r.figures[m.ID]
+		resp.Nodes = append(resp.Nodes, &pairdbv1.NodeStatus{
+			NodeId: m.ID.String(), Name: m.Name, State: r.state(m.ID), Zone: m.Zone, Capacity: m.Capacity,
+			Addresses: &pairdbv1.NodeAddresses{
+				Grpc: m.Addresses.GRPC, Peer: m.Addresses.Peer, Http: m.Addresses.HTTP, Gossip: m.Addresses.Gossip,
+			},
+			Partitions: shares[m.ID].all, Bytes: info.Bytes, Incarnation: max(m.Incarnation, info.Incarnation),
+		})
+		if why, ok := r.silent[m.ID]; ok {
+			resp.Unreachable = append(resp.Unreachable, unreachable(m, why))
+		}
+	}
+	slices.SortFunc(resp.Nodes, func(a, b *pairdbv1.NodeStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return resp, nil
+}
+
+func unreachable(m *schema.Member, why string) *pairdbv1.UnreachableNode {
+	return &pairdbv1.UnreachableNode{NodeId: m.ID.String(), Name: m.Name, Reason: clip(why, maxCauseBytes)}
+}
+
+// Members implements pairdbv1.ClusterServer.
+func (c *clusterService) Members(context.Context, *pairdbv1.MembersRequest) (*pairdbv1.MembersResponse, error) {
+	snap := c.meta.Snapshot()
+	resp := new(pairdbv1.MembersResponse)
+	for i := range snap.Members {
+		m := &snap.Members[i]
+		liveness := m.Liveness
+		switch {
+		case m.ID == snap.Self:
+			liveness = schema.Alive
+		case liveness == schema.LivenessUnknown:
+			liveness = schema.Dead // not heard of since this node started
+		}
+		resp.Members = append(resp.Members, &pairdbv1.Member{
+			NodeId: m.ID.String(), Name: m.Name, Liveness: liveness.String(), Address: m.Addresses.Gossip,
+		})
+		if liveness != schema.Alive {
+			resp.Unreachable = append(resp.Unreachable, unreachable(m, "gossip says that it is "+m.Liveness.String()))
+		}
+	}
+	slices.SortFunc(resp.Members, func(a, b *pairdbv1.Member) int { return cmp.Compare(a.Name, b.Name) })
+	return resp, nil
+}
+
+// Ring implements pairdbv1.ClusterServer.
+func (c *clusterService) Ring(ctx context.Context, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
+	snap := c.meta.Snapshot()
+	if snap.Layout == nil {
+		return nil, &coord.Error{Code: errcode.Unavailable, Message: "there is no ring yet; the cluster is not founded"}
+	}
+	if len(req.GetKey()) > 0 {
+		return c.place(ctx, snap, req)
+	}
+	resp := &pairdbv1.RingResponse{
+		RingVersion: uint64(snap.Version), Partitions: uint32(snap.Layout.Partitions()),
+	}
+	shares := sharesOf(snap)
+	for _, n := range snap.Layout.Nodes() {
+		s := shares[n.ID]
+		resp.Nodes = append(resp.Nodes, &pairdbv1.RingNode{
+			NodeId: n.ID.String(), Name: n.Name, FirstPartitions: s.first, Partitions: s.all,
+		})
+	}
+	slices.SortFunc(resp.Nodes, func(a, b *pairdbv1.RingNode) int { return cmp.Compare(a.Name, b.Name) })
+	return resp, nil
+}
+
+// place says where a key lives.
+func (c *clusterService) place(ctx context.Context, snap *schema.Snapshot, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
+	key := req.GetKey()
+	if len(key) > maxKeyBytes {
+		return nil, &coord.Error{
+			Code:    errcode.KeyTooLarge,
+			Message: "the key has " + strconv.Itoa(len(key)) + " bytes, at most " + strconv.Itoa(maxKeyBytes) + " are possible",
+		}
+	}
+	name := tenantOf(ctx, req.GetTenantId())
+	if err := schema.ValidateTenantID(name); err != nil {
+		return nil, err
+	}
+	tenant, err := findTenant(ctx, c.meta, name)
+	if err != nil {
+		return nil, err
+	}
+	l := snap.Layout
+	token := uint64(ring.KeyToken(tenant.Number, key))
+	p := l.PartitionOf(ring.Token(token))
+	partition := uint32(p)
+	resp := &pairdbv1.RingResponse{
+		Key: key, Token: &token, Partition: &partition,
+		RingVersion: uint64(l.PV(p)), Partitions: uint32(l.Partitions()),
+	}
+	shares := sharesOf(snap)
+	for _, id := range l.Owners(nil, p, tenant.RF) {
+		n, _ := l.Node(id)
+		resp.Owners = append(resp.Owners, &pairdbv1.RingNode{
+			NodeId: id.String(), Name: n.Name, FirstPartitions: shares[id].first, Partitions: shares[id].all,
+		})
+	}
+	return resp, nil
+}

@@ -1,0 +1,114 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+)
+
+// unary wraps every call of a client: it turns errors into statuses, a panic
+// into INTERNAL, and tells the observer.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	start := time.Now()
+	defer func() {
+		if r := recover(); r != nil {
+			resp, err = nil, s.panicked(info.FullMethod, r)
+		}
+		code := codeOf(err)
+		took := time.Since(start)
+		s.opts.Observe(shortMethod(info.FullMethod), code, took)
+		if s.opts.Logger.Enabled(ctx, slog.LevelDebug) {
+			// Neither key nor value, here or anywhere.
+			s.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "call", slog.String("method", info.FullMethod),
+				slog.String("code", code), slog.Duration("took", took))
+		}
+	}()
+	if _, ok := info.Server.(*kvService); !ok {
+		// The coordinator keeps the deadlines of KV itself.
+		if _, ok := ctx.Deadline(); !ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, s.opts.DefaultTimeout)
+			defer cancel()
+		}
+	}
+	resp, err = next(ctx, req)
+	if err != nil {
+		resp, err = nil, s.wireError(info.FullMethod, err)
+	}
+	return resp, err
+}
+
+// wireError is the status that a client gets for err. A status that gRPC or one
+// of its services made stays as it is.
+func (s *Server) wireError(method string, err error) error {
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a wrapped status is no answer of ours
+		return err
+	}
+	e := s.opts.Classify(err)
+	if e.Code == errcode.Internal {
+		s.opts.Logger.Error("call failed", "method", method, "err", err)
+	}
+	return statusOf(e).Err()
+}
+
+// peerUnary wraps the unary calls of other nodes.
+func (s *Server) peerUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			resp, err = nil, s.panicked(info.FullMethod, r)
+		}
+	}()
+	return next(ctx, req)
+}
+
+// stream wraps every stream of both listeners.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(info.FullMethod, r)
+		}
+	}()
+	return next(srv, ss)
+}
+
+// panicked logs a panic, stack and all, and gives the caller neither.
+func (s *Server) panicked(method string, r any) error {
+	s.opts.Logger.Error("handler panicked", "method", method, "panic", r, "stack", string(debug.Stack()))
+	return statusOf(&coord.Error{Code: errcode.Internal, Message: "internal error; the node's log has more"}).Err()
+}
+
+// shortMethod makes "KV.Put" of "/pairdb.v1.KV/Put".
+func shortMethod(full string) string {
+	service, method, ok := strings.Cut(strings.TrimPrefix(full, "/"), "/")
+	if !ok {
+		return full
+	}
+	return service[strings.LastIndexByte(service, '.')+1:] + "." + method
+}
+
+// codeOf is the label of an error: our code, else gRPC's.
+func codeOf(err error) string {
+	if err == nil {
+		return string(errcode.OK)
+	}
+	st := status.Convert(err)
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errcode.Domain {
+			return info.GetReason()
+		}
+	}
+	if st.Code() == codes.Unknown {
+		return string(errcode.Internal)
+	}
+	return st.Code().String()
+}

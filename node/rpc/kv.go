@@ -1,0 +1,161 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+// Coordinator runs client operations. *coord.Coordinator is one.
+type Coordinator interface {
+	Put(ctx context.Context, req coord.PutRequest) (coord.WriteResponse, error)
+	Get(ctx context.Context, req coord.GetRequest) (coord.GetResponse, error)
+	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
+}
+
+const (
+	// mdTenant names the tenant of a request that does not itself.
+	mdTenant = "x-pairdb-tenant"
+	// defaultTenant is that of a request without any.
+	defaultTenant = "default"
+)
+
+// kvService is the service KV.
+type kvService struct {
+	pairdbv1.UnimplementedKVServer
+	coord   Coordinator
+	now     func() time.Time
+	timeout time.Duration
+}
+
+// Put implements pairdbv1.KVServer.
+func (k *kvService) Put(ctx context.Context, req *pairdbv1.PutRequest) (*pairdbv1.PutResponse, error) {
+	level, err := levelOf(req.GetConsistency())
+	if err != nil {
+		return nil, err
+	}
+	w, err := k.coord.Put(ctx, coord.PutRequest{
+		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Value: req.GetValue(),
+		Level: level, Token: req.GetContext(), Deadline: k.deadline(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pairdbv1.PutResponse{
+		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
+		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level),
+	}, nil
+}
+
+// Get implements pairdbv1.KVServer.
+func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
+	level, err := levelOf(req.GetConsistency())
+	if err != nil {
+		return nil, err
+	}
+	r, err := k.coord.Get(ctx, coord.GetRequest{
+		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Level: level, Deadline: k.deadline(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &pairdbv1.GetResponse{
+		Key: req.GetKey(), Siblings: make([]*pairdbv1.Sibling, len(r.Siblings)),
+		Context: r.Token, VectorClock: clockOf(r.Context),
+	}
+	for i := range r.Siblings {
+		s := &r.Siblings[i]
+		sib := &pairdbv1.Sibling{Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt())}
+		if s.Flags&causal.FlagExpiry != 0 {
+			sib.ExpiresAt = timestamppb.New(time.UnixMilli(s.ExpiresAt))
+		}
+		resp.Siblings[i] = sib
+	}
+	return resp, nil
+}
+
+// Delete implements pairdbv1.KVServer.
+func (k *kvService) Delete(ctx context.Context, req *pairdbv1.DeleteRequest) (*pairdbv1.DeleteResponse, error) {
+	level, err := levelOf(req.GetConsistency())
+	if err != nil {
+		return nil, err
+	}
+	w, err := k.coord.Delete(ctx, coord.DeleteRequest{
+		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(),
+		Level: level, Token: req.GetContext(), Deadline: k.deadline(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pairdbv1.DeleteResponse{
+		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
+		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level),
+	}, nil
+}
+
+// deadline is the client's, or the server's for a client that has none, by the
+// coordinator's clock. It costs no timer: the coordinator keeps it.
+func (k *kvService) deadline(ctx context.Context) time.Time {
+	if d, ok := ctx.Deadline(); ok {
+		return k.now().Add(time.Until(d))
+	}
+	return k.now().Add(k.timeout)
+}
+
+// tenantOf is the tenant of the request: its field, else the metadata, else the
+// default.
+func tenantOf(ctx context.Context, field string) string {
+	if field != "" {
+		return field
+	}
+	if v := metadata.ValueFromIncomingContext(ctx, mdTenant); len(v) > 0 && v[0] != "" {
+		return v[0]
+	}
+	return defaultTenant
+}
+
+// levelOf maps the wire's level; unspecified is quorum.
+func levelOf(c pairdbv1.Consistency) (quorum.Level, error) {
+	switch c {
+	case pairdbv1.Consistency_CONSISTENCY_UNSPECIFIED, pairdbv1.Consistency_CONSISTENCY_QUORUM:
+		return quorum.Quorum, nil
+	case pairdbv1.Consistency_CONSISTENCY_ONE:
+		return quorum.One, nil
+	case pairdbv1.Consistency_CONSISTENCY_ALL:
+		return quorum.All, nil
+	}
+	return 0, invalid("consistency: it is CONSISTENCY_ONE, CONSISTENCY_QUORUM or CONSISTENCY_ALL")
+}
+
+// consistencyOf is the inverse of levelOf.
+func consistencyOf(l quorum.Level) pairdbv1.Consistency {
+	switch l {
+	case quorum.One:
+		return pairdbv1.Consistency_CONSISTENCY_ONE
+	case quorum.All:
+		return pairdbv1.Consistency_CONSISTENCY_ALL
+	}
+	return pairdbv1.Consistency_CONSISTENCY_QUORUM
+}
+
+func dotOf(d causal.Dot) *pairdbv1.Dot {
+	return &pairdbv1.Dot{Actor: d.Actor, Counter: d.Counter}
+}
+
+func clockOf(c causal.Context) []*pairdbv1.ClockEntry {
+	entries := make([]*pairdbv1.ClockEntry, len(c))
+	backing := make([]pairdbv1.ClockEntry, len(c))
+	for i, d := range c {
+		e := &backing[i]
+		e.Actor, e.Counter = d.Actor, d.Counter
+		entries[i] = e
+	}
+	return entries
+}

@@ -1,0 +1,264 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// Metadata of a Frames stream. The dialing side says who it is, whom it wants
+// and which link and lane this stream is; the other side answers with its id
+// and cluster, or refuses.
+const (
+	mdCluster = "pairdb-cluster"
+	mdFrom    = "pairdb-from"
+	mdTo      = "pairdb-to"
+	mdLink    = "pairdb-link"
+	mdLane    = "pairdb-lane"
+)
+
+const (
+	peerStreamWindow = 8 << 20
+	peerConnWindow   = 32 << 20
+	peerBufferBytes  = 128 << 10
+)
+
+// link is one connection to a peer with a stream for each lane. It lives and
+// dies as a whole, so that a reply may come back in another lane.
+type link struct {
+	p       *peer
+	conn    *grpc.ClientConn
+	cancel  context.CancelFunc
+	streams [laneCount]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame]
+}
+
+// run keeps a link to the peer until Peers is closed or the peer is no member.
+func (p *peer) run() {
+	opts := &p.ps.opts
+	pause := time.Duration(0)
+	for {
+		l, err := p.connectInWindow()
+		if err == nil {
+			began := time.Now()
+			p.setUp()
+			err = l.serve()
+			p.ps.stats.disconnect.Add(1)
+			opts.Logger.Info("peer link lost", "peer", p.id.Short(), "after", time.Since(began), "err", err)
+			if p.ps.ctx.Err() == nil && time.Since(began) >= healthyAfter {
+				pause = 0
+				p.setDown(linkSeeking, err)
+				continue
+			}
+		}
+		if p.ps.ctx.Err() != nil {
+			p.setDown(linkGone, ErrClosed)
+			return
+		}
+		if _, ok := opts.Resolve(p.id); !ok {
+			p.ps.forget(p)
+			p.setDown(linkGone, errors.New("not a member"))
+			return
+		}
+		p.setDown(linkDown, err)
+		if pause == 0 {
+			opts.Logger.Warn("peer not reachable", "peer", p.id.Short(), "err", err)
+		}
+		pause = min(max(2*pause, firstBackoff), opts.MaxBackoff)
+		p.sleep(pause/2 + rand.N(pause/2+1))
+	}
+}
+
+// sleep waits for d, a Refresh or Close.
+func (p *peer) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.kick:
+	case <-p.ps.ctx.Done():
+	}
+}
+
+// connectInWindow makes one attempt; whatever waits for it does not wait longer
+// than the window.
+func (p *peer) connectInWindow() (*link, error) {
+	p.ps.wg.Add(1) // run holds one meanwhile
+	window := time.AfterFunc(p.ps.opts.ConnectWindow, func() {
+		defer p.ps.wg.Done()
+		p.endWindow(errors.New("connecting takes too long"))
+	})
+	defer func() {
+		if window.Stop() {
+			p.ps.wg.Done()
+		}
+	}()
+	return p.connect()
+}
+
+// connect makes one attempt.
+func (p *peer) connect() (*link, error) {
+	opts := &p.ps.opts
+	addr, ok := opts.Resolve(p.id)
+	if !ok {
+		return nil, errors.New("not a member")
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(opts.Credentials),
+		grpc.WithContextDialer(opts.Dial),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
+		grpc.WithIdleTimeout(0),
+		grpc.WithInitialWindowSize(peerStreamWindow),
+		grpc.WithInitialConnWindowSize(peerConnWindow),
+		grpc.WithWriteBufferSize(peerBufferBytes),
+		grpc.WithReadBufferSize(peerBufferBytes),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(p.ps.codec),
+			grpc.MaxCallRecvMsgSize(MaxFrameBytes+64),
+		),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	ctx, cancel := context.WithCancel(p.ps.ctx)
+	l := &link{p: p, conn: conn, cancel: cancel}
+	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
+	err = l.open(ctx)
+	if err == nil && !giveUp.Stop() {
+		err = context.DeadlineExceeded
+	}
+	giveUp.Stop()
+	if err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("connect to %s: %w", addr, err), conn.Close())
+	}
+	return l, nil
+}
+
+// open opens the streams and waits until the peer has accepted them.
+func (l *link) open(ctx context.Context) error {
+	p := l.p
+	client := peerv1.NewPeerClient(l.conn)
+	number := fmt.Sprintf("%016x", rand.Uint64())
+	for lane := range Lane(laneCount) {
+		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
+			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
+		stream, err := client.Frames(metadata.NewOutgoingContext(ctx, md))
+		if err != nil {
+			return err
+		}
+		l.streams[lane] = stream
+	}
+	for _, stream := range l.streams {
+		md, err := stream.Header()
+		if err != nil {
+			return err
+		}
+		if len(md.Get(mdFrom)) == 0 {
+			// No header of ours: the stream was refused, or it is not a peer.
+			if err := stream.RecvMsg(new(inFrame)); err != nil && err != io.EOF {
+				return err
+			}
+			return errors.New("the other side is no PairDB node")
+		}
+		id, err := ring.ParseNodeID(md.Get(mdFrom)[0])
+		if err != nil || id != p.id {
+			return fmt.Errorf("the other side is node %q", md.Get(mdFrom)[0])
+		}
+	}
+	return nil
+}
+
+// serve sends and receives until the link breaks, says why, and returns when
+// all its goroutines have ended. Messages are then queued no more.
+func (l *link) serve() error {
+	var (
+		wg    sync.WaitGroup
+		once  sync.Once
+		cause error
+	)
+	broke := func(err error) {
+		once.Do(func() {
+			cause = err
+			l.p.stopSending()
+			l.cancel()
+		})
+	}
+	for lane := range Lane(laneCount) {
+		wg.Go(func() {
+			// The status of a broken stream comes from receiving.
+			if err := l.sendLoop(lane); err != nil && err != io.EOF {
+				broke(err)
+			}
+		})
+		wg.Go(func() { broke(l.receiveLoop(lane)) })
+	}
+	wg.Wait()
+	if err := l.conn.Close(); err != nil {
+		l.p.ps.opts.Logger.Debug("closing a broken link", "peer", l.p.id.Short(), "err", err)
+	}
+	return cause
+}
+
+// sendLoop sends what gathers in the lane. It returns nil when the link is not
+// up any more.
+func (l *link) sendLoop(lane Lane) error {
+	p := l.p
+	o := &p.mu.lanes[lane]
+	stopped := func() bool { return p.mu.state != linkUp }
+	for {
+		p.mu.Lock()
+		f := o.take(stopped)
+		p.mu.Unlock()
+		if f == nil {
+			return nil
+		}
+		sealFrame(*f.buf, f.count, p.ps.opts.Now().Sub(f.begun))
+		c := &p.ps.stats
+		c.framesSent.Add(1)
+		c.itemsSent.Add(uint64(f.count))
+		c.bytesSent.Add(uint64(len(*f.buf)))
+		if err := l.streams[lane].SendMsg(&outFrame{buf: f.buf, pool: p.ps.pool}); err != nil {
+			return err
+		}
+	}
+}
+
+// receiveLoop takes in replies until the stream ends.
+func (l *link) receiveLoop(lane Lane) error {
+	for {
+		var in inFrame
+		if err := l.streams[lane].RecvMsg(&in); err != nil {
+			if err == io.EOF {
+				return errors.New("the peer closed the link")
+			}
+			return err
+		}
+		if err := l.p.receive(in.payload); err != nil {
+			return err
+		}
+	}
+}
+
+// stopSending ends the senders; messages are queued until setDown.
+func (p *peer) stopSending() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.state = linkSeeking
+	for i := range p.mu.lanes {
+		p.mu.lanes[i].wake.Broadcast()
+	}
+}

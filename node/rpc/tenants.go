@@ -1,0 +1,118 @@
+package rpc
+
+import (
+	"context"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// Metadata is what the edge reads of the cluster, and the one thing it changes.
+type Metadata interface {
+	// Snapshot returns the present immutable view, never nil, without a lock.
+	Snapshot() *schema.Snapshot
+	// CreateTenant returns once the tenant exists exactly once.
+	CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error)
+	// RefreshTenant looks a tenant up that Snapshot may not know yet because it
+	// was created through another node a moment ago.
+	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool)
+}
+
+// defaultRF is the replication factor of a tenant that asks for none.
+const defaultRF = 3
+
+// tenantService is the service Tenants.
+type tenantService struct {
+	pairdbv1.UnimplementedTenantsServer
+	meta Metadata
+}
+
+// Create implements pairdbv1.TenantsServer.
+func (t *tenantService) Create(ctx context.Context, req *pairdbv1.CreateTenantRequest) (*pairdbv1.Tenant, error) {
+	if err := schema.ValidateTenantID(req.GetTenantId()); err != nil {
+		return nil, err
+	}
+	rf := defaultRF
+	if req.ReplicationFactor != nil {
+		// Compared before it is narrowed to an int.
+		if req.GetReplicationFactor() > ring.MaxRF {
+			return nil, &coord.Error{
+				Code: errcode.InvalidReplicationFactor, Outcome: errcode.NotApplied,
+				Message: "replication_factor: " + strconv.FormatUint(uint64(req.GetReplicationFactor()), 10) + ", want 1 to " + strconv.Itoa(ring.MaxRF),
+			}
+		}
+		rf = int(req.GetReplicationFactor())
+	}
+	if err := schema.ValidateRF(rf); err != nil {
+		return nil, err
+	}
+	var policy schema.ConflictPolicy
+	switch req.GetConflictPolicy() {
+	case pairdbv1.ConflictPolicy_CONFLICT_POLICY_UNSPECIFIED, pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW:
+		policy = schema.PolicyLWW
+	case pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS:
+		policy = schema.PolicySiblings
+	default:
+		return nil, invalid("conflict_policy: it is CONFLICT_POLICY_LWW or CONFLICT_POLICY_SIBLINGS")
+	}
+	made, err := t.meta.CreateTenant(ctx, req.GetTenantId(), rf, policy)
+	if err != nil {
+		return nil, err
+	}
+	return t.tenant(&made), nil
+}
+
+// Get implements pairdbv1.TenantsServer.
+func (t *tenantService) Get(ctx context.Context, req *pairdbv1.GetTenantRequest) (*pairdbv1.Tenant, error) {
+	if err := schema.ValidateTenantID(req.GetTenantId()); err != nil {
+		return nil, err
+	}
+	found, err := findTenant(ctx, t.meta, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	return t.tenant(found), nil
+}
+
+// List implements pairdbv1.TenantsServer.
+func (t *tenantService) List(context.Context, *pairdbv1.ListTenantsRequest) (*pairdbv1.ListTenantsResponse, error) {
+	resp := new(pairdbv1.ListTenantsResponse)
+	for _, tenant := range t.meta.Snapshot().Tenants() {
+		resp.Tenants = append(resp.Tenants, t.tenant(tenant))
+	}
+	return resp, nil
+}
+
+// findTenant looks a tenant up, also one this node has not learned of yet.
+func findTenant(ctx context.Context, meta Metadata, name string) (*schema.Tenant, error) {
+	if t, ok := meta.Snapshot().Tenant(name); ok {
+		return t, nil
+	}
+	if t, ok := meta.RefreshTenant(ctx, name); ok {
+		return t, nil
+	}
+	return nil, &coord.Error{Code: errcode.TenantNotFound, Message: "there is no tenant " + strconv.Quote(name)}
+}
+
+// tenant maps a tenant to the wire.
+func (t *tenantService) tenant(s *schema.Tenant) *pairdbv1.Tenant {
+	policy := pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW
+	if s.Policy == schema.PolicySiblings {
+		policy = pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS
+	}
+	nodes := 0
+	if l := t.meta.Snapshot().Layout; l != nil {
+		nodes = len(l.Nodes())
+	}
+	return &pairdbv1.Tenant{
+		TenantId: s.Name, ReplicationFactor: uint32(s.RF), ConflictPolicy: policy,
+		CreatedAt: timestamppb.New(s.CreatedAt), UpdatedAt: timestamppb.New(s.UpdatedAt),
+		UnderReplicated: nodes < s.RF,
+	}
+}
