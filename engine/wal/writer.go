@@ -83,12 +83,18 @@ func (w *Writer) Append(payload []byte) error {
 		var header [groupHeaderLen]byte
 		w.buf = append(w.buf, header[:]...)
 	}
-	if len(w.buf)-groupHeaderLen+binary.MaxVarintLen64+len(payload) > MaxGroup {
+	if !fits(len(w.buf), len(payload)) {
 		return fmt.Errorf("append %d bytes to the log: group would exceed %d bytes", len(payload), MaxGroup)
 	}
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(payload)))
 	w.buf = append(w.buf, payload...)
 	return nil
+}
+
+// fits reports whether a group of which buffered bytes are there has room for a
+// record of n bytes.
+func fits(buffered, n int) bool {
+	return n <= MaxGroup && buffered-groupHeaderLen+binary.MaxVarintLen64+n <= MaxGroup
 }
 
 // Commit writes the appended records as one group and returns once the group
