@@ -38,7 +38,7 @@ func layers() map[string][]string {
 		"coord/repair":  {"coord", "coord/causal", "coord/quorum", "gossip/ring", "gossip/schema", "api/errcode"},
 		"hints":         {"gossip/ring", "api/errcode"},
 		"node/config":   {},
-		"node/replica":  {"engine", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
+		"node/replica":  {"engine", "coord", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
 		"node/rpc":      edge,
 		"node/rest":     edge,
 		"node": append([]string{

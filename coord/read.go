@@ -6,7 +6,6 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
-	"github.com/pairdb/pairdb/coord/repair"
 )
 
 // read is a get at an owner. It goes through up to three phases: collect
@@ -264,7 +263,7 @@ func (r *read) startRepair() {
 			held[i] = a.object
 		}
 	}
-	joined, lacking := repair.Plan(held)
+	joined, lacking := plan(held)
 	joined.StripLosers()
 	if len(joined.Siblings) > 1 {
 		r.job.c.opts.Metrics.Conflict()
@@ -569,4 +568,21 @@ func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
 		Token:    seal(u.snap, u.tenant.Number, u.Key, o.Context, w.HLC),
 		Context:  o.Context,
 	}}, nil
+}
+
+// plan joins what owners hold, nil for one that has not said, and returns the
+// join with a bit set for each owner that said and lacks some of it. The result
+// shares values with what is held.
+func plan(held []*causal.Object) (joined causal.Object, lacking uint16) {
+	for _, o := range held {
+		if o != nil {
+			joined = causal.Join(&joined, o)
+		}
+	}
+	for i, o := range held {
+		if o != nil && !o.Equal(&joined) {
+			lacking |= 1 << i
+		}
+	}
+	return joined, lacking
 }

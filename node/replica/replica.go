@@ -1,0 +1,267 @@
+// Package replica keeps this node's copy of the data: causal objects in the
+// engine. It mints dots, joins what peers send, and shows a read only what is
+// on disk. It never reads clocks, sockets or files itself, and starts jobs only
+// through a scheduler, so that whole clusters can run in one goroutine.
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// Engine is what a Store needs of an *engine.DB.
+type Engine interface {
+	// Apply makes the batch visible at once.
+	Apply(b *engine.Batch, o engine.WriteOptions) (engine.Commit, error)
+	// GetSeq appends the value of key to dst and returns the sequence number
+	// of the write that set it, or base.ErrNotFound.
+	GetSeq(dst, key []byte) ([]byte, base.SeqNum, error)
+	// DurableSeq is the newest sequence number known to be on disk, and
+	// WaitDurable returns once seq is.
+	DurableSeq() base.SeqNum
+	WaitDurable(seq base.SeqNum) error
+}
+
+// Options configure a Store. All fields are required.
+type Options struct {
+	Engine Engine
+	// Actor is who mints here: 64 random bits drawn at this start of the
+	// node, announced and on disk before the first write.
+	Actor uint64
+	// Scheduler runs the jobs that wait for syncs.
+	Scheduler coord.Scheduler
+}
+
+// Validate reports everything that is missing.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.Engine == nil {
+		errs = append(errs, errors.New("replica: Engine is missing"))
+	}
+	if o.Actor == 0 {
+		errs = append(errs, errors.New("replica: Actor is missing"))
+	}
+	if o.Scheduler == nil {
+		errs = append(errs, errors.New("replica: Scheduler is missing"))
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	stripeCount = 1024
+	// maxPooled is the largest buffer kept for later use, in bytes.
+	maxPooled = 256 << 10
+)
+
+// Store is a coord.Replica over an engine. It is safe for concurrent use and
+// owns nothing to close: its jobs end once the engine has synced or failed.
+type Store struct {
+	opts Options
+
+	// stripes serialise load, join and apply of a key. A lock is held until
+	// the write is visible in memory, not until it is on disk. Whoever takes
+	// several takes them in ascending order.
+	stripes [stripeCount]sync.Mutex
+	// counters are the sequences of this start's actor, one per partition.
+	// They are kept apart from the data, so that a partition that is dropped
+	// and regained never sees a dot again.
+	counters [ring.MaxPartitions]atomic.Uint64
+
+	sync    syncQueue
+	buffers sync.Pool // *[]byte
+	batches sync.Pool // *engine.Batch
+}
+
+// New returns a store over an open engine.
+func New(opts Options) (*Store, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{opts: opts}
+	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
+	s.batches.New = func() any { return new(engine.Batch) }
+	return s, nil
+}
+
+func (s *Store) buffer() *[]byte { return s.buffers.Get().(*[]byte) }
+
+func (s *Store) release(b *[]byte) {
+	if cap(*b) <= maxPooled {
+		*b = (*b)[:0]
+		s.buffers.Put(b)
+	}
+}
+
+func (s *Store) releaseBatch(b *engine.Batch) {
+	if b.Size() <= maxPooled {
+		b.Reset()
+		s.batches.Put(b)
+	}
+}
+
+// stripeOf returns the index of the lock that guards a storage key.
+func stripeOf(key []byte) int { return int(xxh3.Hash(key) % stripeCount) }
+
+// held is an object as the engine has it.
+type held struct {
+	object causal.Object
+	seq    base.SeqNum // of the write that set it; 0 if there is none
+}
+
+// load reads the object at a storage key into buf, which must live and stay
+// unchanged as long as the object is used.
+func (s *Store) load(buf *[]byte, key []byte) (held, error) {
+	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
+	if errors.Is(err, base.ErrNotFound) {
+		return held{}, nil
+	}
+	if err != nil {
+		return held{}, readError(err)
+	}
+	*buf = b
+	o, err := causal.Decode(b)
+	if err != nil {
+		return held{}, &coord.Error{
+			Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
+			Message: "the stored object does not decode", Err: err,
+		}
+	}
+	return held{o, seq}, nil
+}
+
+// Update implements coord.Replica.
+func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error) {
+	if int(at.Partition) >= len(s.counters) {
+		return nil, fmt.Errorf("update: partition %d is out of range", at.Partition)
+	}
+	kb, vb := s.buffer(), s.buffer()
+	defer s.release(kb)
+	defer s.release(vb)
+	*kb = appendKey((*kb)[:0], &at)
+	lock := &s.stripes[stripeOf(*kb)]
+	lock.Lock()
+	object, seq, err := s.update(&at, *kb, vb, edit)
+	lock.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	s.whenDurable(seq, durable)
+	return object, nil
+}
+
+// update does the part of Update that needs the key's lock.
+func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
+	h, err := s.load(buf, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	next, err := edit(&h.object, func() causal.Dot {
+		return causal.Dot{Actor: s.opts.Actor, Counter: s.counters[at.Partition].Add(1)}
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	object := next.Append(make([]byte, 0, next.EncodedLen()))
+	b := s.batches.Get().(*engine.Batch)
+	defer s.releaseBatch(b)
+	b.Set(key, object)
+	seq, err := s.apply(b)
+	return object, seq, err
+}
+
+func (s *Store) apply(b *engine.Batch) (base.SeqNum, error) {
+	c, err := s.opts.Engine.Apply(b, engine.WriteOptions{})
+	if err != nil {
+		return 0, writeError(err, c.Seq() != 0)
+	}
+	return c.Seq(), nil
+}
+
+// Read implements coord.Replica.
+func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
+	kb := s.buffer()
+	*kb = appendKey((*kb)[:0], &at)
+	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
+	s.release(kb)
+	switch {
+	case errors.Is(err, base.ErrNotFound):
+		done(nil, nil)
+	case err != nil:
+		done(nil, readError(err))
+	case s.opts.Engine.DurableSeq() >= seq:
+		done(b, nil)
+	default:
+		s.whenDurable(seq, func(err error) {
+			if err != nil {
+				b = nil
+			}
+			done(b, err)
+		})
+	}
+}
+
+// ReadDigest implements coord.Replica.
+func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
+	kb, vb := s.buffer(), s.buffer()
+	*kb = appendKey((*kb)[:0], &at)
+	h, err := s.load(vb, *kb)
+	digest := h.object.Digest()
+	s.release(kb)
+	s.release(vb)
+	switch {
+	case err != nil:
+		done([16]byte{}, err)
+	case s.opts.Engine.DurableSeq() >= h.seq:
+		done(digest, nil)
+	default:
+		s.whenDurable(h.seq, func(err error) {
+			if err != nil {
+				digest = [16]byte{}
+			}
+			done(digest, err)
+		})
+	}
+}
+
+// readError gives a failed engine read its code. A read changes nothing.
+func readError(err error) error {
+	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to read", Err: err}
+	switch {
+	case errors.Is(err, base.ErrCorrupt):
+		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
+	case errors.Is(err, base.ErrClosed):
+		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	}
+	return e
+}
+
+// writeError gives a failed engine write its code; applied says that it may be
+// seen again all the same.
+func writeError(err error, applied bool) error {
+	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to write", Err: err}
+	if applied {
+		e.Outcome = errcode.Indeterminate
+	}
+	switch {
+	case errors.Is(err, base.ErrDiskFull):
+		e.Code, e.Message = errcode.DiskFull, "the disk is full"
+	case errors.Is(err, base.ErrReadOnly):
+		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
+	case errors.Is(err, base.ErrClosed):
+		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	case errors.Is(err, base.ErrCorrupt):
+		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
+	}
+	return e
+}
