@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/wal"
+)
+
+const (
+	// writeThreshold is how many bytes of records without a waiter gather
+	// before they are handed to the kernel.
+	writeThreshold = 256 << 10
+	// maxPending bounds the records that wait for a leader.
+	maxPending = 8 << 20
+	// keepPending bounds the buffers kept between groups.
+	keepPending = 1 << 20
+)
+
+// WriteOptions say how Apply writes.
+type WriteOptions struct {
+	// Sync makes Apply return only once the batch is durable. Without it the
+	// caller waits with Commit.Wait, or accepts that the batch survives the
+	// end of the process or the machine only once a later one is synced or
+	// the memtable is flushed.
+	Sync bool
+}
+
+// Commit stands for an applied batch. It is a small value; the zero Commit is
+// that of an empty batch in no DB and durable.
+type Commit struct {
+	db  *DB
+	seq base.SeqNum
+}
+
+// Seq returns the sequence number of the batch's last operation.
+func (c Commit) Seq() base.SeqNum { return c.seq }
+
+// Wait returns once the batch is durable, or with the failure that means that
+// it may never be. A caller that finds nobody syncing does it itself, for all
+// that is pending; those that come while it does go together in the next sync.
+func (c Commit) Wait() error {
+	if c.db == nil {
+		return nil
+	}
+	return c.db.WaitDurable(c.seq)
+}
+
+// commitQueue is the part of the DB that orders and syncs batches. It is
+// guarded by DB.mu.
+type commitQueue struct {
+	last base.SeqNum // newest assigned
+	// pending holds the records for the next group, each after its length;
+	// spare is the buffer of the group before.
+	pending, spare []byte
+	// The live segment has room for limit bytes for certain. Of these, the
+	// log used written when the last leader was done; the others bound what
+	// the leader's group and the pending records take.
+	//
+	// Invariant: written + inflightBytes + pendingBytes <= limit, so that
+	// what is visible can always be logged.
+	limit, written, inflightBytes, pendingBytes int64
+
+	// leading says that somebody owns the log. If it is going to sync,
+	// inflight is the newest sequence number that will be durable then, else 0.
+	leading  bool
+	inflight base.SeqNum
+	// rotating says that the leader is changing segments, so that nobody may
+	// add to pending.
+	rotating bool
+	// wake[round&1] is for those whose batch the leader is syncing, the other
+	// one for those who go into the next sync.
+	round uint64
+	wake  [2]sync.Cond
+}
+
+func (q *commitQueue) init(mu *sync.Mutex) { q.wake[0].L, q.wake[1].L = mu, mu }
+
+func (q *commitQueue) wakeAll() {
+	q.wake[0].Broadcast()
+	q.wake[1].Broadcast()
+}
+
+// Apply makes the batch visible, all of it at once, and returns the token by
+// which to wait until it is durable. After an error nothing was applied, but
+// for WriteOptions.Sync: if waiting fails, the batch is visible and its
+// durability unknown, and the DB is read-only. The batch may be used again.
+func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
+	if b.err != nil {
+		return Commit{}, b.err
+	}
+	if delay := db.slow.owed.Load(); delay > 0 {
+		db.payDelay()
+	}
+	db.mu.Lock()
+	if b.count == 0 {
+		c := Commit{db: db, seq: db.commit.last}
+		db.mu.Unlock()
+		return c, nil
+	}
+	full, err := db.makeRoomLocked(b)
+	if err != nil {
+		db.mu.Unlock()
+		if full {
+			db.retryFailed()
+		}
+		return Commit{}, err
+	}
+	q := &db.commit
+	b.number(q.last + 1)
+	if err := db.mem.apply(b.data); err != nil {
+		// The room was measured, so this is a broken invariant. Part of the
+		// batch may be in the memtable but nothing is visible: stop here.
+		db.failLocked(err)
+		err = db.failed
+		db.mu.Unlock()
+		db.reportFailure(err)
+		return Commit{}, err
+	}
+	q.pending = binary.AppendUvarint(q.pending, uint64(len(b.data)))
+	q.pending = append(q.pending, b.data...)
+	q.pendingBytes += wal.GroupBytes(len(b.data))
+	q.last += base.SeqNum(b.count)
+	c := Commit{db: db, seq: q.last}
+	db.visible.Store(uint64(c.seq))
+	db.stats.applied(b)
+	db.oweDelayLocked(len(b.data))
+	if !o.Sync && len(q.pending) >= writeThreshold && !q.leading {
+		err = db.leadLocked(false)
+	}
+	db.mu.Unlock()
+	if full {
+		db.retryFailed()
+	}
+	if err == nil && o.Sync {
+		err = c.Wait()
+	}
+	return c, err
+}
+
+// DurableSeq returns the newest sequence number known to be durable.
+func (db *DB) DurableSeq() base.SeqNum { return base.SeqNum(db.durable.Load()) }
+
+// VisibleSeq returns the newest sequence number that reads see.
+func (db *DB) VisibleSeq() base.SeqNum { return base.SeqNum(db.visible.Load()) }
+
+// WaitDurable returns once everything up to seq is durable; see Commit.Wait.
+// seq must have been applied.
+func (db *DB) WaitDurable(seq base.SeqNum) error {
+	if db.DurableSeq() >= seq {
+		return nil
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.waitLocked(min(seq, db.commit.last))
+}
+
+func (db *DB) waitLocked(seq base.SeqNum) error {
+	q := &db.commit
+	for db.DurableSeq() < seq {
+		if err := db.usableLocked(); err != nil {
+			return err
+		}
+		switch {
+		case !q.leading:
+			if err := db.leadLocked(true); err != nil {
+				return err
+			}
+		case q.inflight >= seq:
+			q.wake[q.round&1].Wait()
+		default:
+			q.wake[(q.round+1)&1].Wait()
+		}
+	}
+	return nil
+}
+
+// syncLocked makes all that was applied durable.
+func (db *DB) syncLocked() error { return db.waitLocked(db.commit.last) }
+
+// leadLocked writes all that is pending as one group, without the lock, and
+// syncs it if asked to. Nobody is leading when it is called.
+func (db *DB) leadLocked(sync bool) error {
+	group := db.beginLocked(sync)
+	db.mu.Unlock()
+	err := db.writeGroup(group, sync)
+	db.mu.Lock()
+	return db.endLocked(group, sync, err)
+}
+
+// beginLocked takes the lead and the pending records.
+func (db *DB) beginLocked(sync bool) (group []byte) {
+	q := &db.commit
+	q.leading = true
+	q.round++
+	q.inflight = 0
+	if sync {
+		q.inflight = q.last
+	}
+	group = q.pending
+	q.inflightBytes, q.pendingBytes = q.pendingBytes, 0
+	q.pending, q.spare = q.spare[:0], nil
+	return group
+}
+
+// writeGroup writes records to the log. Only the leader calls it.
+func (db *DB) writeGroup(group []byte, sync bool) error {
+	for rest := group; len(rest) > 0; {
+		n, w := binary.Uvarint(rest)
+		end := w + int(n)
+		if err := db.log.Append(rest[w:end]); err != nil {
+			return err
+		}
+		rest = rest[end:]
+	}
+	if !sync {
+		return db.log.CommitNoSync()
+	}
+	start := db.opts.Now()
+	err := db.log.Commit()
+	db.stats.synced(db.opts.Now().Sub(start), len(group))
+	return err
+}
+
+// endLocked gives the lead back after a group was written with result err. The
+// records of a group are visible, so that any failure is final.
+func (db *DB) endLocked(group []byte, synced bool, err error) error {
+	q := &db.commit
+	q.leading = false
+	q.written, q.inflightBytes = db.log.Size(), 0
+	if cap(group) <= keepPending {
+		q.spare = group[:0]
+	}
+	if err != nil {
+		db.failLocked(err)
+		err = db.failed
+		db.mu.Unlock()
+		db.reportFailure(err)
+		db.mu.Lock()
+		return err
+	}
+	if synced {
+		db.raiseDurableLocked(q.inflight)
+	}
+	// Those whose sync this was, and one of the next to lead it.
+	q.wake[q.round&1].Broadcast()
+	q.wake[(q.round+1)&1].Signal()
+	db.progress.Broadcast()
+	return nil
+}
+
+func (db *DB) raiseDurableLocked(seq base.SeqNum) {
+	if seq > db.DurableSeq() {
+		db.durable.Store(uint64(seq))
+	}
+}
+
+// rotateLogLocked writes and syncs what is pending, goes on in a new log
+// segment if the live one is in use, and reserves need bytes there. Nobody is
+// leading when it is called. ErrDiskFull leaves everything as it was.
+func (db *DB) rotateLogLocked(need int64) error {
+	q := &db.commit
+	group := db.beginLocked(true)
+	q.rotating = true
+	num := db.newFileNum()
+	db.mu.Unlock()
+
+	err := db.writeGroup(group, true)
+	written := err == nil
+	rotated := false
+	if err == nil && db.log.Size() > wal.SegmentOverhead {
+		err = db.log.Rotate(num)
+		rotated = err == nil
+	}
+	if err == nil {
+		err = db.log.Reserve(need)
+	}
+
+	db.mu.Lock()
+	q.rotating = false
+	if rotated {
+		db.segs = append(db.segs, num)
+		db.stats.rotations.Add(1)
+		q.limit = db.segSize
+	}
+	if err == nil {
+		q.limit = max(q.limit, db.log.Size()+need)
+	}
+	if written && err != nil && !errors.Is(err, ErrReadOnly) {
+		// The group is durable and the log usable; only the room is missing.
+		return errors.Join(err, db.endLocked(group, true, nil))
+	}
+	return db.endLocked(group, true, err)
+}

@@ -1,0 +1,145 @@
+package compaction
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/rangedel"
+)
+
+// IterOptions say what Iter merges and what it may leave out.
+type IterOptions struct {
+	// In yields the merged point entries of all inputs.
+	In base.InternalIterator
+	// RangeDels are those of all inputs.
+	RangeDels []base.RangeDel
+	// Snapshots are the sequence numbers that readers may hold, ascending.
+	Snapshots []base.SeqNum
+	// NothingBelow reports whether no older version of a key in [start, end)
+	// exists outside the inputs; for a single key, start and end are equal.
+	// nil means that it never is so.
+	NothingBelow func(start, end []byte) bool
+}
+
+// Iter yields what has to be kept of the inputs: of each user key the newest
+// version in each stripe of sequence numbers that no snapshot tells apart,
+// unless a range delete of the same stripe hides it. A tombstone goes too when
+// it lies in the oldest stripe and hides nothing outside the inputs.
+//
+// Invariant: for every snapshot, and for readers of the newest state, what is
+// yielded together with RangeDels means the same as the inputs.
+type Iter struct {
+	opts IterOptions
+	del  *rangedel.List
+
+	started bool
+	key     []byte // user key of the last entry read
+	stripe  int    // of the last entry yielded or dropped for key; -1: none
+}
+
+// NewIter returns an iterator that stands before the first entry.
+func NewIter(opts IterOptions) *Iter {
+	return &Iter{opts: opts, del: rangedel.Build(opts.RangeDels), stripe: -1}
+}
+
+// stripeOf returns the index of the oldest snapshot that sees seq,
+// len(Snapshots) if none does.
+func (it *Iter) stripeOf(seq base.SeqNum) int {
+	i, _ := slices.BinarySearch(it.opts.Snapshots, seq)
+	return i
+}
+
+// Next moves to the next entry to keep. After false, Error tells whether the
+// inputs failed.
+func (it *Iter) Next() bool {
+	for {
+		if !it.advance() {
+			return false
+		}
+		k := it.opts.In.Key()
+		if it.stripe < 0 || !bytes.Equal(k.UserKey, it.key) {
+			it.key = append(it.key[:0], k.UserKey...)
+			it.stripe = len(it.opts.Snapshots) + 1
+		}
+		if it.keep(k) {
+			return true
+		}
+	}
+}
+
+func (it *Iter) advance() bool {
+	if !it.started {
+		it.started = true
+		return it.opts.In.First()
+	}
+	return it.opts.In.Valid() && it.opts.In.Next()
+}
+
+// keep decides on one version of the current user key.
+func (it *Iter) keep(k base.InternalKey) bool {
+	s := it.stripeOf(k.SeqNum())
+	if s >= it.stripe {
+		return false // hidden by a newer version of the same stripe
+	}
+	it.stripe = s
+	if by := it.del.OldestAbove(k.UserKey, k.SeqNum()); by != 0 && it.stripeOf(by) == s {
+		return false
+	}
+	if k.Kind() == base.KindDelete && s == 0 && it.nothingBelow(k.UserKey, k.UserKey) {
+		return false
+	}
+	return true
+}
+
+func (it *Iter) nothingBelow(start, end []byte) bool {
+	return it.opts.NothingBelow != nil && it.opts.NothingBelow(start, end)
+}
+
+// Key and Value return the entry, valid until Next.
+func (it *Iter) Key() base.InternalKey { return it.opts.In.Key() }
+
+// Value returns the entry's value.
+func (it *Iter) Value() []byte { return it.opts.In.Value() }
+
+// Error returns the first failure of the inputs.
+func (it *Iter) Error() error { return it.opts.In.Error() }
+
+// RangeDels returns the range deletes to keep, as fragments that do not
+// overlap but for those of the same bounds, in key order.
+func (it *Iter) RangeDels() []base.RangeDel {
+	var out []base.RangeDel
+	for _, f := range it.del.Fragments() {
+		last := len(it.opts.Snapshots) + 1
+		for _, seq := range f.Seqs {
+			s := it.stripeOf(seq)
+			if s >= last {
+				continue // a newer one of the same stripe hides as much
+			}
+			last = s
+			if s == 0 && it.nothingBelow(f.Start, f.End) {
+				continue
+			}
+			out = append(out, base.RangeDel{Start: f.Start, End: f.End, Seq: seq})
+		}
+	}
+	return out
+}
+
+// Clip returns the parts of rds, which are in key order and as RangeDels
+// returns them, that lie in [start, end); nil bounds are open.
+func Clip(rds []base.RangeDel, start, end []byte) []base.RangeDel {
+	var out []base.RangeDel
+	for _, rd := range rds {
+		if start != nil && bytes.Compare(rd.Start, start) < 0 {
+			rd.Start = start
+		}
+		if end != nil && bytes.Compare(rd.End, end) > 0 {
+			rd.End = end
+		}
+		if !rd.Empty() {
+			out = append(out, rd)
+		}
+	}
+	return out
+}

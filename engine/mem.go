@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/memtable"
+	"github.com/pairdb/pairdb/engine/rangedel"
+)
+
+// maxMemRangeDels bounds the range deletes of one memtable: their fragments may
+// be as many as the square of it.
+const maxMemRangeDels = 512
+
+// memTable is a memtable with what the DB has to know about it.
+type memTable struct {
+	*memtable.Table
+	// firstSeg is the oldest log segment that holds records of it.
+	firstSeg uint64
+	// last is the newest sequence number in it, set when it becomes immutable.
+	last base.SeqNum
+	// dels is built from the range deletes when it is first needed, and again
+	// when there are more.
+	dels atomic.Pointer[memDels]
+}
+
+type memDels struct {
+	count int
+	list  *rangedel.List
+}
+
+func newMemTable(size int64, firstSeg uint64) *memTable {
+	return &memTable{Table: memtable.New(int(size)), firstSeg: firstSeg}
+}
+
+// fits reports whether a batch that needs n bytes can be added for sure.
+func (m *memTable) fits(n int64) bool {
+	return int64(m.Free()) >= n && len(m.Table.RangeDels()) < maxMemRangeDels
+}
+
+// rangeDels returns an index of the range deletes added before the call.
+func (m *memTable) rangeDels() *rangedel.List {
+	rds := m.Table.RangeDels()
+	if len(rds) == 0 {
+		return nil
+	}
+	if d := m.dels.Load(); d != nil && d.count >= len(rds) {
+		return d.list
+	}
+	d := &memDels{count: len(rds), list: rangedel.Build(rds)}
+	m.dels.Store(d)
+	return d.list
+}
+
+// apply adds an encoded batch whose header is filled in. The caller made sure
+// that it fits.
+func (m *memTable) apply(data []byte) error {
+	r, err := newBatchReader(data)
+	if err != nil {
+		return err
+	}
+	seq := r.first
+	for {
+		kind, key, value, ok := r.next()
+		if !ok {
+			break
+		}
+		if kind == base.KindRangeDelete {
+			err = m.AddRangeDel(key, value, seq)
+		} else {
+			err = m.Add(base.MakeInternalKey(key, seq, kind), value)
+		}
+		if err != nil {
+			return fmt.Errorf("apply batch to memtable: %w", err)
+		}
+		seq++
+	}
+	if r.bad {
+		return errBatch
+	}
+	return nil
+}
+
+// batchNeed returns what an encoded batch takes in a memtable at most, and
+// calls fn, if not nil, with the key of each set and delete.
+func batchNeed(data []byte, fn func(key []byte)) (int64, error) {
+	r, err := newBatchReader(data)
+	if err != nil {
+		return 0, err
+	}
+	var need int64
+	for {
+		kind, key, value, ok := r.next()
+		if !ok {
+			break
+		}
+		need += int64(memtable.Need(len(key), len(value)))
+		if fn != nil && kind != base.KindRangeDelete {
+			fn(key)
+		}
+	}
+	if r.bad {
+		return 0, errBatch
+	}
+	return need, nil
+}

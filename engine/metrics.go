@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/pairdb/pairdb/engine/cache"
+)
+
+// counters are updated without locks.
+type counters struct {
+	batches, ops, batchBytes                  atomic.Int64
+	syncs, syncNanos, syncBytes, rotations    atomic.Int64
+	flushes, flushTables, flushBytes          atomic.Int64
+	compactions, moves, compactIn, compactOut atomic.Int64
+	jobErrors                                 atomic.Int64
+	stalls, stallNanos                        [stallReasons]atomic.Int64
+}
+
+func (c *counters) applied(b *Batch) {
+	c.batches.Add(1)
+	c.ops.Add(int64(b.count))
+	c.batchBytes.Add(int64(len(b.data)))
+}
+
+func (c *counters) synced(d time.Duration, bytes int) {
+	c.syncs.Add(1)
+	c.syncNanos.Add(int64(d))
+	c.syncBytes.Add(int64(bytes))
+}
+
+func (c *counters) flushed(tables int, bytes int64) {
+	c.flushes.Add(1)
+	c.flushTables.Add(int64(tables))
+	c.flushBytes.Add(bytes)
+}
+
+func (c *counters) compacted(move bool, in, out int64) {
+	if move {
+		c.moves.Add(1)
+		return
+	}
+	c.compactions.Add(1)
+	c.compactIn.Add(in)
+	c.compactOut.Add(out)
+}
+
+func (c *counters) stalled(r StallReason, d time.Duration) {
+	c.stalls[r].Add(1)
+	c.stallNanos[r].Add(int64(d))
+}
+
+// LevelMetrics describe a level.
+type LevelMetrics struct {
+	Files int
+	Bytes int64
+	Score float64 // 1 and above: due for compaction
+}
+
+// StallMetrics count the waits of writers for one reason.
+type StallMetrics struct {
+	Count int64
+	Time  time.Duration
+}
+
+// Metrics are the figures of a DB. Counters run from Open on.
+type Metrics struct {
+	// Applied batches, their operations and encoded bytes.
+	Batches, Ops, BatchBytes int64
+
+	WALSyncs     int64
+	WALSyncTime  time.Duration
+	WALSyncBytes int64 // records written by groups that were synced
+	WALRotations int64
+	WALSegments  int
+
+	MemTableBytes  int64 // of the mutable one
+	ImmutableCount int
+	ImmutableBytes int64
+
+	Flushes, FlushTables, FlushBytes int64
+	Compactions, Moves               int64
+	CompactionIn, CompactionOut      int64 // bytes
+	CompactionDebt                   int64 // bytes above the levels' targets
+	JobErrors                        int64
+
+	Stalls map[string]StallMetrics // by StallReason.String
+
+	Levels        []LevelMetrics
+	L0Depth       int
+	TableBytes    int64
+	OpenTables    int
+	ObsoleteFiles int
+	Snapshots     int
+	ManifestBytes int64
+
+	Cache cache.Stats
+
+	VisibleSeq, DurableSeq, FlushedSeq uint64
+	// Closed and ReadOnly say why writes are refused, if they are.
+	Closed, ReadOnly bool
+}
+
+// Metrics returns the present figures.
+func (db *DB) Metrics() Metrics {
+	c := &db.stats
+	m := Metrics{
+		Batches: c.batches.Load(), Ops: c.ops.Load(), BatchBytes: c.batchBytes.Load(),
+		WALSyncs: c.syncs.Load(), WALSyncTime: time.Duration(c.syncNanos.Load()),
+		WALSyncBytes: c.syncBytes.Load(), WALRotations: c.rotations.Load(),
+		Flushes: c.flushes.Load(), FlushTables: c.flushTables.Load(), FlushBytes: c.flushBytes.Load(),
+		Compactions: c.compactions.Load(), Moves: c.moves.Load(),
+		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
+		JobErrors:  c.jobErrors.Load(),
+		Stalls:     make(map[string]StallMetrics, stallReasons),
+		OpenTables: db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
+		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
+	}
+	for r := range stallReasons {
+		m.Stalls[r.String()] = StallMetrics{Count: c.stalls[r].Load(), Time: time.Duration(c.stallNanos[r].Load())}
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	m.MemTableBytes, m.ImmutableCount = db.mem.Bytes(), len(db.imm)
+	for _, im := range db.imm {
+		m.ImmutableBytes += im.Bytes()
+	}
+	v := db.version
+	for level, files := range v.Levels {
+		bytes := v.LevelBytes(level)
+		m.Levels = append(m.Levels, LevelMetrics{Files: len(files), Bytes: bytes, Score: db.shape.Score(v.Version, level)})
+		m.TableBytes += bytes
+	}
+	m.L0Depth, m.CompactionDebt = v.depth, db.shape.Debt(v.Version)
+	m.WALSegments, m.Snapshots = len(db.segs), len(db.snapshots.seqs)
+	m.FlushedSeq = uint64(db.flushedSeq)
+	m.Closed, m.ReadOnly = db.closed, db.failed != nil
+	return m
+}

@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pairdb/pairdb/engine/cache"
+	"github.com/pairdb/pairdb/engine/compaction"
+	"github.com/pairdb/pairdb/engine/manifest"
+	"github.com/pairdb/pairdb/engine/sstable"
+	"github.com/pairdb/pairdb/engine/vfs"
+	"github.com/pairdb/pairdb/engine/wal"
+)
+
+// Options configure a DB. The zero value is a working configuration; Open
+// fills in the defaults. All sizes are bytes.
+type Options struct {
+	// FS is the file system, default vfs.OS().
+	FS vfs.FS
+	// Logger gets what an operator should see, default slog.DiscardHandler.
+	Logger *slog.Logger
+
+	// MemTableSize is the size of a memtable with its overhead. Larger means
+	// fewer flushes and less compaction, smaller means less memory and a
+	// faster recovery. Default 64 MiB.
+	MemTableSize int64
+	// MaxImmutable is how many full memtables may wait for their flush
+	// before writers wait, too. Default 2.
+	MaxImmutable int
+
+	// BlockSize is the size of a data block before compression. Larger
+	// compresses and scans better, smaller reads single keys cheaper.
+	// Default 4 KiB; 32 KiB in the last level, if that is larger.
+	BlockSize int
+	// BloomBitsPerKey sizes the filters, default 10 (about 1 % false
+	// positives); negative writes none.
+	BloomBitsPerKey int
+
+	// Cache holds decoded blocks; it may be shared between DBs and is not
+	// closed by Close. Default is a cache of its own of CacheSize.
+	Cache *cache.Cache
+	// CacheSize is the size of the DB's own cache, default 256 MiB; negative
+	// means none.
+	CacheSize int64
+	// MaxOpenTables bounds the tables kept open, and with them file
+	// descriptors and pinned indexes. Default 1000.
+	MaxOpenTables int
+
+	// Levels is the number of levels with level 0, default 5. It is fixed
+	// when the DB is made.
+	Levels int
+	// L0CompactionTrigger is the depth of overlapping tables at which level
+	// 0 is merged into level 1: lower favours reads, higher writes. Default 4.
+	L0CompactionTrigger int
+	// L0SlowdownTrigger is the depth from which writers are slowed down, more
+	// and more up to L0StopTrigger, where they wait. Defaults 12 and 24.
+	L0SlowdownTrigger int
+	L0StopTrigger     int
+	// LBaseBytes is the target size of level 1, default 256 MiB, and
+	// LevelMultiplier the ratio from level to level, default 10.
+	LBaseBytes      int64
+	LevelMultiplier int
+	// TargetFileSize bounds a table, default 32 MiB. Smaller means finer
+	// compactions, larger fewer files.
+	TargetFileSize int64
+
+	// WALSegmentSize is the size of a log segment, default the smaller of
+	// 64 MiB and 1 % of the disk.
+	WALSegmentSize int64
+	// ManifestSize is the size at which the manifest is rewritten, default
+	// 4 MiB.
+	ManifestSize int64
+
+	// Rand yields the nonces of files. It must be safe for concurrent use.
+	// Default is math/rand/v2, which the operating system seeds.
+	Rand func() uint64
+	// Now and Sleep are the clock, default that of package time. Now is used
+	// for metrics only, Sleep to slow writers down.
+	Now   func() time.Time
+	Sleep func(time.Duration)
+	// Scheduler runs background jobs. Default is a goroutine for each, of
+	// which there is at most one flush, one compaction and one clean-up at a
+	// time.
+	Scheduler Scheduler
+
+	// OnRecovered is called by Open with each key set or deleted by a log
+	// record that was replayed into a memtable. The key is valid during the
+	// call. Range deletes are not reported.
+	OnRecovered func(key []byte)
+	// Events are called at points of interest.
+	Events Events
+}
+
+// Scheduler runs background jobs. Go must call f once, at any time, on any
+// goroutine, at once and inline if it likes; each job is finite. A job that is
+// never run costs no correctness: writers that have to wait for it run it
+// themselves.
+type Scheduler interface {
+	Go(name string, f func())
+}
+
+// Events are optional callbacks. They are called without locks held, by
+// background jobs and by writers; they must not call the DB.
+type Events struct {
+	// Flushed and Compacted are called after the tables are in place.
+	Flushed   func(tables int, bytes int64)
+	Compacted func(level, output int, bytesIn, bytesOut int64)
+	// Stalled is called after a writer had to wait.
+	Stalled func(reason StallReason, d time.Duration)
+	// BackgroundError is called when a flush or compaction failed. It will
+	// be tried again.
+	BackgroundError func(job string, err error)
+	// ReadOnly is called once, when a failure ended all writing.
+	ReadOnly func(err error)
+}
+
+func orDefault[T int | int64](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// EnsureDefaults fills unset options but those that need the disk
+// (WALSegmentSize) or are resources (Cache).
+func (o *Options) EnsureDefaults() {
+	if o.FS == nil {
+		o.FS = vfs.OS()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	orDefault(&o.MemTableSize, 64<<20)
+	orDefault(&o.MaxImmutable, 2)
+	orDefault(&o.BlockSize, 4<<10)
+	orDefault(&o.BloomBitsPerKey, 10)
+	orDefault(&o.CacheSize, 256<<20)
+	orDefault(&o.MaxOpenTables, 1000)
+	orDefault(&o.Levels, 5)
+	orDefault(&o.L0CompactionTrigger, 4)
+	orDefault(&o.L0SlowdownTrigger, max(12, o.L0CompactionTrigger+1))
+	orDefault(&o.L0StopTrigger, 2*o.L0SlowdownTrigger)
+	orDefault(&o.LBaseBytes, 256<<20)
+	orDefault(&o.LevelMultiplier, 10)
+	orDefault(&o.TargetFileSize, 32<<20)
+	orDefault(&o.ManifestSize, manifest.DefaultMaxBytes)
+	if o.Rand == nil {
+		o.Rand = rand.Uint64
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = time.Sleep
+	}
+}
+
+// Validate reports the first option that is out of bounds.
+func (o *Options) Validate() error {
+	switch {
+	case o.MemTableSize < 4<<10 || o.MemTableSize > 2<<30:
+		return fmt.Errorf("engine: memtable size %d is not in [4 KiB, 2 GiB]", o.MemTableSize)
+	case o.MaxImmutable < 1:
+		return errors.New("engine: no immutable memtable allowed")
+	case o.Levels < 2 || o.Levels > manifest.MaxLevels:
+		return fmt.Errorf("engine: %d levels are not in [2, %d]", o.Levels, manifest.MaxLevels)
+	case o.L0CompactionTrigger < 1 || o.L0SlowdownTrigger <= o.L0CompactionTrigger || o.L0StopTrigger <= o.L0SlowdownTrigger:
+		return fmt.Errorf("engine: level 0 triggers %d, %d, %d do not ascend",
+			o.L0CompactionTrigger, o.L0SlowdownTrigger, o.L0StopTrigger)
+	case o.LBaseBytes < 1 || o.LevelMultiplier < 2 || o.TargetFileSize < 1:
+		return errors.New("engine: level sizes are not positive or do not grow")
+	case o.WALSegmentSize != 0 && o.WALSegmentSize < wal.MinSegmentSize:
+		return fmt.Errorf("engine: log segment size %d is below %d", o.WALSegmentSize, wal.MinSegmentSize)
+	case o.MaxOpenTables < 1:
+		return errors.New("engine: no open tables allowed")
+	}
+	probe := o.tableOptions(0)
+	probe.Nonce = 1
+	probe.EnsureDefaults()
+	return probe.Validate()
+}
+
+// shape returns the options of the compaction picker.
+func (o *Options) shape() compaction.Options {
+	return compaction.Options{
+		L0Trigger: o.L0CompactionTrigger, BaseBytes: o.LBaseBytes,
+		Multiplier: o.LevelMultiplier, TargetFileSize: o.TargetFileSize,
+	}
+}
+
+// tableOptions returns how tables of a level are laid out, without a nonce.
+func (o *Options) tableOptions(level int) sstable.WriterOptions {
+	w := sstable.WriterOptions{BlockSize: o.BlockSize, BitsPerKey: o.BloomBitsPerKey, Codec: sstable.CodecS2}
+	if level == o.Levels-1 {
+		// Read rarely and written seldom: pay time for space.
+		w.Codec = sstable.CodecZstd
+		if o.BlockSize >= 4<<10 {
+			w.BlockSize = max(o.BlockSize, 32<<10)
+		}
+	}
+	return w
+}
+
+// segmentSize returns the size of log segments in dir.
+func (o *Options) segmentSize(dir string) (int64, error) {
+	if o.WALSegmentSize != 0 {
+		return o.WALSegmentSize, nil
+	}
+	u, err := o.FS.DiskUsage(dir)
+	if err != nil {
+		return 0, fmt.Errorf("size log segments: %w", err)
+	}
+	return max(1<<20, min(wal.DefaultSegmentSize, u.Total/100)), nil
+}
