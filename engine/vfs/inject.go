@@ -93,6 +93,11 @@ func (e ShortWrite) Unwrap() error {
 	return e.Err
 }
 
+// ErrKilled is for hooks that end a process: every call fails with it from some
+// moment on, and the file system is as the process left it, unsynced bytes
+// included.
+var ErrKilled = errors.New("vfs: process killed")
+
 // Inject returns a file system that calls hook before each call to fs. An error
 // from the hook is returned in place of the call, which is then not made. The
 // hook is called without locks held, by whichever goroutine makes the call;
@@ -102,7 +107,7 @@ func (e ShortWrite) Unwrap() error {
 // A hook that fails a sync of a MemFS file also makes that file forget that it
 // owes its unsynced bytes to the disk: they stay readable and no later Sync
 // writes them, as on a kernel that drops the dirty mark of a page it could not
-// write.
+// write. An error that matches ErrKilled does not do so.
 //
 // OpCreate is also Lock; OpRemove is also RemoveAll; OpRead is Open, OpenAppend,
 // ReadAt, Size, List, Stat and DiskUsage. Close is never seen by the hook.
@@ -260,7 +265,9 @@ func (f *injectFile) Write(p []byte) (int, error) {
 
 func (f *injectFile) Sync() error {
 	if err := f.fs.check(Op{Kind: OpSync, Path: f.name}); err != nil {
-		f.failSync()
+		if !errors.Is(err, ErrKilled) {
+			f.failSync()
+		}
 		return err
 	}
 	return f.File.Sync()

@@ -167,3 +167,23 @@ func TestInjectedSyncFailureLosesBytes(t *testing.T) {
 		t.Errorf("readers see %q", got)
 	}
 }
+
+// TestKilledSyncKeepsWhatIsOwed ends a process in place of its sync: the next
+// one finds its bytes and can still make them durable.
+func TestKilledSyncKeepsWhatIsOwed(t *testing.T) {
+	m := vfs.NewMem()
+	f, err := vfs.Inject(m, func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync {
+			return fmt.Errorf("op %d: %w", op.Index, vfs.ErrKilled)
+		}
+		return nil
+	}).Create("a")
+	must(t, err)
+	write(t, f, "b")
+	wantIs(t, f.Sync(), vfs.ErrKilled)
+	g, err := m.OpenAppend("a")
+	must(t, err)
+	must(t, g.Sync())
+	must(t, m.SyncDir(""))
+	wantOutcomes(t, m, vfs.CrashDropUnsynced, "a=b")
+}

@@ -354,3 +354,43 @@ func failEveryCall(t *testing.T, n int, cause error, persistent bool, rng *rand.
 		must(t, err)
 	}
 }
+
+// TestKillThenPowerCut ends the process before every change, so that what it
+// wrote without a sync is still there for the recovery to read, and then cuts
+// the power before every change of the recovery: what was replayed must stay.
+func TestKillThenPowerCut(t *testing.T) {
+	ops := countOps(t, func(fs vfs.FS) {
+		d := &driver{t: t}
+		must(t, d.script(crashOptions(fs)))
+	})
+	rng := rand.New(rand.NewPCG(4, 4))
+	modes := vfs.CrashModes()
+	for k := range ops + 1 {
+		for j := 0; ; j++ {
+			m := memDir(t)
+			d := &driver{t: t}
+			killed := false
+			err := d.script(crashOptions(vfs.Inject(m, func(op vfs.Op) error {
+				if killed = killed || op.Mutates() && op.Index == k; killed {
+					return vfs.ErrKilled
+				}
+				return nil
+			})))
+			if killed {
+				wantIs(t, err, vfs.ErrKilled)
+			}
+			mode := modes[j%len(modes)]
+			var disk *vfs.MemFS
+			what := fmt.Sprintf("killed before op %d, then %v before op %d of recovery", k, mode, j)
+			err = d.recover(crashAt(m, j, func() { disk = m.Crash(mode, rng) }), what)
+			if disk == nil {
+				must(t, err)
+				_, _, err = d.verify(m.Crash(vfs.CrashDropUnsynced, rng), what)
+				must(t, err)
+				break
+			}
+			_, _, err = d.verify(disk, what)
+			must(t, err)
+		}
+	}
+}

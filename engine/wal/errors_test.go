@@ -261,3 +261,51 @@ func TestTornTailWithLaterGroups(t *testing.T) {
 		t.Errorf("error %v, want corruption at %d", err, hole)
 	}
 }
+
+// TestUnpublishedRotationIsFinal fails the publication of a new segment whose
+// header fixes the length of the old one: writing on to the old one would lose
+// what comes after.
+func TestUnpublishedRotationIsFinal(t *testing.T) {
+	for _, kind := range []vfs.OpKind{vfs.OpRename, vfs.OpSyncDir} {
+		m := memDir(t)
+		sick := false
+		w, err := Create(testOptions(vfs.Inject(m, func(op vfs.Op) error {
+			if sick && op.Kind == kind {
+				return syscall.EIO
+			}
+			return nil
+		})), 1)
+		must(t, err)
+		commit(t, w, "a")
+		sick = true
+		err = w.Rotate(2)
+		wantIs(t, err, base.ErrReadOnly)
+		wantIs(t, err, syscall.EIO)
+		sick = false
+		wantIs(t, w.Commit(), base.ErrReadOnly)
+		wantIs(t, w.Close(), base.ErrReadOnly)
+		wantRecords(t, m, "a")
+	}
+}
+
+// TestGroupInTheWrongPlace puts intact groups where they do not belong.
+func TestGroupInTheWrongPlace(t *testing.T) {
+	m := memDir(t)
+	w, err := Create(testOptions(m), 1)
+	must(t, err)
+	for _, r := range []string{"aaa", "bbb", "ccc"} {
+		commit(t, w, r)
+	}
+	must(t, w.Close())
+	raw := readRaw(t, m, 1)
+	const n, first = 40, segmentHeaderLen
+	for what, order := range map[string][3]int{"swapped": {1, 0, 2}, "repeated": {0, 0, 2}, "late": {0, 2, 2}} {
+		mixed := slices.Clone(raw)
+		for to, from := range order {
+			copy(mixed[first+to*n:first+(to+1)*n], raw[first+from*n:])
+		}
+		if _, _, err := replayAll(logFiles{mixed}.mount(t), 0); !errors.Is(err, base.ErrCorrupt) {
+			t.Errorf("groups %s: %v", what, err)
+		}
+	}
+}
