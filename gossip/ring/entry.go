@@ -54,8 +54,10 @@ type Entry struct {
 type Found struct {
 	ClusterID   ClusterID
 	ClusterName string
-	Layout      *Layout
-	TokenKeyID  uint8
+	// Founder is the node that made the entry, a member of the layout.
+	Founder    NodeID
+	Layout     *Layout
+	TokenKeyID uint8
 	// TokenKey authenticates context tokens. It is secret: it never leaves the
 	// peer channel.
 	TokenKey [32]byte
@@ -80,7 +82,7 @@ const MaxEntryBytes = MaxLayoutBytes + 1024
 // AppendEntry appends the encoding of e to dst: format u8 = 1, kind u8, version
 // u64, op 16, then by kind
 //
-//	found          cluster 16, name (u8 length), key id u8, key 32, created i64, layout (u32 length)
+//	found          cluster 16, name (u8 length), founder 16, key id u8, key 32, created i64, layout (u32 length)
 //	tenant-create  name (u8 length), rf u8, policy u8, created i64
 //
 // with integers big-endian.
@@ -93,6 +95,7 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		f := e.Found
 		dst = append(dst, f.ClusterID[:]...)
 		dst = appendString8(dst, f.ClusterName)
+		dst = append(dst, f.Founder[:]...)
 		dst = append(dst, f.TokenKeyID)
 		dst = append(dst, f.TokenKey[:]...)
 		dst = binary.BigEndian.AppendUint64(dst, uint64(f.CreatedAtMs))
@@ -146,6 +149,7 @@ func (e *Entry) decodeFound(r *reader) error {
 	f := &Found{}
 	copy(f.ClusterID[:], r.take(16))
 	f.ClusterName = r.string8()
+	copy(f.Founder[:], r.take(16))
 	f.TokenKeyID = r.u8()
 	copy(f.TokenKey[:], r.take(32))
 	f.CreatedAtMs = int64(r.u64())
@@ -178,6 +182,9 @@ func (e *Entry) Check() error {
 			return bad("cluster name %q", f.ClusterName)
 		case f.Layout == nil || f.Layout.version != 1:
 			return bad("its layout is not the first")
+		}
+		if _, ok := f.Layout.index(f.Founder); !ok {
+			return bad("its founder %s is not in the layout", f.Founder.Short())
 		}
 	case e.Kind == KindTenantCreate && e.Tenant != nil && e.Found == nil:
 		t := e.Tenant

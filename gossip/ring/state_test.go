@@ -8,8 +8,9 @@ import (
 )
 
 func foundEntry(t testing.TB) *Entry {
+	l := mustLayout(t, 8, testNodes(0, 1, 1, 1))
 	return &Entry{Version: 1, Kind: KindFound, Op: [16]byte{1}, Found: &Found{
-		ClusterID: ClusterID{1}, ClusterName: "test", Layout: mustLayout(t, 8, testNodes(0, 1, 1, 1)),
+		ClusterID: ClusterID{1}, ClusterName: "test", Founder: l.Nodes()[0].ID, Layout: l,
 		TokenKeyID: 1, TokenKey: [32]byte{5}, CreatedAtMs: 1000,
 	}}
 }

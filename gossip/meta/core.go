@@ -1,0 +1,368 @@
+package meta
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/pairdb/pairdb/gossip/crdt"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// Info is what a node says about itself beyond its identity.
+type Info struct {
+	Name, Zone string
+	Capacity   uint32
+	Addresses  schema.Addresses
+	Software   string
+}
+
+// Options are the seams and facts a Core is opened with.
+type Options struct {
+	Store Store
+	// Rand gives unpredictable bytes: crypto/rand in a process.
+	Rand io.Reader
+	// ClusterName must be the one the store was made with, if it has a cluster.
+	ClusterName string
+	Info        Info
+	// Partitions is used by a founder.
+	Partitions int
+	Logger     *slog.Logger
+}
+
+// Send is a request to a peer. The owner calls HandleReply with it and the
+// answer, or the error, unless the core is closed before.
+type Send struct {
+	To      ring.NodeID
+	Method  string
+	Payload []byte
+
+	ballot ring.Ballot // of Prepare and Accept
+	round  int         // of an exchange
+	last   uint64      // hash of what the peer had in the round before
+}
+
+// Output is what the owner has to carry out, in order.
+type Output struct {
+	Send []Send
+	// Changed says that Snapshot gives something new.
+	Changed bool
+	// Spread says that this node has news for its peers.
+	Spread bool
+}
+
+// Core is the metadata of one node. See the package comment.
+type Core struct {
+	store Store
+	rand  io.Reader
+	log   *slog.Logger
+	name  string
+	info  Info
+	parts int
+	key   ed25519.PrivateKey
+	self  ring.NodeID
+	inc   uint64
+	actor uint64
+	seq   uint64
+	state *ring.State
+	// entries[i] is the encoded log entry i+1.
+	//
+	// Invariant: len(entries) == state.Version(), and all are durable.
+	entries [][]byte
+	// reg is this node's durable vote.
+	reg ring.Register
+	// votes are the registers of others in the next slot, as far as known.
+	votes map[ring.NodeID]ring.Register
+	nodes crdt.Nodes
+	live  map[ring.NodeID]schema.Liveness
+	// founder is whom this node has durably endorsed; zero: nobody.
+	founder ring.NodeID
+	// ready: all founders have acknowledged; durable.
+	ready bool
+	// round is the highest ballot round used or seen.
+	round    uint64
+	founding *founding
+	proposal *proposal
+	out      Output
+	fatal    error
+	snap     *schema.Snapshot
+	snapLog  ring.Version // the version snap's tenants are of
+}
+
+// Open loads the metadata, or makes a new identity if there is none, counts the
+// incarnation up and draws the actor, durably, before it returns. Errors:
+// ErrNewerFormat, ErrCorrupt, ErrOtherCluster.
+func Open(o Options) (*Core, error) {
+	if !ring.ValidName(o.ClusterName) {
+		return nil, fmt.Errorf("open metadata: cluster name %q: want 1..63 letters, digits, '.', '_' or '-'", o.ClusterName)
+	}
+	c := &Core{
+		store: o.Store, rand: o.Rand, log: o.Logger, name: o.ClusterName, info: o.Info, parts: o.Partitions,
+		state: &ring.State{}, votes: map[ring.NodeID]ring.Register{}, live: map[ring.NodeID]schema.Liveness{},
+	}
+	if err := c.load(); err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	if err := c.boot(); err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	c.live[c.self] = schema.Alive
+	if err := c.refresh(); err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	c.maybeReady()
+	c.out.Changed = true
+	return c, c.fatal
+}
+
+func (c *Core) load() error {
+	cluster := ""
+	err := c.store.Load(func(key string, value []byte) error {
+		if len(value) > MaxRecordBytes {
+			return fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, key, len(value))
+		}
+		if key == keyCluster {
+			b, err := unformat(key, value, -1)
+			cluster = string(b)
+			return err
+		}
+		return c.loadRecord(key, value)
+	})
+	switch {
+	case errors.Is(err, ring.ErrNewerFormat):
+		return fmt.Errorf("%w: %w", ErrNewerFormat, err)
+	case err != nil:
+		return err
+	case c.key == nil && (cluster != "" || len(c.entries) > 0):
+		return fmt.Errorf("%w: there is a log but no identity", ErrCorrupt)
+	case cluster != "" && cluster != c.name && c.bound():
+		return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, cluster, c.name)
+	}
+	if id := c.state.ClusterName(); id != "" && id != c.name {
+		return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, id, c.name)
+	}
+	return nil
+}
+
+// bound says that the node has a cluster, or has promised itself to one.
+func (c *Core) bound() bool { return len(c.entries) > 0 || !c.founder.IsZero() }
+
+func (c *Core) loadRecord(key string, value []byte) error {
+	switch {
+	case key == keyFormat:
+		_, err := unformat(key, value, 0)
+		return err
+	case key == keyIdentity:
+		b, err := unformat(key, value, ed25519.SeedSize)
+		if err != nil {
+			return err
+		}
+		c.setKey(ed25519.NewKeyFromSeed(b))
+		return nil
+	case key == keyBoot:
+		b, err := unformat(key, value, 16)
+		if err == nil {
+			c.inc = binary.BigEndian.Uint64(b)
+		}
+		return err
+	case key == keyPledge:
+		b, err := unformat(key, value, 16)
+		copy(c.founder[:], b)
+		return err
+	case key == keyReady:
+		_, err := unformat(key, value, 0)
+		c.ready = err == nil
+		return err
+	case key == keyVote:
+		b, err := unformat(key, value, -1)
+		if err != nil {
+			return err
+		}
+		c.reg, err = ring.DecodeRegister(append([]byte(nil), b...))
+		c.round = max(c.round, c.reg.Promised.Round)
+		return err
+	case strings.HasPrefix(key, prefixLog):
+		return c.loadEntry(key, value)
+	case strings.HasPrefix(key, prefixNode):
+		e, err := crdt.DecodeNode(value)
+		if err == nil {
+			c.nodes.Merge(e)
+		}
+		return err
+	default:
+		return fmt.Errorf("%w: unknown record %q", ErrCorrupt, key)
+	}
+}
+
+func (c *Core) loadEntry(key string, value []byte) error {
+	e, err := ring.DecodeEntry(value)
+	if err != nil {
+		return err
+	}
+	if key != logKey(e.Version) {
+		return fmt.Errorf("%w: %s holds entry %d", ErrCorrupt, key, e.Version)
+	}
+	next, err := c.state.Next(e)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	c.state = next
+	c.entries = append(c.entries, append([]byte(nil), value...))
+	return nil
+}
+
+func (c *Core) setKey(key ed25519.PrivateKey) {
+	c.key = key
+	c.self = ring.NodeIDOf(key.Public().(ed25519.PublicKey))
+}
+
+// boot makes this start one of its own: incarnation and actor, and the identity
+// if there is none, in one write.
+func (c *Core) boot() error {
+	var records []Record
+	if c.key == nil {
+		seed := make([]byte, ed25519.SeedSize)
+		if _, err := io.ReadFull(c.rand, seed); err != nil {
+			return fmt.Errorf("draw node key: %w", err)
+		}
+		c.setKey(ed25519.NewKeyFromSeed(seed))
+		records = append(records, Record{keyFormat, withFormat()}, Record{keyIdentity, withFormat(seed...)})
+	}
+	for c.actor == 0 {
+		var b [8]byte
+		if _, err := io.ReadFull(c.rand, b[:]); err != nil {
+			return fmt.Errorf("draw actor: %w", err)
+		}
+		c.actor = binary.BigEndian.Uint64(b[:])
+	}
+	c.inc++
+	records = append(records,
+		Record{keyBoot, u64Bytes(u64Bytes(withFormat(), c.inc), c.actor)},
+		Record{keyCluster, withFormat([]byte(c.name)...)})
+	return c.write(records)
+}
+
+// write makes records durable. After a failure nobody knows what is durable, so
+// the core does nothing any more.
+func (c *Core) write(records []Record) error {
+	if c.fatal != nil {
+		return c.fatal
+	}
+	if err := c.store.Write(records); err != nil {
+		c.fail(fmt.Errorf("%w: %w", ErrFailed, err))
+		return c.fatal
+	}
+	return nil
+}
+
+func (c *Core) fail(err error) {
+	if c.fatal == nil {
+		c.fatal = err
+	}
+}
+
+// Fatal is the reason for which this node cannot go on, or nil: ErrFailed,
+// ErrFrozen, ErrIdentity, ErrFork.
+func (c *Core) Fatal() error { return c.fatal }
+
+// Take gives what is to be carried out and forgets it.
+func (c *Core) Take() Output {
+	out := c.out
+	c.out = Output{}
+	if c.fatal != nil {
+		out.Send, out.Spread = nil, false
+	}
+	return out
+}
+
+// Identity gives the node's id, its incarnation and its actor.
+func (c *Core) Identity() (id ring.NodeID, incarnation, actor uint64) { return c.self, c.inc, c.actor }
+
+// ClusterID is zero before founding.
+func (c *Core) ClusterID() ring.ClusterID { return c.state.ClusterID() }
+
+// Version is the last log entry learned and durable.
+func (c *Core) Version() ring.Version { return c.state.Version() }
+
+// Founded says that the node belongs to a cluster.
+func (c *Core) Founded() bool { return c.state.Version() > 0 }
+
+// Ready says that the node may serve.
+func (c *Core) Ready() bool { return c.ready }
+
+// Founder is whom this node has endorsed, zero if nobody.
+func (c *Core) Founder() ring.NodeID { return c.founder }
+
+// IsMember says whether id is a node of the layout.
+func (c *Core) IsMember(id ring.NodeID) bool {
+	if c.state.Layout() == nil {
+		return false
+	}
+	_, ok := c.state.Layout().Node(id)
+	return ok
+}
+
+// SetInfo changes what the node says about itself.
+func (c *Core) SetInfo(info Info) error {
+	c.info = info
+	return c.refresh()
+}
+
+// SetLiveness records what the failure detector says about a node.
+func (c *Core) SetLiveness(id ring.NodeID, l schema.Liveness) {
+	if id == c.self || c.live[id] == l {
+		return
+	}
+	if len(c.live) >= 2*crdt.MaxNodes && c.live[id] == schema.LivenessUnknown {
+		return
+	}
+	c.live[id] = l
+	c.out.Changed = true
+	if !c.Founded() && l != schema.Alive {
+		c.nodes.Remove(id) // a node that comes back introduces itself anew
+	}
+}
+
+// refresh signs a new entry of this node if it would say anything new.
+func (c *Core) refresh() error {
+	if old, ok := c.nodes.Get(c.self); ok && old.Incarnation == c.inc && old.ClusterID == c.state.ClusterID() &&
+		old.AckedVersion == c.state.Version() && c.info == infoOf(old) {
+		return nil
+	}
+	c.seq++
+	e, err := crdt.Sign(crdt.NodeEntry{
+		Stamp: crdt.Stamp{Incarnation: c.inc, Seq: c.seq}, ClusterID: c.state.ClusterID(),
+		Name: c.info.Name, Zone: c.info.Zone, Capacity: c.info.Capacity, Addresses: c.info.Addresses,
+		Actor: c.actor, AckedVersion: c.state.Version(), Software: c.info.Software,
+	}, c.key)
+	if err != nil {
+		return fmt.Errorf("sign own node entry: %w", err)
+	}
+	c.nodes.Merge(e)
+	c.out.Changed, c.out.Spread = true, true
+	return nil
+}
+
+func infoOf(e *crdt.NodeEntry) Info {
+	return Info{Name: e.Name, Zone: e.Zone, Capacity: e.Capacity, Addresses: e.Addresses, Software: e.Software}
+}
+
+// header is this node's own.
+func (c *Core) header() header { return header{c.name, c.state.ClusterID()} }
+
+// checkHeader refuses messages of other clusters.
+func (c *Core) checkHeader(h header) error {
+	mine := c.state.ClusterID()
+	switch {
+	case h.name != c.name:
+		return fmt.Errorf("peer %w: it is called %q, this one %q", ErrOtherCluster, h.name, c.name)
+	case !mine.IsZero() && !h.cluster.IsZero() && mine != h.cluster:
+		return fmt.Errorf("peer %w: its id is %s, this one's %s", ErrOtherCluster, h.cluster, mine)
+	}
+	return nil
+}

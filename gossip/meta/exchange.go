@@ -1,0 +1,232 @@
+package meta
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/pairdb/pairdb/gossip/crdt"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// maxRounds bounds one exchange. A round carries megabytes; what is left after so
+// many waits for the next exchange.
+const maxRounds = 64
+
+// Exchange asks a peer for what it knows, and hands it what it lacks.
+func (c *Core) Exchange(to ring.NodeID) {
+	if to == c.self || c.fatal != nil {
+		return
+	}
+	m := exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
+	c.out.Send = append(c.out.Send, Send{To: to, Method: MethodExchange, Payload: m.encode()})
+}
+
+// Push hands a peer what this node knows beyond version and vector of the peer,
+// going by the peer's own entry; it needs no question first.
+func (c *Core) Push(to ring.NodeID) {
+	e, ok := c.nodes.Get(to)
+	if to == c.self || c.fatal != nil || !ok || !c.Founded() {
+		c.Exchange(to)
+		return
+	}
+	m := c.content(e.AckedVersion, c.nodes.Vector())
+	if own, ok := c.nodes.Get(c.self); ok { // news is mostly of oneself
+		m.nodes = append(m.nodes, own.Append(nil))
+	}
+	c.out.Send = append(c.out.Send, Send{To: to, Method: MethodExchange, Payload: m.encode()})
+}
+
+// content is an exchange with what a peer at version and vector lacks, as much
+// of it as fits.
+func (c *Core) content(version ring.Version, vector []crdt.VectorItem) *exchange {
+	m := &exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
+	room := contentBytes
+	m.first = version + 1
+	for v := m.first; v <= c.state.Version() && room > 0; v++ {
+		b := c.entries[v-1]
+		m.log = append(m.log, b)
+		room -= len(b)
+	}
+	for _, e := range c.nodes.Newer(vector) {
+		if room <= 0 {
+			break
+		}
+		b := e.Append(nil)
+		m.nodes = append(m.nodes, b)
+		room -= len(b)
+	}
+	if version == c.state.Version() && room > 0 {
+		for _, v := range c.currentVotes() {
+			if room -= len(v.reg); room > 0 {
+				m.votes = append(m.votes, v)
+			}
+		}
+	}
+	return m
+}
+
+// currentVotes are the known registers of the next slot, in the order of voters.
+func (c *Core) currentVotes() []vote {
+	var out []vote
+	slot := c.state.Version() + 1
+	for _, id := range c.state.Voters() {
+		r, ok := c.votes[id]
+		if id == c.self {
+			r, ok = c.reg, true
+		}
+		if ok && r.Slot == slot {
+			out = append(out, vote{id, ring.AppendRegister(nil, r)})
+		}
+	}
+	return out
+}
+
+// HandleRequest serves a request of a peer. An error means that nothing was
+// understood; refusals the peer must act upon are replies.
+func (c *Core) HandleRequest(from ring.NodeID, method string, payload []byte) ([]byte, error) {
+	if c.fatal != nil {
+		return nil, c.fatal
+	}
+	var reply []byte
+	var err error
+	switch method {
+	case MethodExchange, MethodFound:
+		reply, err = c.serveExchange(from, payload)
+	case MethodPrepare, MethodAccept:
+		reply, err = c.serveBallot(method, payload)
+	case MethodPledge:
+		reply, err = c.servePledge(from, payload)
+	default:
+		err = fmt.Errorf("metadata method %q: %w", method, errMessage)
+	}
+	if c.fatal != nil {
+		return nil, c.fatal // what failed on the way must not be spoken of
+	}
+	return reply, err
+}
+
+func (c *Core) serveExchange(from ring.NodeID, payload []byte) ([]byte, error) {
+	m, err := decodeExchange(payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkHeader(m.header); err != nil {
+		return nil, err
+	}
+	if c.Founded() && !c.IsMember(from) {
+		return (&exchange{header: c.header(), version: c.state.Version(), frozen: true}).encode(), nil
+	}
+	if err := c.absorb(m); err != nil {
+		return nil, err
+	}
+	if c.state.ClusterID() != m.cluster && !m.cluster.IsZero() {
+		// The peer has a cluster and this node none: it has nothing to tell.
+		return (&exchange{header: c.header(), vector: c.nodes.Vector()}).encode(), nil
+	}
+	return c.content(m.version, m.vector).encode(), nil
+}
+
+// absorb merges the content of an exchange: the log first, since it says who is
+// a member.
+func (c *Core) absorb(m *exchange) error {
+	if m.cluster.IsZero() && c.Founded() && len(m.log) > 0 {
+		return fmt.Errorf("log entries of a node without a cluster: %w", errMessage)
+	}
+	if err := c.learn(m.first, m.log); err != nil {
+		return err
+	}
+	changed := false
+	for _, raw := range m.nodes {
+		merged, err := c.mergeNode(raw)
+		if errors.Is(err, ErrIdentity) || errors.Is(err, ErrFailed) {
+			return err
+		}
+		if err != nil {
+			c.log.Warn("a node entry was refused", "error", err)
+		}
+		changed = changed || merged
+	}
+	if changed {
+		c.maybeReady()
+	}
+	for _, v := range m.votes {
+		if err := c.hearVote(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HandleReply takes in the answer to a Send, or the error it met.
+func (c *Core) HandleReply(s Send, payload []byte, err error) error {
+	if c.fatal != nil {
+		return c.fatal
+	}
+	switch s.Method {
+	case MethodExchange, MethodFound:
+		if err != nil {
+			return fmt.Errorf("exchange metadata with %s: %w", s.To.Short(), err)
+		}
+		return c.exchanged(s, payload)
+	case MethodPrepare, MethodAccept:
+		return c.balloted(s, payload, err)
+	case MethodPledge:
+		return c.pledged(s, payload, err)
+	}
+	return nil
+}
+
+func (c *Core) exchanged(s Send, payload []byte) error {
+	m, err := decodeExchange(payload)
+	if err != nil {
+		return err
+	}
+	if err := c.checkHeader(m.header); err != nil {
+		return err
+	}
+	if m.frozen {
+		return c.frozen(m.cluster)
+	}
+	if !c.Founded() && !m.cluster.IsZero() && len(m.log) == 0 {
+		return nil // it could not tell yet whether this node is a member
+	}
+	before := c.progress()
+	if err := c.absorb(m); err != nil {
+		return err
+	}
+	had := vectorHash(m.version, m.vector)
+	lacks := m.version > c.state.Version() || c.peerLacks(m)
+	if !lacks || s.round >= maxRounds || (had == s.last && before == c.progress()) {
+		return nil
+	}
+	if c.Founded() && !c.IsMember(s.To) {
+		return nil
+	}
+	next := c.content(m.version, m.vector)
+	c.out.Send = append(c.out.Send, Send{To: s.To, Method: MethodExchange, Payload: next.encode(), round: s.round + 1, last: had})
+	return nil
+}
+
+func (c *Core) progress() uint64 { return vectorHash(c.state.Version(), c.nodes.Vector()) }
+
+func (c *Core) peerLacks(m *exchange) bool {
+	return m.version < c.state.Version() || len(c.nodes.Newer(m.vector)) > 0 ||
+		m.version == c.state.Version() && len(m.votes) < len(c.currentVotes())
+}
+
+func vectorHash(v ring.Version, vector []crdt.VectorItem) uint64 {
+	h := xxh3.New()
+	var b [40]byte
+	for _, item := range vector {
+		copy(b[:], item.ID[:])
+		binary.BigEndian.PutUint64(b[16:], item.Incarnation)
+		binary.BigEndian.PutUint64(b[24:], item.Seq)
+		_, _ = h.Write(b[:]) // a hash does not fail
+	}
+	binary.BigEndian.PutUint64(b[32:], uint64(v))
+	_, _ = h.Write(b[:])
+	return h.Sum64() | 1 // never the zero of a first round
+}

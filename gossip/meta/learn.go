@@ -1,0 +1,190 @@
+package meta
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/pairdb/pairdb/gossip/crdt"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// learn takes in encoded log entries, the first of which has version first. It
+// makes what is new durable in one write before anything shows.
+func (c *Core) learn(first ring.Version, log [][]byte) error {
+	if c.fatal != nil {
+		return c.fatal
+	}
+	state := c.state
+	var records []Record
+	var learned [][]byte
+	for i, b := range log {
+		v := first + ring.Version(i)
+		if v == 0 || v > state.Version()+1 {
+			return nil // a gap: an exchange will fill it
+		}
+		if v <= c.state.Version() {
+			if !bytes.Equal(c.entries[v-1], b) {
+				err := fmt.Errorf("%w at entry %d", ErrFork, v)
+				c.log.Error("the log of a peer differs from this node's; it is not merged", "version", v)
+				return err
+			}
+			continue
+		}
+		e, err := ring.DecodeEntry(b)
+		if err != nil {
+			return err
+		}
+		if v == 1 {
+			if err := c.mayAdopt(e); err != nil {
+				return err
+			}
+		}
+		if state, err = state.Next(e); err != nil {
+			return err
+		}
+		b = bytes.Clone(b)
+		learned = append(learned, b)
+		records = append(records, Record{logKey(v), b})
+	}
+	if len(learned) == 0 {
+		return nil
+	}
+	if err := c.write(records); err != nil {
+		return err
+	}
+	return c.install(state, learned)
+}
+
+// install shows what learn has made durable.
+func (c *Core) install(state *ring.State, learned [][]byte) error {
+	founded := c.Founded()
+	c.state, c.entries = state, append(c.entries, learned...)
+	clear(c.votes) // they were of an earlier slot
+	if !founded {
+		c.founding = nil
+		for _, e := range append([]*crdt.NodeEntry(nil), c.nodes.All()...) {
+			if !c.IsMember(e.ID) {
+				c.nodes.Remove(e.ID)
+			}
+		}
+		c.log.Info("this node belongs to a founded cluster now", "cluster", c.name, "cluster_id", state.ClusterID().String(), "nodes", len(state.Layout().Nodes()))
+	}
+	c.out.Changed = true
+	if err := c.refresh(); err != nil {
+		return err
+	}
+	c.settleProposal()
+	return nil
+}
+
+// mergeNode takes in a node's entry, if it concerns this node's cluster.
+func (c *Core) mergeNode(raw []byte) (bool, error) {
+	e, err := crdt.DecodeNode(raw)
+	if err != nil {
+		return false, err
+	}
+	if e.ID == c.self {
+		mine, _ := c.nodes.Get(c.self)
+		if e.Stamp.Compare(mine.Stamp) > 0 {
+			c.fail(fmt.Errorf("%w: it speaks as %s, incarnation %d, and this process is incarnation %d: "+
+				"its data directory was copied or set back", ErrIdentity, c.self.Short(), e.Incarnation, c.inc))
+			return false, c.fatal
+		}
+		return false, nil
+	}
+	if c.Founded() && (!c.IsMember(e.ID) || !e.ClusterID.IsZero() && e.ClusterID != c.state.ClusterID()) ||
+		!c.Founded() && !e.ClusterID.IsZero() {
+		return false, nil
+	}
+	old, known := c.nodes.Get(e.ID)
+	if !c.nodes.Merge(e) {
+		return false, nil
+	}
+	c.out.Changed = true
+	// Entries are kept so that a restarted node finds its peers again. Losing
+	// one loses nothing else, so counters alone are not worth a write.
+	if c.Founded() && (!known || old.Incarnation != e.Incarnation || old.Addresses != e.Addresses) {
+		return true, c.write([]Record{{nodeKey(e.ID), e.Append(nil)}})
+	}
+	return true, nil
+}
+
+// maybeReady finds out whether all founders have acknowledged the layout, and
+// remembers it durably.
+func (c *Core) maybeReady() {
+	if c.ready || !c.Founded() || c.fatal != nil {
+		return
+	}
+	for _, n := range c.state.Layout().Nodes() {
+		e, ok := c.nodes.Get(n.ID)
+		if !ok || e.ClusterID != c.state.ClusterID() || e.AckedVersion < 1 {
+			return
+		}
+	}
+	if c.write([]Record{{keyReady, withFormat()}}) != nil {
+		return // Fatal says why
+	}
+	c.ready, c.out.Changed = true, true
+}
+
+// Digest is 16 bytes that are equal on nodes that know the same: version, and a
+// hash of node entries and votes.
+func (c *Core) Digest() [16]byte {
+	var d [16]byte
+	binary.BigEndian.PutUint64(d[:], uint64(c.state.Version()))
+	h := xxh3.New()
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], c.nodes.Hash())
+	_, _ = h.Write(b[:]) // a hash does not fail
+	for _, v := range c.currentVotes() {
+		_, _ = h.Write(v.from[:])
+		_, _ = h.Write(v.reg)
+	}
+	binary.BigEndian.PutUint64(d[8:], h.Sum64())
+	return d
+}
+
+// Snapshot gives what this node knows. The result is immutable.
+func (c *Core) Snapshot() *schema.Snapshot {
+	members := c.members()
+	if c.snap != nil && c.snapLog == c.state.Version() && c.snap.Ready == c.ready {
+		c.snap = c.snap.WithMembers(members)
+		return c.snap
+	}
+	var tenants []*schema.Tenant
+	for _, t := range c.state.Tenants() {
+		tenants = append(tenants, TenantOf(t))
+	}
+	var keys []schema.TokenKey
+	for _, k := range c.state.TokenKeys() {
+		keys = append(keys, schema.TokenKey(k))
+	}
+	c.snap = schema.Build(schema.Snapshot{
+		ClusterID: c.state.ClusterID(), ClusterName: c.name, Self: c.self, Version: c.state.Version(),
+		Layout: c.state.Layout(), Ready: c.ready, Members: members, TokenKeys: keys,
+	}, tenants)
+	c.snapLog = c.state.Version()
+	return c.snap
+}
+
+func (c *Core) members() []schema.Member {
+	var out []schema.Member
+	for _, e := range c.nodes.All() {
+		out = append(out, schema.Member{
+			ID: e.ID, Name: e.Name, Zone: e.Zone, Capacity: e.Capacity, Incarnation: e.Incarnation, Actor: e.Actor,
+			Addresses: e.Addresses, Liveness: c.live[e.ID], AckedVersion: e.AckedVersion, Software: e.Software,
+		})
+	}
+	if l := c.state.Layout(); l != nil {
+		for _, n := range l.Nodes() {
+			if _, ok := c.nodes.Get(n.ID); !ok {
+				out = append(out, schema.Member{ID: n.ID, Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Liveness: c.live[n.ID]})
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,117 @@
+package meta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// serveBallot is the voter: it promises or accepts, durably, before it says so.
+func (c *Core) serveBallot(method string, payload []byte) ([]byte, error) {
+	m, err := decodeBallotRequest(payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkHeader(m.header); err != nil {
+		return nil, err
+	}
+	if m.cluster.IsZero() || (method == MethodAccept) != (len(m.value) > 0) {
+		return nil, fmt.Errorf("ballot without cluster or value: %w", errMessage)
+	}
+	reply := &ballotReply{status: ballotVoted}
+	reg, err := c.ballot(m.slot, m.ballot, m.value)
+	switch {
+	case c.fatal != nil:
+		return nil, c.fatal
+	case errors.Is(err, ring.ErrBehind):
+		reply.status = ballotBehind
+	case errors.Is(err, ring.ErrDecided):
+		reply.status = ballotDecided
+	case err != nil && !errors.Is(err, ring.ErrOutbid):
+		reply.status, reply.text = ballotRefused, err.Error()
+	default:
+		reply.reg = ring.AppendRegister(nil, reg)
+	}
+	reply.header, reply.version = c.header(), c.state.Version()
+	return reply.encode(), nil
+}
+
+// ballot handles a promise (no value) or a vote at this node. A register comes
+// back if there is no error, or with ErrOutbid.
+func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte) (ring.Register, error) {
+	if !slices.Contains(c.state.Voters(), c.self) {
+		return ring.Register{}, fmt.Errorf("node %s is no voter", c.self.Short())
+	}
+	var reg ring.Register
+	var err error
+	if len(value) == 0 {
+		reg, err = ring.Prepare(c.reg, c.state.Version(), slot, b)
+	} else {
+		reg, err = ring.Accept(c.reg, c.state.Version(), slot, b, bytes.Clone(value))
+		if err == nil {
+			err = c.acceptable(value)
+		}
+	}
+	if err != nil {
+		return reg, err
+	}
+	if err := c.write([]Record{{keyVote, withFormat(ring.AppendRegister(nil, reg)...)}}); err != nil {
+		return ring.Register{}, err
+	}
+	c.reg = reg
+	c.round = max(c.round, b.Round)
+	if len(value) > 0 {
+		return reg, c.learnFromVotes()
+	}
+	return reg, nil
+}
+
+// acceptable refuses an entry that could not follow this node's log: voting for
+// it could only stop the log.
+func (c *Core) acceptable(value []byte) error {
+	e, err := ring.DecodeEntry(value)
+	if err != nil {
+		return err
+	}
+	_, err = c.state.Next(e)
+	return err
+}
+
+// hearVote takes in a register that gossip brought.
+func (c *Core) hearVote(v vote) error {
+	reg, err := ring.DecodeRegister(v.reg)
+	if err != nil {
+		return err
+	}
+	if v.from == c.self || !slices.Contains(c.state.Voters(), v.from) || reg.Slot != c.state.Version()+1 {
+		return nil
+	}
+	if old, ok := c.votes[v.from]; ok && old.Compare(reg) >= 0 {
+		return nil
+	}
+	reg.AcceptedBytes = bytes.Clone(reg.AcceptedBytes)
+	c.votes[v.from] = reg
+	c.out.Changed = true
+	return c.learnFromVotes()
+}
+
+// learnFromVotes learns the next entry if the known registers say that it was
+// chosen, whoever proposed it and whether or not that node still lives.
+func (c *Core) learnFromVotes() error {
+	slot := c.state.Version() + 1
+	all := make(map[ring.NodeID]ring.Register, len(c.votes)+1)
+	for _, id := range c.state.Voters() {
+		if id == c.self {
+			all[id] = c.reg
+		} else if r, ok := c.votes[id]; ok {
+			all[id] = r
+		}
+	}
+	if value, ok := ring.Chosen(all, slot, c.state.Voters()); ok {
+		return c.learn(slot, [][]byte{value})
+	}
+	return nil
+}
