@@ -1,0 +1,124 @@
+package coord_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+)
+
+// fakeDisk is a replica in a map whose syncs take a millisecond. The scripts
+// run on it, so that their times are round; the random simulation runs on the
+// real store.
+type fakeDisk struct {
+	n        *simNode
+	live     map[string][]byte
+	synced   map[string][]byte
+	counters map[uint16]uint64
+	actor    uint64
+	start    int
+	broken   bool
+	// unsynced is per key how many writes wait for a sync.
+	unsynced map[string]int
+	refuse   error
+}
+
+func newFakeDisk(n *simNode) disk { return &fakeDisk{n: n, synced: map[string][]byte{}} }
+
+func (d *fakeDisk) open(n *simNode, actor uint64) coord.Replica {
+	d.live, d.counters, d.actor = map[string][]byte{}, map[uint16]uint64{}, actor
+	d.unsynced = map[string]int{}
+	for k, v := range d.synced {
+		d.live[k] = v
+	}
+	return d
+}
+
+func (d *fakeDisk) crash(*rand.Rand) { d.live = nil }
+func (d *fakeDisk) failSyncs()       { d.broken = true }
+
+func (d *fakeDisk) object(at coord.Address) causal.Object {
+	m := d.live
+	if m == nil {
+		m = d.synced
+	}
+	o, err := causal.Decode(m[string(at.Key)])
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+// sync calls done when what key holds now is on disk.
+func (d *fakeDisk) sync(key string, done func(error)) {
+	v := d.live[key]
+	d.unsynced[key]++
+	d.n.later(time.Millisecond, func() {
+		d.unsynced[key]--
+		if d.broken {
+			done(&coord.Error{Code: errcode.CommitLogFailed, Outcome: errcode.Indeterminate, Message: "the log could not be written or synced"})
+			return
+		}
+		d.synced[key] = v
+		done(nil)
+	})
+}
+
+func (d *fakeDisk) Update(at coord.Address, edit func(*causal.Object, func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error) {
+	if d.refuse != nil {
+		return nil, d.refuse
+	}
+	held := d.object(at)
+	o, err := edit(&held, func() causal.Dot {
+		d.counters[uint16(at.Partition)]++
+		return causal.Dot{Actor: d.actor, Counter: d.counters[uint16(at.Partition)]}
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := o.Append(nil)
+	d.live[string(at.Key)] = b
+	d.sync(string(at.Key), durable)
+	return b, nil
+}
+
+func (d *fakeDisk) Merge(items []coord.MergeItem, done func(int, []byte, error)) {
+	for i, it := range items {
+		in, err := causal.Decode(it.Object)
+		if err != nil {
+			done(i, nil, errors.New("bad object"))
+			continue
+		}
+		held := d.object(it.Address)
+		var body []byte
+		if stub, ok := causal.Uncovered(&held, &in); ok {
+			body = stub.Append(nil)
+		}
+		joined := causal.Join(&held, &in)
+		joined.StripLosers()
+		d.live[string(it.Key)] = joined.Append(nil)
+		d.sync(string(it.Key), func(err error) { done(i, body, err) })
+	}
+}
+
+func (d *fakeDisk) Read(at coord.Address, done func([]byte, error)) {
+	v := d.live[string(at.Key)]
+	if d.unsynced[string(at.Key)] > 0 {
+		d.sync(string(at.Key), func(err error) { done(v, err) })
+		return
+	}
+	done(v, nil)
+}
+
+func (d *fakeDisk) ReadDigest(at coord.Address, done func([16]byte, error)) {
+	d.Read(at, func(b []byte, err error) {
+		o, derr := causal.Decode(b)
+		if derr != nil {
+			panic(derr)
+		}
+		done(o.Digest(), err)
+	})
+}

@@ -1,0 +1,368 @@
+package coord_test
+
+import (
+	"bytes"
+	"container/heap"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// world is a cluster in one goroutine under virtual time. All that happens is
+// an event; equal times run in the order in which they were planned. Every
+// event of note goes into the trace, so that a run can be compared with itself.
+type world struct {
+	now    time.Duration
+	seq    int
+	events eventHeap
+	rng    *rand.Rand
+	trace  hash.Hash64
+	log    func(format string, args ...any)
+
+	layout  *ring.Layout
+	tenants []*schema.Tenant
+	nodes   []*simNode
+	net     network
+	// rings holds what snapshots by version look like, for tests that move it.
+	version ring.Version
+	stats   coord.Metrics
+	counts  map[string]int
+}
+
+// network says how messages travel.
+type network struct {
+	delay, jitter time.Duration
+	drop, dup     float64
+	cut           map[[2]int]bool // from, to
+	slow          map[int]time.Duration
+}
+
+type event struct {
+	at  time.Duration
+	seq int
+	run func()
+}
+
+type eventHeap []event
+
+func (h eventHeap) Len() int { return len(h) }
+func (h eventHeap) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
+}
+func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
+func (h *eventHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return e
+}
+
+// simNode is one process and its disk.
+type simNode struct {
+	w     *world
+	i     int
+	id    ring.NodeID
+	name  string
+	skew  time.Duration
+	up    bool
+	start int // how often it was started
+	// view is what the node believes; believed overrides liveness.
+	view     *schema.Snapshot
+	believed map[int]schema.Liveness
+	disk     disk
+	coord    *coord.Coordinator
+	known    ring.Version
+}
+
+// disk is a node's storage across restarts.
+type disk interface {
+	// open returns the replica of a new start.
+	open(n *simNode, actor uint64) coord.Replica
+	// crash loses what was not synced.
+	crash(rng *rand.Rand)
+	// object is what the node holds now.
+	object(at coord.Address) causal.Object
+	// failSyncs makes every sync from now on fail.
+	failSyncs()
+}
+
+const (
+	simPartitions = 16
+	simTenant     = "acme"
+)
+
+func nodeName(i int) string { return string(rune('a' + i)) }
+
+func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
+	w := &world{
+		rng: rand.New(rand.NewPCG(seed, 0x5eed)), trace: fnv.New64a(), log: func(string, ...any) {},
+		net: network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}, version: 2,
+		counts: map[string]int{},
+	}
+	var members []ring.LayoutNode
+	for i := range nodes {
+		members = append(members, ring.LayoutNode{ID: ring.NodeID{byte(i + 1)}, Name: nodeName(i), Zone: "z" + nodeName(i), Capacity: 1})
+	}
+	l, err := ring.NewLayout(simPartitions, members)
+	if err != nil {
+		panic(err)
+	}
+	w.layout = l
+	w.tenants = []*schema.Tenant{
+		{Number: 7, Name: simTenant, RF: rf, Policy: schema.PolicyLWW, Version: 2},
+		{Number: 8, Name: "manyvalues", RF: rf, Policy: schema.PolicySiblings, Version: 2},
+	}
+	count := func(name string) func() { return func() { w.counts[name]++ } }
+	w.stats = coord.Metrics{
+		QuorumFailure: count("quorum failures"), Conflict: count("conflicts"), ReadRepair: count("read repairs"),
+		Remint: count("remints"), Forward: count("forwards"), StaleBounce: count("stale bounces"),
+	}
+	for i := range nodes {
+		n := &simNode{w: w, i: i, id: members[i].ID, name: nodeName(i), believed: map[int]schema.Liveness{}}
+		n.known = w.version
+		n.disk = newDisk(n)
+		w.nodes = append(w.nodes, n)
+	}
+	for _, n := range w.nodes {
+		n.boot()
+	}
+	return w
+}
+
+func (w *world) note(format string, args ...any) {
+	fmt.Fprintf(w.trace, "%d ", w.now)
+	fmt.Fprintf(w.trace, format, args...)
+	w.log("%v "+format, append([]any{w.now}, args...)...)
+}
+
+// after plans run.
+func (w *world) after(d time.Duration, run func()) {
+	w.seq++
+	heap.Push(&w.events, event{w.now + max(d, 0), w.seq, run})
+}
+
+// step runs the next event that is not later than until.
+func (w *world) step(until time.Duration) bool {
+	if len(w.events) == 0 || w.events[0].at > until {
+		return false
+	}
+	e := heap.Pop(&w.events).(event)
+	w.now = e.at
+	e.run()
+	return true
+}
+
+func (w *world) advance(d time.Duration) {
+	until := w.now + d
+	for w.step(until) {
+	}
+	w.now = until
+}
+
+// boot starts the node's process.
+func (n *simNode) boot() {
+	n.start++
+	n.up = true
+	actor := uint64(n.i+1)<<32 | uint64(n.start)
+	n.look()
+	opts := coord.Options{
+		Self: n.id, View: func() *schema.Snapshot { return n.view },
+		Replica:   n.disk.open(n, actor),
+		Transport: n, Clock: n,
+		CatchUp: n.catchUp, Metrics: n.w.stats,
+		Refresh: func(_ string, done func()) {
+			n.w.counts["refreshes"]++
+			n.later(n.w.net.delay, func() { n.known = n.w.version; n.look(); done() })
+		},
+	}
+	c, err := coord.New(opts)
+	if err != nil {
+		panic(err)
+	}
+	n.coord = c
+	n.w.note("boot %s", n.name)
+}
+
+// look builds the node's snapshot.
+func (n *simNode) look() {
+	s := schema.Snapshot{
+		ClusterID: ring.ClusterID{9}, Self: n.id, Version: n.known, Layout: n.w.layout, Ready: true,
+		TokenKeys: []schema.TokenKey{{ID: 2, Key: [32]byte{2}}, {ID: 1, Key: [32]byte{1}}},
+	}
+	for _, m := range n.w.nodes {
+		l, ok := n.believed[m.i]
+		if !ok {
+			l = schema.Alive
+		}
+		s.Members = append(s.Members, schema.Member{ID: m.id, Name: m.name, Liveness: l})
+	}
+	var ts []*schema.Tenant
+	for _, t := range n.w.tenants {
+		if t.Version <= n.known {
+			ts = append(ts, t)
+		}
+	}
+	n.view = schema.Build(s, ts)
+}
+
+// catchUp learns the newest ring.
+func (n *simNode) catchUp(_ ring.NodeID, atLeast ring.Version, done func(error)) {
+	n.later(n.w.net.delay, func() {
+		n.known = max(n.known, min(atLeast, n.w.version))
+		n.look()
+		n.w.note("%s caught up to %v", n.name, n.known)
+		done(nil)
+	})
+}
+
+// crash ends the process.
+func (n *simNode) crash() {
+	n.w.note("crash %s", n.name)
+	n.up = false
+	n.coord = nil
+	n.disk.crash(n.w.rng)
+}
+
+// later plans an event of this process; it does not survive a crash.
+func (n *simNode) later(d time.Duration, run func()) {
+	start := n.start
+	n.w.after(d, func() {
+		if n.up && n.start == start {
+			run()
+		}
+	})
+}
+
+// Now implements coord.Clock.
+func (n *simNode) Now() time.Time {
+	return time.UnixMilli(1_700_000_000_000).Add(n.w.now + n.skew)
+}
+
+// AfterFunc implements coord.Clock.
+func (n *simNode) AfterFunc(d time.Duration, f func()) func() bool {
+	done := false
+	n.later(d, func() {
+		if !done {
+			done = true
+			f()
+		}
+	})
+	return func() bool {
+		was := !done
+		done = true
+		return was
+	}
+}
+
+// Go implements coord.Scheduler. Jobs take as long as a sync.
+func (n *simNode) Go(_ string, f func()) { n.later(n.w.jitter(time.Millisecond), f) }
+
+func (w *world) jitter(d time.Duration) time.Duration {
+	if w.net.jitter > 0 {
+		d += time.Duration(w.rng.Int64N(int64(w.net.jitter)))
+	}
+	return d
+}
+
+var errSimLost = errors.New("no answer")
+
+// Send implements coord.Transport.
+func (n *simNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, error)) {
+	w := n.w
+	p := w.nodes[slices.IndexFunc(w.nodes, func(p *simNode) bool { return p.id == to })]
+	sent := *m
+	sent.Key, sent.Body = bytes.Clone(m.Key), bytes.Clone(m.Body)
+	left := m.Deadline.Sub(n.Now())
+	w.note("send %s>%s op %d key %q %d bytes", n.name, p.name, m.Op, m.Key, len(m.Body))
+	if !p.up && !w.net.cut[[2]int{n.i, p.i}] {
+		// A closed port answers at once.
+		reply(coord.Reply{}, fmt.Errorf("dial %s: %w", p.name, coord.ErrNotSent))
+		return
+	}
+	answered := false
+	once := func(r coord.Reply, err error) {
+		if !answered {
+			answered = true
+			w.note("reply %s<%s op %d status %d", n.name, p.name, sent.Op, r.Status)
+			reply(r, err)
+		}
+	}
+	n.later(left, func() { once(coord.Reply{}, errSimLost) })
+	copies := 1
+	if w.rng.Float64() < w.net.dup {
+		copies++
+	}
+	for range copies {
+		w.travel(n, p, func() { p.serve(n, sent, left, once) })
+	}
+}
+
+// travel brings something from one node to another, or loses it.
+func (w *world) travel(from, to *simNode, arrive func()) {
+	lost := w.rng.Float64() < w.net.drop
+	d := w.jitter(w.net.delay) + w.net.slow[from.i] + w.net.slow[to.i]
+	w.after(d, func() {
+		if !lost && to.up && !w.net.cut[[2]int{from.i, to.i}] {
+			arrive()
+		}
+	})
+}
+
+func (n *simNode) serve(from *simNode, m coord.Message, left time.Duration, reply func(coord.Reply, error)) {
+	start := from.start
+	m.Deadline = n.Now().Add(left)
+	n.coord.HandlePeer(from.id, []coord.Message{m}, func(_ int, r coord.Reply) {
+		r.Body = bytes.Clone(r.Body)
+		n.w.travel(n, from, func() {
+			if from.start == start {
+				reply(r, nil)
+			}
+		})
+	})
+}
+
+// address is where a key of the tenant lives.
+func (w *world) address(key string) coord.Address {
+	t := ring.KeyToken(7, []byte(key))
+	return coord.Address{Partition: w.layout.PartitionOf(t), Tenant: 7, Token: t, Key: []byte(key)}
+}
+
+func (w *world) node(name string) *simNode { return w.nodes[name[0]-'a'] }
+
+func dotString(d causal.Dot) string {
+	return fmt.Sprintf("%s%d.%d", nodeName(int(d.Actor>>32)-1), d.Actor&0xffffffff, d.Counter)
+}
+
+func objectString(o causal.Object) string {
+	if o.IsZero() {
+		return "nothing"
+	}
+	var parts []string
+	for i := range o.Siblings {
+		s := &o.Siblings[i]
+		v := fmt.Sprintf("%q", s.Value)
+		switch {
+		case s.Tombstone():
+			v = "deleted"
+		case s.Flags&causal.FlagStripped != 0:
+			v = "lost"
+		}
+		parts = append(parts, dotString(s.Dot)+"="+v)
+	}
+	var seen []string
+	for _, d := range o.Context {
+		seen = append(seen, dotString(d))
+	}
+	return strings.Join(parts, " ") + " seen{" + strings.Join(seen, " ") + "}"
+}
