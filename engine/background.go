@@ -186,6 +186,7 @@ func (db *DB) edit(e *manifest.Edit, prepare func(), done func()) error {
 	e.NextFile = db.nextFile.Load()
 	state, err := db.manifest.Append(e, db.newFileNum)
 	db.obsolete.addManifests(db.manifest.TakeStale())
+	db.stats.manifestBytes.Store(db.manifest.Size())
 
 	db.mu.Lock()
 	db.manifestBusy = false

@@ -13,7 +13,7 @@ type counters struct {
 	syncs, syncNanos, syncBytes, rotations    atomic.Int64
 	flushes, flushTables, flushBytes          atomic.Int64
 	compactions, moves, compactIn, compactOut atomic.Int64
-	jobErrors                                 atomic.Int64
+	jobErrors, manifestBytes                  atomic.Int64
 	stalls, stallNanos                        [stallReasons]atomic.Int64
 }
 
@@ -86,9 +86,13 @@ type Metrics struct {
 
 	Stalls map[string]StallMetrics // by StallReason.String
 
-	Levels        []LevelMetrics
-	L0Depth       int
-	TableBytes    int64
+	Levels     []LevelMetrics
+	L0Depth    int
+	TableBytes int64
+	// Entries are the keys set in tables and memtables less those deleted
+	// there: an estimate of the live keys that counts overwritten ones twice
+	// until they are compacted.
+	Entries       int64
 	OpenTables    int
 	ObsoleteFiles int
 	Snapshots     int
@@ -111,7 +115,7 @@ func (db *DB) Metrics() Metrics {
 		Flushes: c.flushes.Load(), FlushTables: c.flushTables.Load(), FlushBytes: c.flushBytes.Load(),
 		Compactions: c.compactions.Load(), Moves: c.moves.Load(),
 		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
-		JobErrors:  c.jobErrors.Load(),
+		JobErrors: c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
 		Stalls:     make(map[string]StallMetrics, stallReasons),
 		OpenTables: db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
 		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
@@ -122,14 +126,19 @@ func (db *DB) Metrics() Metrics {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	m.MemTableBytes, m.ImmutableCount = db.mem.Bytes(), len(db.imm)
+	m.Entries = int64(db.mem.Len())
 	for _, im := range db.imm {
 		m.ImmutableBytes += im.Bytes()
+		m.Entries += int64(im.Len())
 	}
 	v := db.version
 	for level, files := range v.Levels {
 		bytes := v.LevelBytes(level)
 		m.Levels = append(m.Levels, LevelMetrics{Files: len(files), Bytes: bytes, Score: db.shape.Score(v.Version, level)})
 		m.TableBytes += bytes
+		for _, f := range files {
+			m.Entries += max(0, int64(f.Entries)-2*int64(f.Deletes))
+		}
 	}
 	m.L0Depth, m.CompactionDebt = v.depth, db.shape.Debt(v.Version)
 	m.WALSegments, m.Snapshots = len(db.segs), len(db.snapshots.seqs)

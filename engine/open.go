@@ -336,6 +336,9 @@ func (r *recovery) begin() error {
 	db.manifest, err = manifest.Create(manifest.Options{
 		FS: db.fs, Dir: db.dir, MaxBytes: db.opts.ManifestSize, Rand: db.opts.Rand,
 	}, manifestNum, r.state)
+	if err == nil {
+		db.stats.manifestBytes.Store(db.manifest.Size())
+	}
 	return err
 }
 
