@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+
+	"github.com/pairdb/pairdb/node"
+	"github.com/pairdb/pairdb/node/config"
+)
+
+func (a *app) agentCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run a node",
+		Long: `Run a node until SIGINT or SIGTERM. Every flag can also be given in the
+configuration file or the environment; pairdb config defaults shows them all.
+SIGHUP reads the configuration again and takes over log.level.`,
+		Example: `  pairdb agent --data-dir /var/lib/pairdb --bootstrap
+  pairdb agent --bootstrap-expect 3 --join a:7946,b:7946,c:7946`,
+		GroupID: groupRun,
+		Args:    args(),
+	}
+	config.RegisterFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := loadConfig(cmd)
+		if err != nil {
+			return err
+		}
+		var level slog.LevelVar
+		if err := setLevel(&level, c); err != nil {
+			return err
+		}
+		logger := a.newLogger(c.Log.Format, &level)
+		stop := reloadOnHangup(cmd, logger, &level)
+		defer stop()
+		err = node.Run(cmd.Context(), c, node.Options{
+			Logger:  logger,
+			Version: readVersion().Version,
+			Ready: func(at node.Addresses) {
+				logger.Info("ready", "name", at.Name, "node_id", at.NodeID, "grpc", at.GRPC, "peer", at.Peer, "http", at.HTTP, "gossip", at.Gossip)
+			},
+		})
+		if errors.Is(err, context.Canceled) {
+			return nil // asked to stop, and stopped
+		}
+		return err
+	}
+	return cmd
+}
+
+func setLevel(level *slog.LevelVar, c config.Config) error {
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return fmt.Errorf("log level: %w", err)
+	}
+	return nil
+}
+
+// newLogger logs to stderr: for people on a terminal, else JSON.
+func (a *app) newLogger(format string, level slog.Leveler) *slog.Logger {
+	return slog.New(newHandler(a.stderr, format, level, isTerminal(a.stderr), a.colour()))
+}
+
+func newHandler(w io.Writer, format string, level slog.Leveler, terminal, colour bool) slog.Handler {
+	if format == "text" || format == "auto" && terminal {
+		return tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour})
+	}
+	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
+}
+
+// reloadOnHangup takes over what SIGHUP reloads, until the returned function is
+// called. A configuration that cannot be used changes nothing.
+func reloadOnHangup(cmd *cobra.Command, logger *slog.Logger, level *slog.LevelVar) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			case <-hangup:
+			}
+			c, err := loadConfig(cmd)
+			if err == nil {
+				err = setLevel(level, c)
+			}
+			if err != nil {
+				logger.Error("configuration not reloaded", "error", err)
+				continue
+			}
+			logger.Info("configuration reloaded", "log.level", c.Log.Level)
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(quit)
+		<-done
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/node/config"
+)
+
+// clientFlags are the flags of a command that talks to a cluster.
+type clientFlags struct {
+	endpoints []string
+	tenant    string
+	timeout   time.Duration
+	level     client.Level
+	levelText string
+	output    string
+}
+
+// clientCommand adds the flags that every client command has to cmd, and checks
+// them before it runs.
+func (a *app) clientCommand(cmd *cobra.Command, f *clientFlags) *cobra.Command {
+	fs := cmd.Flags()
+	fs.StringSliceVar(&f.endpoints, "endpoint", nil, "client address of a node, host:port; repeat it to survive the loss of one (default $PAIRDB_ENDPOINT, else "+client.DefaultEndpoint+")")
+	fs.DurationVar(&f.timeout, "timeout", client.DefaultTimeout, "how long one operation may take")
+	fs.StringVarP(&f.output, "output", "o", "", "output: "+strings.Join(formats(), ", "))
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return a.checkClientFlags(cmd, f) }
+	return cmd
+}
+
+// tenantFlag adds --tenant.
+func tenantFlag(cmd *cobra.Command, f *clientFlags) {
+	cmd.Flags().StringVar(&f.tenant, "tenant", "", "whose data (default $PAIRDB_TENANT, else "+client.DefaultTenant+")")
+}
+
+// levelFlag adds -c.
+func levelFlag(cmd *cobra.Command, f *clientFlags) {
+	cmd.Flags().StringVarP(&f.levelText, "consistency", "c", "", "replicas that have to answer: one, quorum or all (default quorum)")
+}
+
+func (a *app) checkClientFlags(cmd *cobra.Command, f *clientFlags) error {
+	if len(f.endpoints) == 0 {
+		f.endpoints = splitList(a.getenv("PAIRDB_ENDPOINT"))
+	}
+	if len(f.endpoints) == 0 {
+		f.endpoints = []string{client.DefaultEndpoint}
+	}
+	for _, e := range f.endpoints {
+		if _, err := client.NormalizeEndpoint(e); err != nil {
+			fail := usagef("%s: %v", cmd.CommandPath(), err)
+			fail.next = "Name a node's client gRPC address, such as --endpoint " + client.DefaultEndpoint + "."
+			return fail
+		}
+	}
+	if f.tenant == "" && !cmd.Flags().Changed("tenant") {
+		f.tenant = a.getenv("PAIRDB_TENANT")
+		if f.tenant == "" {
+			f.tenant = client.DefaultTenant
+		}
+	}
+	if f.timeout <= 0 {
+		return usagef("%s: --timeout is %s; it has to be more than 0", cmd.CommandPath(), f.timeout)
+	}
+	var err error
+	if f.level, err = client.ParseLevel(f.levelText); err != nil {
+		return wordError(cmd, "--consistency", f.levelText, []string{"one", "quorum", "all"})
+	}
+	if f.output != "" && !slices.Contains(formats(), f.output) {
+		return wordError(cmd, "--output", f.output, formats())
+	}
+	return nil
+}
+
+// wordError refuses a word that is none of those a flag takes.
+func wordError(cmd *cobra.Command, flag, word string, words []string) error {
+	fail := usagef("%s: %s %q is none of %s", cmd.CommandPath(), flag, word, strings.Join(words, ", "))
+	if near := config.Nearest(word, words); near != "" {
+		fail.next = "Did you mean " + near + "?"
+	}
+	return fail
+}
+
+func splitList(s string) []string {
+	var list []string
+	for _, part := range strings.Split(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// connect makes the client; the caller closes it.
+func (f *clientFlags) connect() (*client.Client, error) {
+	return f.connectTo(f.endpoints)
+}
+
+func (f *clientFlags) connectTo(endpoints []string) (*client.Client, error) {
+	// An empty tenant was asked for in so many words; the SDK would take it for
+	// none and use the default, so that it is refused here.
+	if f.tenant == "" {
+		fail := usagef("the tenant is empty")
+		fail.next = "Leave --tenant out for the tenant " + client.DefaultTenant + "."
+		return nil, fail
+	}
+	c, err := client.New(client.Options{Endpoints: endpoints, Tenant: f.tenant, Timeout: f.timeout, UserAgent: "pairdb-cli"})
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return c, nil
+}
+
+// withClient runs do with a client and closes it.
+func (f *clientFlags) withClient(do func(*client.Client) error) error {
+	c, err := f.connect()
+	if err != nil {
+		return err
+	}
+	err = do(c)
+	if cerr := c.Close(); cerr != nil && err == nil {
+		err = fmt.Errorf("close connections: %w", cerr)
+	}
+	return err
+}

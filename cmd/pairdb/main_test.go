@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/client/clienttest"
+)
+
+// leakChecked fails a run of tests that leaves goroutines behind.
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// TestMain makes this test binary the program as well, under the name pairdb in
+// PATH.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"pairdb": main})
+}
+
+// scriptNodes are the pretended nodes of one script.
+type scriptNodes struct {
+	store   *clienttest.Store
+	servers [2]*clienttest.Server
+}
+
+const scriptNodesKey = "nodes"
+
+// TestScripts runs each script against two pretended nodes, $NODE1 and $NODE2,
+// of which the first is the default endpoint.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "script"),
+		UpdateScripts: os.Getenv("UPDATE") != "",
+		Setup: func(env *testscript.Env) error {
+			n := &scriptNodes{store: clienttest.NewStore()}
+			for i := range n.servers {
+				s, err := clienttest.Start(n.store)
+				if err != nil {
+					return err
+				}
+				env.Defer(s.Close)
+				n.servers[i] = s
+				env.Setenv(fmt.Sprintf("NODE%d", i+1), s.Addr())
+			}
+			env.Setenv("PAIRDB_ENDPOINT", n.servers[0].Addr())
+			env.Values[scriptNodesKey] = n
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   scriptExits,
+			"fails":   scriptFails,
+			"stop":    scriptStop,
+			"serving": scriptServing,
+			"bytes":   scriptBytes,
+		},
+	})
+}
+
+// exits CODE COMMAND… runs a command and checks its exit code.
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND [ARGS]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// fails METHOD CODE [OUTCOME ACKS NEED] makes the first node refuse a method
+// from now on; METHOD "none" ends that.
+func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
+	nodes := ts.Value(scriptNodesKey).(*scriptNodes)
+	if len(args) == 1 && args[0] == "none" {
+		nodes.servers[0].SetHook(nil)
+		return
+	}
+	if neg || len(args) != 2 && len(args) != 5 {
+		ts.Fatalf("usage: fails METHOD CODE [OUTCOME ACKS NEED]")
+	}
+	err := clienttest.Fail(errcode.Code(args[1]), "made to fail", nil)
+	if len(args) == 5 {
+		acks, aerr := strconv.Atoi(args[3])
+		need, nerr := strconv.Atoi(args[4])
+		ts.Check(errors.Join(aerr, nerr))
+		err = clienttest.FailWrite(errcode.Code(args[1]), errcode.Outcome(args[2]), acks, need, "made to fail")
+	}
+	nodes.servers[0].SetHook(func(_ context.Context, method string, _ any) error {
+		if strings.HasSuffix(method, "/"+args[0]) {
+			return err
+		}
+		return nil
+	})
+}
+
+// stop ends the first node.
+func scriptStop(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Value(scriptNodesKey).(*scriptNodes).servers[0].Close()
+}
+
+// serving true|false sets what the first node answers to a health check.
+func scriptServing(ts *testscript.TestScript, _ bool, args []string) {
+	serving, err := strconv.ParseBool(strings.Join(args, " "))
+	ts.Check(err)
+	ts.Value(scriptNodesKey).(*scriptNodes).servers[0].SetServing(serving)
+}
+
+// bytes FILE N makes a file of N bytes, FILE QUOTED one with those bytes.
+func scriptBytes(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: bytes FILE N|QUOTED")
+	}
+	var data []byte
+	if n, err := strconv.Atoi(args[1]); err == nil {
+		data = make([]byte, n)
+	} else {
+		text, err := strconv.Unquote(`"` + args[1] + `"`)
+		ts.Check(err)
+		data = []byte(text)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
+}
+
+// runCLI runs a command line in this process.
+func runCLI(t *testing.T, ctx context.Context, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs lockedBuffer
+	code = run(ctx, args, strings.NewReader(stdin), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// lockedBuffer takes writes from several goroutines.
+type lockedBuffer struct {
+	mu struct {
+		sync.Mutex
+		b strings.Builder
+	}
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.b.String()
+}
