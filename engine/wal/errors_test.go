@@ -132,7 +132,7 @@ func TestReserve(t *testing.T) {
 	w, err := Create(testOptions(m), 1)
 	must(t, err)
 	big := strings.Repeat("x", 2*testSegment)
-	must(t, w.Reserve(GroupBytes(len(big))))
+	must(t, w.Reserve(GroupBytes(len(big))+GroupBytes(len("usable"))))
 	size := w.Size()
 	m.SetLimit(1)
 	must(t, w.Append([]byte(big)))

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -297,6 +298,9 @@ func (r *segmentReader) scan(off int64) (durable, last int64, err error) {
 		i := 0
 		for ; i+groupHeaderLen <= len(b); i += groupAlign {
 			at := off + int64(i)
+			if binary.LittleEndian.Uint64(b[i:]) != mark(r.header.nonce, at) {
+				continue // nearly always
+			}
 			h, ok := decodeGroupHeader(b[i:], r.header.nonce, at)
 			if !ok {
 				continue

@@ -361,7 +361,7 @@ func TestTrace(t *testing.T) {
 		"sync 000003.wal.tmp", "rename 000003.wal.tmp -> 000003.wal", "syncdir wal")
 	must(t, w.Append(make([]byte, 10000)))
 	must(t, w.Commit())
-	want("commit beyond the end", "preallocate 000003.wal.tmp 1048576", "write 000003.wal.tmp 10040", "sync 000003.wal.tmp")
+	want("commit beyond the end", "preallocate 000003.wal.tmp 8192", "write 000003.wal.tmp 10040", "sync 000003.wal.tmp")
 	must(t, w.Remove(2))
 	want("remove", "remove 000002.wal")
 	must(t, w.Close())

@@ -14,7 +14,8 @@ import (
 const (
 	// keepBuffer is the largest group buffer kept from one commit to the next.
 	keepBuffer = 4 << 20
-	// extendBy is the least a full segment is extended by.
+	// extendBy is the least a full segment is extended by, unless segments
+	// are smaller than that.
 	extendBy = 1 << 20
 )
 
@@ -147,7 +148,7 @@ func (w *Writer) reserve(n int64) error {
 	if need <= 0 {
 		return nil
 	}
-	grow := max(need, extendBy)
+	grow := max(need, min(extendBy, w.opts.SegmentSize))
 	err := w.file.Preallocate(w.allocated, grow)
 	if isDiskFull(err) && need < grow {
 		// There may be room for the group itself.
