@@ -81,7 +81,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 			return err
 		}
 	}
-	exe, err := os.Executable()
+	exe, err := a.executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}

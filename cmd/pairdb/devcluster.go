@@ -55,12 +55,14 @@ type devNode struct {
 type devCluster struct {
 	exe   string
 	nodes []*devNode
+	// stopTimeout is what the children get to end after SIGTERM.
+	stopTimeout time.Duration
 	// ended gets each child of the last start that has ended.
 	ended chan *devNode
 }
 
 func newDevCluster(exe, dir string, n int) *devCluster {
-	c := &devCluster{exe: exe}
+	c := &devCluster{exe: exe, stopTimeout: devStopTimeout}
 	for i := range n {
 		name := "n" + strconv.Itoa(i+1)
 		c.nodes = append(c.nodes, &devNode{
@@ -155,7 +157,7 @@ func (c *devCluster) stop() error {
 			asked = append(asked, n)
 		}
 	}
-	over := time.NewTimer(devStopTimeout)
+	over := time.NewTimer(c.stopTimeout)
 	defer over.Stop()
 	var late bool
 	for _, n := range asked {
@@ -177,7 +179,7 @@ func (c *devCluster) stop() error {
 		}
 	}
 	if late {
-		errs = append(errs, fmt.Errorf("nodes did not end within %s and were killed", devStopTimeout))
+		errs = append(errs, fmt.Errorf("nodes did not end within %s and were killed", c.stopTimeout))
 	}
 	return errors.Join(errs...)
 }

@@ -38,12 +38,14 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	// executable is this program's file, which dev starts as its children.
+	executable func() (string, error)
 }
 
 // run executes one command line and returns the exit code. The environment is
 // the process's.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, executable: os.Executable}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)

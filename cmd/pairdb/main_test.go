@@ -34,7 +34,7 @@ func (l leakChecked) Run() int {
 // TestMain makes this test binary the program as well, under the name pairdb in
 // PATH.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"pairdb": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"pairdb": main, "fakeagent": fakeAgent})
 }
 
 // scriptNodes are the pretended nodes of one script.
