@@ -97,7 +97,8 @@ type Reply struct {
 // message or refuses it, and calls reply exactly once, at the latest when the
 // deadline has passed. It may call reply before it returns only with an error.
 // An error that matches ErrNotSent promises that the peer never saw the
-// message; after any other error it may have been served.
+// message; after any other error it may have been served. No message is
+// delivered twice: a forwarded write would be two writes.
 type Transport interface {
 	Send(to ring.NodeID, m *Message, reply func(Reply, error))
 }

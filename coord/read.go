@@ -355,8 +355,8 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 		c.opts.Metrics.ReadRepair()
 		if i == u.self {
 			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: true}
-			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, _ []byte, err error) {
-				rep := Reply{Status: StatusOK}
+			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, uncovered []byte, err error) {
+				rep := Reply{Status: StatusOK, Body: uncovered}
 				if err != nil {
 					rep = Reply{Status: StatusError, Body: EncodeError(asError(err))}
 				}
@@ -386,13 +386,32 @@ func (r *read) written(i, round int, rep Reply, err error) {
 		r.mu.Unlock()
 		return
 	}
-	if err == nil && rep.Status == StatusOK {
-		r.mu.tally.Ack(i)
-	} else {
+	switch held, bad := causal.Decode(rep.Body); {
+	case err != nil || rep.Status != StatusOK:
 		reason, _, _ := refused(&rep, err)
 		r.mu.tally.Fail(i, reason)
+	case bad != nil:
+		r.mu.tally.Fail(i, "sent an answer that does not decode")
+	case !r.mu.answered && r.outdone(&held):
+		r.reset(r.mu.u)
+	default:
+		r.mu.tally.Ack(i)
 	}
 	r.advance()
+}
+
+// outdone reports whether what an owner held besides the join wins over it
+// without having seen it. The answer would then be a value that no later read
+// returns: the write of a minter that had missed an acknowledged one, seen in
+// the moment before it is minted again. The read starts over. A write that has
+// seen the winner does no harm: the read came before it. The lock is held.
+func (r *read) outdone(held *causal.Object) bool {
+	mine, theirs := r.mu.joined.Winner(), held.Winner()
+	if mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
+		return false
+	}
+	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot)
+	return !superseded && theirs.Beats(mine)
 }
 
 // bounce learns the ring that an owner has before this node; the read then
