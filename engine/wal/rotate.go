@@ -180,9 +180,17 @@ func (l *freeList) pop() (uint64, bool) {
 	return num, true
 }
 
-// adopt takes over the recycled segments an earlier Writer left and removes
-// what it did not finish.
-func (w *Writer) adopt() error {
+// adopt takes over the recycled segments an earlier Writer left, removes what
+// it did not finish and refuses to go on at or below a number that is taken:
+// the rename would replace that segment.
+func (w *Writer) adopt(next uint64) error {
+	segs, err := ListSegments(w.opts.FS, w.opts.Dir)
+	if err != nil {
+		return err
+	}
+	if len(segs) > 0 && segs[len(segs)-1] >= next {
+		return fmt.Errorf("create log segment %d: segment %d: %w", next, segs[len(segs)-1], fs.ErrExist)
+	}
 	temps, err := listNumbers(w.opts.FS, w.opts.Dir, tempSuffix)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -301,6 +302,11 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	commit(t, w, "still usable")
 	must(t, w.Close())
+	for _, num := range []uint64{4, 5} {
+		_, err := Create(testOptions(m), num)
+		wantIs(t, err, fs.ErrExist)
+	}
+	wantRecords(t, m, "still usable")
 }
 
 func TestNames(t *testing.T) {

@@ -51,7 +51,8 @@ type freeList struct {
 }
 
 // Create makes segment num durable in opts.Dir and returns a Writer on it. num
-// must be larger than that of any segment there. Files left behind by an
+// must be larger than that of any segment there, else the error matches
+// fs.ErrExist. Files left behind by an
 // interrupted Create or Rotate are removed, recycled segments taken over. An
 // error that matches base.ErrDiskFull means that there is no room.
 //
@@ -65,7 +66,7 @@ func Create(opts Options, num uint64) (*Writer, error) {
 		return nil, fmt.Errorf("create log segment %d: number must be above %d", num, opts.Prev.Segment)
 	}
 	w := &Writer{opts: opts}
-	if err := w.adopt(); err != nil {
+	if err := w.adopt(num); err != nil {
 		return nil, err
 	}
 	if err := w.open(num, opts.Prev); err != nil {
