@@ -185,7 +185,9 @@ func (db *DB) edit(e *manifest.Edit, prepare func(), done func()) error {
 
 	e.NextFile = db.nextFile.Load()
 	state, err := db.manifest.Append(e, db.newFileNum)
-	db.obsolete.addManifests(db.manifest.TakeStale())
+	stale := db.manifest.TakeStale()
+	db.obsolete.addManifests(stale)
+	db.stats.manifestSwitches.Add(int64(len(stale)))
 	db.stats.manifestBytes.Store(db.manifest.Size())
 
 	db.mu.Lock()

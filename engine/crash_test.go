@@ -22,6 +22,52 @@ type script struct {
 	floor int
 	snaps []*Snapshot
 	at    []int // the model's state of each snapshot
+	queue *queued
+	work  work
+}
+
+// work counts what a script made the DB do.
+type work struct {
+	Flushes, Compactions, Moves, WALRotations int64
+	switches                                  int64 // of the manifest's file
+	deepest                                   int   // level with tables
+}
+
+func (w *work) sum(o work) {
+	w.Flushes += o.Flushes
+	w.Compactions += o.Compactions
+	w.Moves += o.Moves
+	w.WALRotations += o.WALRotations
+	w.switches += o.switches
+	w.deepest = max(w.deepest, o.deepest)
+}
+
+func (w *work) add(db *DB) {
+	m := db.Metrics()
+	w.Flushes += m.Flushes
+	w.Compactions += m.Compactions
+	w.Moves += m.Moves
+	w.WALRotations += m.WALRotations
+	w.switches += m.ManifestSwitches
+	for i, l := range m.Levels {
+		if l.Files > 0 {
+			w.deepest = max(w.deepest, i)
+		}
+	}
+}
+
+// queued keeps background jobs until the script runs them, so that memtables,
+// log segments and levels pile up as they do when the background is behind.
+type queued struct{ jobs []func() }
+
+func (q *queued) Go(_ string, f func()) { q.jobs = append(q.jobs, f) }
+
+func (q *queued) run() {
+	for len(q.jobs) > 0 {
+		f := q.jobs[0]
+		q.jobs = q.jobs[1:]
+		f()
+	}
 }
 
 func newScript(fs vfs.FS, seed uint64) *script {
@@ -40,7 +86,12 @@ func (s *script) acked() int {
 }
 
 func (s *script) open() error {
-	db, err := Open("db", tiny(s.fs, s.seed))
+	opts := tiny(s.fs, s.seed)
+	if s.seed%2 == 0 {
+		s.queue = &queued{}
+		opts.Scheduler, opts.MaxImmutable = s.queue, 3
+	}
+	db, err := Open("db", opts)
 	if err != nil {
 		return err
 	}
@@ -51,6 +102,7 @@ func (s *script) open() error {
 func (s *script) close() error {
 	s.releaseSnaps()
 	db := s.db
+	s.work.add(db)
 	if err := db.Close(); err != nil {
 		return err
 	}
@@ -91,6 +143,9 @@ func (s *script) run(steps int) error {
 }
 
 func (s *script) step(b *Batch, i int) error {
+	if s.queue != nil && s.rng.IntN(12) == 0 {
+		s.queue.run()
+	}
 	switch r := s.rng.IntN(100); {
 	case r < 2:
 		return s.db.Flush()
@@ -124,16 +179,22 @@ func (s *script) step(b *Batch, i int) error {
 // of that for all of them and for more scripts.
 func TestCrashAtEveryCall(t *testing.T) {
 	full := os.Getenv("PAIRDB_CRASH_FULL") != ""
-	seeds, steps, nestEvery := 2, 130, 97
+	seeds, steps, nestEvery, nestModes := 2, 100, 601, 2
 	if full {
-		seeds, steps, nestEvery = 8, 250, 11
+		seeds, steps, nestEvery, nestModes = 8, 250, 61, len(vfs.CrashModes())
 	}
 	if testing.Short() {
-		seeds, steps = 1, 80
+		seeds = 1
 	}
-	e := &crashEnum{t: t, nestEvery: nestEvery}
+	e := &crashEnum{t: t, nestEvery: nestEvery, nestModes: nestModes}
 	for seed := range uint64(seeds) {
 		e.script(seed+1, steps)
+	}
+	if w := e.work; w.Flushes < 4 || w.Compactions < 4 || w.Moves == 0 || w.WALRotations < 2 || w.switches < 2 || w.deepest < 2 {
+		t.Errorf("the scripts do not reach all parts of the engine: %+v", w)
+	}
+	if !testing.Short() && e.points+e.nested < 5000 {
+		t.Errorf("%d crash points are fewer than 5000", e.points+e.nested)
 	}
 	t.Logf("crash points: %d first, %d nested, %d in all", e.points, e.nested, e.points+e.nested)
 	t.Logf("calls crashed at: %v", e.kinds)
@@ -141,9 +202,21 @@ func TestCrashAtEveryCall(t *testing.T) {
 
 type crashEnum struct {
 	t              *testing.T
-	nestEvery      int
+	nestEvery      int // points between those whose recovery is crashed, too
+	nestModes      int // modes drawn for each call of such a recovery
+	work           work
 	points, nested int
 	kinds          map[vfs.OpKind]int
+	err            error // the first violation
+}
+
+// fail records the first violation. It does not end the test on the spot: the
+// hook runs within a call of the DB, which must be let out.
+func (e *crashEnum) fail(format string, args ...any) error {
+	if e.err == nil {
+		e.err = fmt.Errorf(format, args...)
+	}
+	return e.err
 }
 
 func (e *crashEnum) script(seed uint64, steps int) {
@@ -151,8 +224,8 @@ func (e *crashEnum) script(seed uint64, steps int) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var s *script
 	fs := vfs.Inject(mem, func(o vfs.Op) error {
-		if !o.Mutates() {
-			return nil
+		if !o.Mutates() || e.err != nil {
+			return e.err
 		}
 		if e.kinds == nil {
 			e.kinds = map[vfs.OpKind]int{}
@@ -168,45 +241,54 @@ func (e *crashEnum) script(seed uint64, steps int) {
 				again = disk.Crash(vfs.CrashKeepAll, rng)
 			}
 			if _, err := checkDB(disk, s.model, lo, hi); err != nil {
-				e.t.Fatalf("seed %d, crash before call %d (%s), mode %s: %v", seed, o.Index, o, mode, err)
+				return e.fail("seed %d, crash before call %d (%s), mode %s: %w", seed, o.Index, o, mode, err)
 			}
 			if nest {
 				where := fmt.Sprintf("seed %d, crash before call %d (%s), mode %s", seed, o.Index, o, mode)
-				e.recovery(again, s.model, lo, hi, rng, where)
+				if err := e.recovery(again, s.model, lo, hi, rng, where); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
 	s = newScript(fs, seed)
-	if err := s.run(steps); err != nil {
+	err := s.run(steps)
+	if e.err != nil {
+		e.t.Fatal(e.err)
+	}
+	if err != nil {
 		e.t.Fatalf("seed %d: %v", seed, err)
 	}
+	e.t.Logf("seed %d: %d batches; %+v", seed, len(s.model.last)-1, s.work)
+	e.work.sum(s.work)
 }
 
 // recovery crashes the recovery of disk, and the writes after it, at every call.
-func (e *crashEnum) recovery(disk *vfs.MemFS, m *model, lo, hi int, rng *rand.Rand, where string) {
+func (e *crashEnum) recovery(disk *vfs.MemFS, m *model, lo, hi int, rng *rand.Rand, where string) error {
 	m = m.clone()
 	var db *DB
 	floor := lo
 	fs := vfs.Inject(disk, func(o vfs.Op) error {
-		if !o.Mutates() {
-			return nil
+		if !o.Mutates() || e.err != nil {
+			return e.err
 		}
 		low := floor
 		if db != nil {
 			low = max(low, m.prefix(db.DurableSeq()))
 		}
-		for _, mode := range vfs.CrashModes() {
+		for _, i := range rng.Perm(len(vfs.CrashModes()))[:e.nestModes] {
+			mode := vfs.CrashModes()[i]
 			e.nested++
 			if _, err := checkDB(disk.Crash(mode, rng), m, low, hi); err != nil {
-				e.t.Fatalf("%s; then crash before call %d (%s), mode %s: %v", where, o.Index, o, mode, err)
+				return e.fail("%s; then crash before call %d (%s), mode %s: %w", where, o.Index, o, mode, err)
 			}
 		}
 		return nil
 	})
 	opened, err := Open("db", tiny(fs, 9))
 	if err != nil {
-		e.t.Fatalf("%s: open: %v", where, err)
+		return e.fail("%s: open: %w", where, err)
 	}
 	// From here on what was recovered is promised, and new batches follow it.
 	n := m.prefix(opened.VisibleSeq())
@@ -219,10 +301,11 @@ func (e *crashEnum) recovery(disk *vfs.MemFS, m *model, lo, hi int, rng *rand.Ra
 		hi++
 		fillBatch(b, ops)
 		if _, err := db.Apply(b, WriteOptions{Sync: true}); err != nil {
-			e.t.Fatalf("%s: write after recovery: %v", where, err)
+			return e.fail("%s: write after recovery: %w", where, err)
 		}
 	}
 	if err := db.Close(); err != nil {
-		e.t.Fatalf("%s: close after recovery: %v", where, err)
+		return e.fail("%s: close after recovery: %w", where, err)
 	}
+	return e.err
 }

@@ -26,7 +26,7 @@ func tiny(fs vfs.FS, seed uint64) Options {
 	return Options{
 		FS: fs, MemTableSize: 4 << 10, MaxImmutable: 1, BlockSize: 256, CacheSize: -1,
 		Levels: 4, L0CompactionTrigger: 2, L0SlowdownTrigger: 3, L0StopTrigger: 4,
-		LBaseBytes: 3 << 10, LevelMultiplier: 3, TargetFileSize: 1 << 10,
+		LBaseBytes: 1 << 10, LevelMultiplier: 2, TargetFileSize: 512,
 		WALSegmentSize: 4 << 10, ManifestSize: 512,
 		Rand: rng.Uint64, Scheduler: inline{},
 	}
@@ -96,7 +96,7 @@ func randomOps(rng *rand.Rand) []op {
 		switch r := rng.IntN(20); {
 		case r < 13:
 			v := fmt.Sprintf("%x", rng.Uint64())
-			ops[i] = op{base.KindSet, modelKey(k), strings.Repeat(v, rng.IntN(8))}
+			ops[i] = op{base.KindSet, modelKey(k), strings.Repeat(v, rng.IntN(12))}
 		case r < 18:
 			ops[i] = op{kind: base.KindDelete, key: modelKey(k)}
 		default:

@@ -9,12 +9,12 @@ import (
 
 // counters are updated without locks.
 type counters struct {
-	batches, ops, batchBytes                  atomic.Int64
-	syncs, syncNanos, syncBytes, rotations    atomic.Int64
-	flushes, flushTables, flushBytes          atomic.Int64
-	compactions, moves, compactIn, compactOut atomic.Int64
-	jobErrors, manifestBytes                  atomic.Int64
-	stalls, stallNanos                        [stallReasons]atomic.Int64
+	batches, ops, batchBytes                   atomic.Int64
+	syncs, syncNanos, syncBytes, rotations     atomic.Int64
+	flushes, flushTables, flushBytes           atomic.Int64
+	compactions, moves, compactIn, compactOut  atomic.Int64
+	jobErrors, manifestBytes, manifestSwitches atomic.Int64
+	stalls, stallNanos                         [stallReasons]atomic.Int64
 }
 
 func (c *counters) applied(b *Batch) {
@@ -97,6 +97,8 @@ type Metrics struct {
 	ObsoleteFiles int
 	Snapshots     int
 	ManifestBytes int64
+	// ManifestSwitches counts the replacements of the manifest's file.
+	ManifestSwitches int64
 
 	Cache cache.Stats
 
@@ -116,8 +118,9 @@ func (db *DB) Metrics() Metrics {
 		Compactions: c.compactions.Load(), Moves: c.moves.Load(),
 		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
 		JobErrors: c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
-		Stalls:     make(map[string]StallMetrics, stallReasons),
-		OpenTables: db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
+		ManifestSwitches: c.manifestSwitches.Load(),
+		Stalls:           make(map[string]StallMetrics, stallReasons),
+		OpenTables:       db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
 		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
 	}
 	for r := range stallReasons {
