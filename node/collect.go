@@ -1,0 +1,212 @@
+package node
+
+import (
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pairdb/pairdb/engine/vfs"
+	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/rpc"
+)
+
+// registerCollectors makes the figures that the parts keep themselves into
+// series, read when they are scraped.
+func (n *Node) registerCollectors() error {
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newCollector(n.engineSeries()),
+		newCollector(n.clusterSeries()),
+		newCollector(n.peerSeries()),
+	} {
+		if err := n.reg.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// series is one metric and its description.
+type series struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func gauge(name, help string, labels ...string) series {
+	return series{prometheus.NewDesc(name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func counter(name, help string, labels ...string) series {
+	return series{prometheus.NewDesc(name, help, labels, nil), prometheus.CounterValue}
+}
+
+// emit reports one sample.
+type emit func(s series, v float64, labels ...string)
+
+// collector is a prometheus.Collector made of a list of series and a function
+// that reports their samples.
+type collector struct {
+	all     []series
+	collect func(emit)
+}
+
+func newCollector(all []series, collect func(emit)) *collector {
+	return &collector{all: all, collect: collect}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, s := range c.all {
+		ch <- s.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	c.collect(func(s series, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(s.desc, s.kind, v, labels...)
+	})
+}
+
+func (n *Node) engineSeries() ([]series, func(emit)) {
+	batches := counter("pairdb_engine_batches_total", "Batches applied to the engine.")
+	ops := counter("pairdb_engine_operations_total", "Sets and deletes applied to the engine.")
+	syncs := counter("pairdb_engine_wal_syncs_total", "Syncs of the log: one for all writes that gathered meanwhile.")
+	syncSeconds := counter("pairdb_engine_wal_sync_seconds_total", "Time spent in writing and syncing the log, in seconds.")
+	walBytes := counter("pairdb_engine_wal_bytes_total", "Bytes of records synced to the log.")
+	segments := gauge("pairdb_engine_wal_segments", "Log segments not yet recycled.")
+	memtable := gauge("pairdb_engine_memtable_bytes", "Bytes in memtables, by state.", "state")
+	flushes := counter("pairdb_engine_flushes_total", "Memtables flushed.")
+	flushBytes := counter("pairdb_engine_flush_bytes_total", "Bytes of tables written by flushes.")
+	compactions := counter("pairdb_engine_compactions_total", "Compactions, by kind.", "kind")
+	compactionBytes := counter("pairdb_engine_compaction_bytes_total", "Bytes read and written by compactions.", "direction")
+	debt := gauge("pairdb_engine_compaction_debt_bytes", "Bytes above the targets of their levels.")
+	failures := counter("pairdb_engine_job_errors_total", "Flushes and compactions that failed and are tried again.")
+	stalls := counter("pairdb_engine_stalls_total", "Times that a writer had to wait, by reason.", "reason")
+	stallSeconds := counter("pairdb_engine_stall_seconds_total", "Time that writers had to wait, in seconds, by reason.", "reason")
+	files := gauge("pairdb_engine_level_files", "Tables, by level.", "level")
+	levelBytes := gauge("pairdb_engine_level_bytes", "Bytes of tables, by level.", "level")
+	entries := gauge("pairdb_engine_keys", "Estimate of the live keys.")
+	hits := counter("pairdb_engine_block_cache_hits_total", "Blocks found in the cache.")
+	misses := counter("pairdb_engine_block_cache_misses_total", "Blocks not found in the cache.")
+	cacheBytes := gauge("pairdb_engine_block_cache_bytes", "Bytes held by the block cache.")
+	readOnly := gauge("pairdb_engine_read_only", "1 after a failed write or sync ended all writing, else 0.")
+	total := gauge("pairdb_disk_bytes", "Size of the file system that holds the data, in bytes.")
+	free := gauge("pairdb_disk_free_bytes", "Free bytes of the file system that holds the data.")
+	all := []series{batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
+		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, total, free}
+	return all, func(e emit) {
+		m := n.db.Metrics()
+		e(batches, float64(m.Batches))
+		e(ops, float64(m.Ops))
+		e(syncs, float64(m.WALSyncs))
+		e(syncSeconds, m.WALSyncTime.Seconds())
+		e(walBytes, float64(m.WALSyncBytes))
+		e(segments, float64(m.WALSegments))
+		e(memtable, float64(m.MemTableBytes), "active")
+		e(memtable, float64(m.ImmutableBytes), "immutable")
+		e(flushes, float64(m.Flushes))
+		e(flushBytes, float64(m.FlushBytes))
+		e(compactions, float64(m.Compactions), "merge")
+		e(compactions, float64(m.Moves), "move")
+		e(compactionBytes, float64(m.CompactionIn), "in")
+		e(compactionBytes, float64(m.CompactionOut), "out")
+		e(debt, float64(m.CompactionDebt))
+		e(failures, float64(m.JobErrors))
+		for reason, s := range m.Stalls {
+			e(stalls, float64(s.Count), reason)
+			e(stallSeconds, s.Time.Seconds(), reason)
+		}
+		for i, l := range m.Levels {
+			e(files, float64(l.Files), strconv.Itoa(i))
+			e(levelBytes, float64(l.Bytes), strconv.Itoa(i))
+		}
+		e(entries, float64(m.Entries))
+		e(hits, float64(m.Cache.Hits))
+		e(misses, float64(m.Cache.Misses))
+		e(cacheBytes, float64(m.Cache.Bytes))
+		e(readOnly, boolValue(m.ReadOnly))
+		if u, err := n.diskUsage(); err == nil {
+			e(total, float64(u.Total))
+			e(free, float64(u.Free))
+		}
+	}
+}
+
+func (n *Node) clusterSeries() ([]series, func(emit)) {
+	members := gauge("pairdb_members", "Known nodes of the cluster, by what gossip believes of them.", "state")
+	version := gauge("pairdb_ring_version", "Number of the last log entry learned here.")
+	tenants := gauge("pairdb_tenants", "Tenants known here.")
+	ready := gauge("pairdb_ready", "1 while this node serves clients, else 0.")
+	insecure := gauge("pairdb_insecure", "1 if this node runs with --insecure, else 0.")
+	all := []series{members, version, tenants, ready, insecure}
+	return all, func(e emit) {
+		snap := n.gossip.Snapshot()
+		states := map[schema.Liveness]int{}
+		for i := range snap.Members {
+			states[snap.Members[i].Liveness]++
+		}
+		for _, l := range []schema.Liveness{schema.LivenessUnknown, schema.Alive, schema.Suspect, schema.Dead, schema.Left} {
+			e(members, float64(states[l]), l.String())
+		}
+		e(version, float64(snap.Version))
+		e(tenants, float64(len(snap.Tenants())))
+		e(ready, boolValue(snap.Ready))
+		e(insecure, boolValue(n.cfg.Cluster.Insecure))
+	}
+}
+
+func (n *Node) peerSeries() ([]series, func(emit)) {
+	frames := counter("pairdb_peer_frames_sent_total", "Frames sent to other nodes.")
+	items := counter("pairdb_peer_items_sent_total", "Requests sent to other nodes in those frames.")
+	bytes := counter("pairdb_peer_bytes_sent_total", "Bytes of those frames.")
+	failed := counter("pairdb_peer_items_failed_total", "Requests to other nodes without an answer, by reason.", "reason")
+	connects := counter("pairdb_peer_connects_total", "Connections opened to other nodes.")
+	connected := gauge("pairdb_peer_connected", "Other nodes with a connection.")
+	pending := gauge("pairdb_peer_pending", "Requests to other nodes that wait for an answer.")
+	queued := gauge("pairdb_peer_queued_bytes", "Bytes queued for other nodes.")
+	all := []series{frames, items, bytes, failed, connects, connected, pending, queued}
+	return all, func(e emit) {
+		s := n.peers.Stats()
+		e(frames, float64(s.FramesSent))
+		e(items, float64(s.ItemsSent))
+		e(bytes, float64(s.BytesSent))
+		e(failed, float64(s.Refused), "refused")
+		e(failed, float64(s.Expired), "expired")
+		e(failed, float64(s.Lost), "connection lost")
+		e(connects, float64(s.Connects))
+		e(connected, float64(s.Connected))
+		e(pending, float64(s.Pending))
+		e(queued, float64(s.QueuedBytes))
+	}
+}
+
+func boolValue(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (n *Node) diskUsage() (vfs.Usage, error) {
+	return vfs.OS().DiskUsage(filepath.Join(n.cfg.Node.DataDir, dataFolder))
+}
+
+// localInfo is what this node tells others about its own data.
+func (n *Node) localInfo() rpc.NodeInfo {
+	m := n.db.Metrics()
+	snap := n.gossip.Snapshot()
+	_, incarnation, _ := n.gossip.Identity()
+	info := rpc.NodeInfo{
+		Incarnation: incarnation, RingVersion: snap.Version,
+		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
+		Keys:  uint64(m.Entries),
+	}
+	if u, err := n.diskUsage(); err == nil && u.Total > 0 {
+		info.DiskUsedPercent = 100 * float64(u.Total-u.Free) / float64(u.Total)
+	}
+	return info
+}

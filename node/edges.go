@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/rest"
+	"github.com/pairdb/pairdb/node/rpc"
+)
+
+// refreshTimeout bounds the question whether other nodes know a tenant that
+// this one does not; catchUpTimeout bounds fetching missing log entries.
+const (
+	refreshTimeout = 500 * time.Millisecond
+	catchUpTimeout = 2 * time.Second
+)
+
+// metadata is gossip as the edges and the coordinator want it.
+type metadata struct{ *gossip.Gossip }
+
+// RefreshTenant asks the live members once for newer metadata before it says
+// that there is no such tenant.
+func (m metadata) RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool) {
+	if t, ok := m.Snapshot().Tenant(name); ok {
+		return t, true
+	}
+	m.refresh(ctx)
+	return m.Snapshot().Tenant(name)
+}
+
+// refresh exchanges metadata with every live member, at the same time, and
+// returns when all have answered or the time is over.
+func (m metadata) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	snap := m.Snapshot()
+	var wg sync.WaitGroup
+	for i := range snap.Members {
+		id := snap.Members[i].ID
+		if id == snap.Self || !snap.Alive(id) {
+			continue
+		}
+		wg.Go(func() {
+			// One that does not answer is one we do not learn from.
+			_ = m.CatchUp(ctx, id, snap.Version)
+		})
+	}
+	wg.Wait()
+}
+
+// openCoordinator opens the streams to the peers and the coordinator on them.
+func (n *Node) openCoordinator() error {
+	var err error
+	meta := metadata{n.gossip}
+	self, _, _ := n.gossip.Identity()
+	n.peers, err = rpc.NewPeers(rpc.PeersOptions{
+		Self:    self,
+		Cluster: func() ring.ClusterID { return n.gossip.Snapshot().ClusterID },
+		Resolve: func(id ring.NodeID) (string, bool) {
+			m, ok := n.gossip.Snapshot().Member(id)
+			if !ok || m.Addresses.Peer == "" {
+				return "", false
+			}
+			return m.Addresses.Peer, true
+		},
+		Now:    n.clock.Now,
+		Logger: n.log.With("component", "peers"),
+	})
+	if err != nil {
+		return err
+	}
+	n.coord, err = coord.New(coord.Options{
+		Self:      self,
+		View:      n.gossip.Snapshot,
+		Replica:   n.store,
+		Transport: n.peers,
+		Clock:     n.clock,
+		CatchUp: func(from ring.NodeID, atLeast ring.Version, done func(error)) {
+			n.jobs.Go("catch up", func() {
+				ctx, cancel := context.WithTimeout(context.Background(), catchUpTimeout)
+				defer cancel()
+				done(n.gossip.CatchUp(ctx, from, atLeast))
+			})
+		},
+		Refresh: func(_ string, done func()) {
+			n.jobs.Go("refresh", func() {
+				meta.refresh(context.Background())
+				done()
+			})
+		},
+		WriteTimeout: n.cfg.Timeouts.Write,
+		ReadTimeout:  n.cfg.Timeouts.Read,
+		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
+		Metrics:      n.events.hooks(n.ops),
+		Logger:       n.log.With("component", "coord"),
+	})
+	return err
+}
+
+// openEdges builds the two gRPC servers and the HTTP server; none serves yet.
+func (n *Node) openEdges() error {
+	var err error
+	meta := metadata{n.gossip}
+	self, _, _ := n.gossip.Identity()
+	n.server, err = rpc.NewServer(rpc.Options{
+		Self:        self,
+		Coordinator: n.coord,
+		Metadata:    meta,
+		Meta:        n.gossip,
+		Peer:        n.coord,
+		Local:       n.localInfo,
+		Asker:       n.meta,
+		Classify:    classify,
+		Observe:     n.events.rpc,
+		Now:         n.clock.Now,
+		Logger:      n.log.With("component", "rpc"),
+	})
+	if err != nil {
+		return err
+	}
+	handler, err := rest.New(rest.Options{
+		KV:       n.coord,
+		Metadata: meta,
+		Figures: func(ctx context.Context) map[ring.NodeID]rest.NodeFigures {
+			figures := map[ring.NodeID]rest.NodeFigures{}
+			for id, f := range n.server.Figures(ctx) {
+				figures[id] = rest.NodeFigures{Keys: f.Keys, DiskUsedPercent: f.DiskUsedPercent}
+			}
+			return figures
+		},
+		Classify:      classify,
+		Checks:        n.checks,
+		Metrics:       promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg}),
+		Observe:       n.events.http,
+		Logger:        n.log.With("component", "rest"),
+		MaxValueBytes: int(n.cfg.Limits.MaxValueSize),
+	})
+	if err != nil {
+		return err
+	}
+	n.http = &http.Server{
+		Handler: handler,
+		// A slow client may hold a connection, not for ever: 10 MiB at
+		// 256 KiB/s take 40 s.
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          nil,
+		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+	}
+	return nil
+}
+
+// checks says what keeps this node from coordinating; the quorum of others is
+// none of it.
+func (n *Node) checks() []rest.Check {
+	snap := n.gossip.Snapshot()
+	layout := rest.Check{Name: "layout", OK: snap.Ready}
+	if !snap.Ready {
+		layout.Detail = "waiting to found or meet the cluster"
+	}
+	eng := rest.Check{Name: "engine", OK: true}
+	if n.db.Metrics().ReadOnly {
+		eng.OK, eng.Detail = false, "read-only after a failed write or sync; restart the node once the disk is sound"
+	}
+	return []rest.Check{eng, layout}
+}

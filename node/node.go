@@ -1,0 +1,253 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/node/config"
+	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/rpc"
+)
+
+// Options are what a configuration file cannot say. Logger is required.
+type Options struct {
+	Logger *slog.Logger
+	// Version of the program, told to the other nodes.
+	Version string
+	// Ready is called once, when the node serves clients.
+	Ready func(Addresses)
+	// ClockSkew shifts this node's wall clock, for tests. Default 0.
+	ClockSkew time.Duration
+}
+
+// Node is one PairDB process: the only place that knows all its parts. Build
+// it with Open, serve with Serve, end it with Close.
+type Node struct {
+	cfg   config.Config
+	opts  Options
+	log   *slog.Logger
+	clock wallClock
+
+	lis    *listeners
+	addrs  Addresses
+	jobs   goroutines // finite jobs of engine-side callers and of the coordinator
+	reg    *prometheus.Registry
+	ops    *operations
+	events *counters
+
+	meta   *rpc.MetaClient
+	gossip *gossip.Gossip
+	db     *engine.DB
+	store  *replica.Store
+	peers  *rpc.Peers
+	coord  *coord.Coordinator
+	server *rpc.Server
+	http   *http.Server
+}
+
+// Run opens a node, serves until ctx ends or the node fails, and closes it.
+// It returns nil after an orderly stop.
+func Run(ctx context.Context, cfg config.Config, opts Options) error {
+	n, err := Open(cfg, opts)
+	if err != nil {
+		return err
+	}
+	err = n.Serve(ctx)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
+	defer cancel()
+	return errors.Join(err, n.Close(stop))
+}
+
+// Open builds a node in the order of its dependencies: doors, directory,
+// metadata, engine, replica, peers, coordinator, edges. Nothing is served yet.
+// On an error nothing stays open.
+func Open(cfg config.Config, opts Options) (_ *Node, err error) {
+	if opts.Logger == nil {
+		return nil, errors.New("node: a logger is required")
+	}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.release())
+		}
+	}()
+	if n.cfg.Node.Name == "" {
+		if n.cfg.Node.Name, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("name this node: %w; give it one with --name", err)
+		}
+	}
+	n.warnInsecure()
+	if n.lis, err = openListeners(&n.cfg.Listen); err != nil {
+		return nil, err
+	}
+	if err = openDataDir(n.cfg.Node.DataDir); err != nil {
+		return nil, err
+	}
+	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
+	for _, build := range []func() error{n.openGossip, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
+		if err := build(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// openEngine opens the engine and the replica store on it.
+func (n *Node) openEngine() error {
+	dir := filepath.Join(n.cfg.Node.DataDir, dataFolder)
+	s := &n.cfg.Storage
+	recovered := 0
+	start := time.Now()
+	db, err := engine.Open(dir, engine.Options{
+		Logger:          n.log.With("component", "engine"),
+		MemTableSize:    int64(s.MemtableSize),
+		BlockSize:       int(s.BlockSize),
+		BloomBitsPerKey: s.BloomBitsPerKey,
+		CacheSize:       int64(s.CacheSize),
+		WALSegmentSize:  int64(s.WALSegmentSize),
+		OnRecovered:     func([]byte) { recovered++ },
+		Events: engine.Events{
+			BackgroundError: func(job string, err error) {
+				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
+			},
+		},
+	})
+	if err != nil {
+		return explainEngine(dir, err)
+	}
+	n.db = db
+	if recovered > 0 {
+		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
+	}
+	_, _, actor := n.gossip.Identity()
+	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs})
+	return err
+}
+
+func explainEngine(dir string, err error) error {
+	switch {
+	case errors.Is(err, engine.ErrFormat):
+		return fmt.Errorf("open engine in %s: it was written by a newer version of pairdb; run that version or a newer one: %w", dir, err)
+	case errors.Is(err, engine.ErrCorrupt):
+		return fmt.Errorf("open engine in %s: %w; the directory was left as it is", dir, err)
+	default:
+		return fmt.Errorf("open engine in %s: %w", dir, err)
+	}
+}
+
+// Serve runs the node until ctx ends, a door fails, or the cluster refuses it.
+// It returns nil when ctx ended.
+func (n *Node) Serve(ctx context.Context) error {
+	if err := n.server.ServePeers(n.lis.peer); err != nil {
+		return err
+	}
+	if err := n.server.ServeClients(n.lis.grpc); err != nil {
+		return err
+	}
+	httpErr := make(chan error, 1)
+	go func() { httpErr <- n.http.Serve(n.lis.http) }()
+	if err := n.gossip.Start(ctx); err != nil {
+		return err
+	}
+	n.addrs.Gossip = n.gossip.GossipAddress()
+	if n.cfg.Listen.AddrFile != "" {
+		if err := writeAddrFile(n.cfg.Listen.AddrFile, n.addrs); err != nil {
+			return err
+		}
+	}
+	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
+		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
+	ready := n.gossip.Ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ready:
+			ready = nil
+			n.server.SetReady(true)
+			if n.opts.Ready != nil {
+				n.opts.Ready(n.addrs)
+			}
+		case err := <-n.gossip.Fatal():
+			return err
+		case <-n.server.Failed():
+			return n.server.Err()
+		case err := <-httpErr:
+			return fmt.Errorf("serve HTTP: %w", err)
+		}
+	}
+}
+
+// Close ends the node in the reverse order of Open: it becomes unready and
+// leaves, lets what is under way finish until ctx ends, and closes the engine
+// last.
+func (n *Node) Close(ctx context.Context) error {
+	n.log.Info("stopping", "name", n.addrs.Name)
+	start := time.Now()
+	n.server.SetReady(false)
+	var errs []error
+	note := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	note("leave gossip", n.gossip.Leave(ctx))
+	note("stop HTTP", n.http.Shutdown(ctx))
+	note("stop clients", n.server.StopClients(ctx))
+	note("finish operations", n.coord.Close(ctx))
+	note("stop peers", n.server.StopPeers(ctx))
+	note("release", n.release())
+	err := errors.Join(errs...)
+	if err == nil {
+		n.log.Info("stopped", "name", n.addrs.Name, "took", time.Since(start).Round(time.Millisecond))
+	}
+	return err
+}
+
+// release closes what is open, in reverse order, waiting for nobody's work.
+func (n *Node) release() error {
+	var errs []error
+	if n.http != nil {
+		errs = append(errs, n.http.Close())
+	}
+	if n.server != nil {
+		errs = append(errs, n.server.Close())
+	}
+	if n.peers != nil {
+		errs = append(errs, n.peers.Close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
+	}
+	if n.meta != nil {
+		errs = append(errs, n.meta.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	n.jobs.wait()
+	if n.lis != nil {
+		errs = append(errs, n.lis.close())
+	}
+	return errors.Join(errs...)
+}
+
+// warnInsecure says loudly what --insecure gives up.
+func (n *Node) warnInsecure() {
+	if !n.cfg.Cluster.Insecure {
+		return
+	}
+	n.log.Warn("INSECURE: no TLS and no credentials; whoever reaches these ports can read and write everything",
+		"bind", n.cfg.Listen.Bind, "gossip_encrypted", n.cfg.Cluster.GossipKeyFile != "")
+}
