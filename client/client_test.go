@@ -375,7 +375,7 @@ func TestClusterCalls(t *testing.T) {
 		t.Fatalf("%+v", h)
 	}
 	servers[0].Close()
-	if h := c.Health(ctx); h[0].Err == nil || !h[0].Err.NotConnected {
+	if h := c.Health(ctx); h[0].Err == nil || h[0].Serving {
 		t.Fatalf("%+v", h)
 	}
 }

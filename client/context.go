@@ -2,7 +2,8 @@ package client
 
 import (
 	"encoding/base64"
-	"fmt"
+
+	"github.com/pairdb/pairdb/api/errcode"
 )
 
 // maxContextSize is the largest context token, in bytes.
@@ -15,10 +16,11 @@ const maxContextSize = 4096
 // supersedes what the node that mints it knows.
 type Context struct{ token string }
 
-// ContextFromBytes takes a token as it is on the wire.
+// ContextFromBytes takes a token as it is on the wire. One that is too long to be
+// a context is refused with an *Error.
 func ContextFromBytes(token []byte) (Context, error) {
 	if len(token) > maxContextSize {
-		return Context{}, fmt.Errorf("context has %d bytes, at most %d are possible", len(token), maxContextSize)
+		return Context{}, badContext("the context has %d bytes, at most %d are possible", len(token), maxContextSize)
 	}
 	return Context{token: string(token)}, nil
 }
@@ -27,13 +29,18 @@ func ContextFromBytes(token []byte) (Context, error) {
 // the JSON of the API. The empty text is the zero Context.
 func ParseContext(text string) (Context, error) {
 	if base64.StdEncoding.DecodedLen(len(text)) > maxContextSize+2 {
-		return Context{}, fmt.Errorf("context text has %d characters, more than a context can have", len(text))
+		return Context{}, badContext("the context has %d characters, more than are possible", len(text))
 	}
 	token, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return Context{}, fmt.Errorf("context is not base64: %w", err)
+		return Context{}, badContext("the context is not base64: %v", err)
 	}
 	return ContextFromBytes(token)
+}
+
+// badContext is the code that a node has for a context it cannot use, too.
+func badContext(format string, args ...any) *Error {
+	return localError("context", reads, errcode.InvalidArgument, format, args...)
 }
 
 // IsZero reports whether the context is empty.

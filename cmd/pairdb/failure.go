@@ -11,6 +11,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/node"
 	"github.com/pairdb/pairdb/node/config"
 )
 
@@ -69,6 +70,7 @@ func describe(ctx context.Context, err error) *failure {
 	var f *failure
 	var bad *config.Error
 	var ce *client.Error
+	var usage *node.UsageError
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted) && !errors.As(err, &f):
 		out := &failure{exit: errcode.ExitInterrupted, what: "interrupted"}
@@ -86,6 +88,8 @@ func describe(ctx context.Context, err error) *failure {
 		return out
 	case errors.As(err, &ce):
 		return describeClient(ce)
+	case errors.As(err, &usage):
+		return &failure{exit: errcode.ExitUsage, what: err.Error(), err: err}
 	}
 	return &failure{exit: errcode.ExitFailed, what: err.Error()}
 }
