@@ -73,7 +73,11 @@ func TestRoundTrip(t *testing.T) {
 	c, store, _ := start(t, 1, Options{})
 	ctx := t.Context()
 	for _, key := range []string{"k", "a//b/../c", "\xff\x00\n", "{tag}x", strings.Repeat("k", MaxKeySize)} {
-		for _, value := range [][]byte{nil, []byte("v"), {0, 0xff, '\n'}, bytes.Repeat([]byte("x"), MaxValueSize)} {
+		values := [][]byte{nil, []byte("v"), {0, 0xff, '\n'}}
+		if key == "k" {
+			values = append(values, bytes.Repeat([]byte("x"), MaxValueSize))
+		}
+		for _, value := range values {
 			put, err := c.Put(ctx, key, value, WithLevel(LevelAll))
 			if err != nil {
 				t.Fatalf("put %q: %v", key, err)
