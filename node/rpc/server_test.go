@@ -276,7 +276,7 @@ func TestGracefulStop(t *testing.T) {
 			go func() { stopped <- s.GracefulStop(ctx) }()
 			if orderly {
 				waitFor(t, func() bool { // new calls are refused first
-					_, err := kv.Get(testContext(t), &pairdbv1.GetRequest{Key: []byte("k")})
+					_, err := healthpb.NewHealthClient(conn).Check(testContext(t), &healthpb.HealthCheckRequest{})
 					return status.Code(err) == codes.Unavailable
 				})
 				close(f.hold)
