@@ -86,29 +86,21 @@ func (c *Coordinator) leave() {
 	c.mu.Unlock()
 }
 
-// Put writes a value and returns when the level is reached.
+// Put writes a value and returns when the level is reached. It returns early
+// when ctx ends; a deadline belongs into the request, by the coordinator's
+// clock. The same goes for Delete and Get.
 func (c *Coordinator) Put(ctx context.Context, r PutRequest) (WriteResponse, error) {
-	r.Deadline = earlier(ctx, r.Deadline)
 	return await(ctx, errcode.Indeterminate, func(done func(WriteResponse, error)) { c.StartPut(r, done) })
 }
 
 // Delete deletes a key and returns when the level is reached.
 func (c *Coordinator) Delete(ctx context.Context, r DeleteRequest) (WriteResponse, error) {
-	r.Deadline = earlier(ctx, r.Deadline)
 	return await(ctx, errcode.Indeterminate, func(done func(WriteResponse, error)) { c.StartDelete(r, done) })
 }
 
 // Get reads a key. A key without a live value is the error KEY_NOT_FOUND.
 func (c *Coordinator) Get(ctx context.Context, r GetRequest) (GetResponse, error) {
-	r.Deadline = earlier(ctx, r.Deadline)
 	return await(ctx, "", func(done func(GetResponse, error)) { c.StartGet(r, done) })
-}
-
-func earlier(ctx context.Context, t time.Time) time.Time {
-	if d, ok := ctx.Deadline(); ok && (t.IsZero() || d.Before(t)) {
-		return d
-	}
-	return t
 }
 
 // await starts an operation and waits for its answer, or for the caller to
