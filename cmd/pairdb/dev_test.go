@@ -54,6 +54,8 @@ func fakeAgent() {
 			fmt.Println("listen: the port is in use")
 			os.Exit(1)
 		}
+	case "wait":
+		fmt.Println("starting\nwaiting for Godot")
 	case "hang":
 		signal.Ignore(syscall.SIGTERM)
 	}
@@ -63,6 +65,7 @@ func fakeAgent() {
 	if err != nil {
 		panic(err)
 	}
+	s.SetServing(os.Getenv(fakeAgentEnv) != "wait")
 	// The nodes of a cluster know the same tenants; these do by knowing this one
 	// from the start.
 	cl, err := client.New(client.Options{Endpoints: []string{s.Addr()}})
@@ -155,6 +158,17 @@ func TestDevKillsAChildThatHangs(t *testing.T) {
 		if !n.hasEnded() {
 			t.Errorf("%s is still there", n.name)
 		}
+	}
+}
+
+func TestDevSaysWhatANodeWaitsFor(t *testing.T) {
+	t.Setenv(fakeAgentEnv, "wait")
+	c := newDevCluster(fakeAgentPath(t), t.TempDir(), 1)
+	c.startTimeout = 2 * time.Second
+	var errs lockedBuffer
+	a := &app{stderr: &errs, getenv: func(string) string { return "" }}
+	if code := a.report(t.Context(), c.start(t.Context())); code != 1 || !strings.Contains(errs.String(), "n1: waiting for Godot") {
+		t.Errorf("%d: %s", code, errs.String())
 	}
 }
 

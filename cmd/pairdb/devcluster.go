@@ -37,6 +37,9 @@ const (
 	devTailLines = 20
 )
 
+// errStartTimeout is the cause of a start that took too long.
+var errStartTimeout = errors.New("the nodes did not come to serve in time")
+
 // devNode is one child process. Its fields are fixed once start has returned,
 // but for err, which is set before done is closed.
 type devNode struct {
@@ -55,14 +58,15 @@ type devNode struct {
 type devCluster struct {
 	exe   string
 	nodes []*devNode
-	// stopTimeout is what the children get to end after SIGTERM.
-	stopTimeout time.Duration
+	// startTimeout is what the children get until they serve, stopTimeout what
+	// they get to end after SIGTERM.
+	startTimeout, stopTimeout time.Duration
 	// ended gets each child of the last start that has ended.
 	ended chan *devNode
 }
 
 func newDevCluster(exe, dir string, n int) *devCluster {
-	c := &devCluster{exe: exe, stopTimeout: devStopTimeout}
+	c := &devCluster{exe: exe, startTimeout: devStartTimeout, stopTimeout: devStopTimeout}
 	for i := range n {
 		name := "n" + strconv.Itoa(i+1)
 		c.nodes = append(c.nodes, &devNode{
@@ -109,14 +113,14 @@ func (c *devCluster) startOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, devStartTimeout, fmt.Errorf("the nodes did not serve within %s", devStartTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.startTimeout, errStartTimeout)
 	defer cancel()
 	for _, n := range c.nodes {
 		if err := n.awaitAddresses(ctx); err != nil {
-			return err
+			return c.notServing(err)
 		}
 	}
-	return c.awaitServing(ctx)
+	return c.notServing(c.awaitServing(ctx))
 }
 
 func (c *devCluster) endpoints() []string {
@@ -145,6 +149,19 @@ func (c *devCluster) awaitServing(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// notServing adds what each node logged last, if err says that time was over.
+func (c *devCluster) notServing(err error) error {
+	if !errors.Is(err, errStartTimeout) {
+		return err
+	}
+	f := &failure{exit: 1, what: err.Error(), err: err}
+	for _, n := range c.nodes {
+		log := n.tail()
+		f.why = append(f.why, n.name+": "+log[strings.LastIndexByte(log, '\n')+1:])
+	}
+	return f
 }
 
 // stop asks every child to end, and after a while makes it. It returns once all
