@@ -42,10 +42,15 @@ type Send struct {
 	Method  string
 	Payload []byte
 
+	pull   bool        // a question without content
 	ballot ring.Ballot // of Prepare and Accept
 	round  int         // of an exchange
 	last   uint64      // hash of what the peer had in the round before
 }
+
+// IsPull says that it only asks; a second one to the same peer, while the first
+// is under way, would bring nothing.
+func (s Send) IsPull() bool { return s.pull }
 
 // Output is what the owner has to carry out, in order.
 type Output struct {
@@ -86,6 +91,7 @@ type Core struct {
 	ready bool
 	// round is the highest ballot round used or seen.
 	round    uint64
+	ticks    uint64
 	founding *founding
 	proposal *proposal
 	out      Output

@@ -17,11 +17,19 @@ const maxRounds = 64
 
 // Exchange asks a peer for what it knows, and hands it what it lacks.
 func (c *Core) Exchange(to ring.NodeID) {
+	if s, ok := c.PullFrom(to); ok {
+		c.out.Send = append(c.out.Send, s)
+	}
+}
+
+// PullFrom is Exchange for a caller that makes the request itself and then calls
+// HandleReply; false if there is nobody to ask.
+func (c *Core) PullFrom(to ring.NodeID) (Send, bool) {
 	if to == c.self || c.fatal != nil {
-		return
+		return Send{}, false
 	}
 	m := exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
-	c.out.Send = append(c.out.Send, Send{To: to, Method: MethodExchange, Payload: m.encode()})
+	return Send{To: to, Method: MethodExchange, Payload: m.encode(), pull: true}, true
 }
 
 // Push hands a peer what this node knows beyond version and vector of the peer,

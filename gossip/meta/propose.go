@@ -65,6 +65,8 @@ type proposal struct {
 const (
 	answerTicks = 40
 	maxFutile   = 4
+	// foundingTicks lie between two steps of founding.
+	foundingTicks = 4
 )
 
 // ProposeTenant starts to put a tenant into the log. Follow it with Proposal;
@@ -274,6 +276,9 @@ func (c *Core) Tick(nowMs int64) error {
 			pr.p.Retry()
 			c.drive()
 		}
+	}
+	if c.ticks++; c.ticks%foundingTicks != 1 {
+		return nil
 	}
 	return c.tickFounding(nowMs)
 }

@@ -23,7 +23,7 @@ const MaxMessageBytes = 4 << 20
 
 // contentBytes is how much content goes into one exchange; what is left over
 // follows in the next.
-const contentBytes = 2 << 20
+const contentBytes = 256 << 10
 
 const wireFormat = 1
 

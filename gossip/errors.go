@@ -1,0 +1,78 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pairdb/pairdb/gossip/meta"
+)
+
+// Errors that callers tell apart. Those of package meta are passed on.
+var (
+	// ErrNoBootstrap: the data directory is empty and nothing says what to do.
+	ErrNoBootstrap = errors.New("this node belongs to no cluster yet: found one with --bootstrap (alone) or " +
+		"--bootstrap-expect N with --join (together with others), or join one with --join")
+	// ErrOptions: options that contradict each other or are out of range.
+	ErrOptions = errors.New("invalid gossip options")
+	// ErrLocked: another process uses the data directory.
+	ErrLocked = errors.New("data directory is in use by another process")
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("gossip is closed")
+	// ErrUnsupportedPolicy: the conflict policy exists, but not in this version.
+	ErrUnsupportedPolicy = errors.New("conflict policy siblings is not supported by this version yet: use lww")
+	// ErrIndeterminate: the change may or may not come to pass; the log will show.
+	ErrIndeterminate = errors.New("outcome is not known")
+	// ErrDuplicateName: several nodes that would found a cluster have one name.
+	ErrDuplicateName = errors.New("node name is not unique")
+	// ErrUnavailable: a peer could not bring this node up to date.
+	ErrUnavailable = errors.New("peer cannot help to catch up")
+
+	// ErrTenantExists: the tenant's name is taken.
+	ErrTenantExists = meta.ErrTenantExists
+	// ErrTenantLimit: no room for another tenant.
+	ErrTenantLimit = meta.ErrTenantLimit
+	// ErrNotReady: no cluster yet, or not all founders know of it.
+	ErrNotReady = meta.ErrNotReady
+	// ErrFrozen: the cluster is founded and takes no new nodes.
+	ErrFrozen = meta.ErrFrozen
+	// ErrOtherCluster: data directory or peer belong to another cluster.
+	ErrOtherCluster = meta.ErrOtherCluster
+	// ErrNewerFormat: the metadata was written by a newer version.
+	ErrNewerFormat = meta.ErrNewerFormat
+	// ErrCorrupt: the metadata on disk is damaged.
+	ErrCorrupt = meta.ErrCorrupt
+	// ErrPledged: the node has promised itself to another founder.
+	ErrPledged = meta.ErrPledged
+	// ErrIdentity: another process lives with this node's identity.
+	ErrIdentity = meta.ErrIdentity
+)
+
+// VotersUnreachableError says which voters did not answer; nothing was changed.
+type VotersUnreachableError = meta.UnreachableError
+
+// FrozenError names the cluster that takes no new nodes; it matches ErrFrozen.
+type FrozenError = meta.FrozenError
+
+// ErrJoinNobody is matched by JoinError.
+var ErrJoinNobody = errors.New("no seed belongs to a cluster this node can join")
+
+// JoinError says what became of each seed. It matches ErrJoinNobody.
+type JoinError struct {
+	Seeds []SeedError
+}
+
+// SeedError is one seed and what went wrong with it.
+type SeedError struct{ Seed, Cause string }
+
+// Error names the seeds and causes.
+func (e *JoinError) Error() string {
+	var parts []string
+	for _, s := range e.Seeds {
+		parts = append(parts, fmt.Sprintf("%s: %s", s.Seed, s.Cause))
+	}
+	return fmt.Sprintf("%v (%s)", ErrJoinNobody, strings.Join(parts, "; "))
+}
+
+// Is matches ErrJoinNobody.
+func (e *JoinError) Is(target error) bool { return target == ErrJoinNobody }

@@ -1,0 +1,289 @@
+package gossip
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pairdb/pairdb/gossip/meta"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// Gossip is a node's part in the metadata of its cluster. It is safe for
+// concurrent use. Make it with New, run it with Start, end it with Close.
+type Gossip struct {
+	opts  Options
+	log   *slog.Logger
+	store *badgerStore
+	self  ring.NodeID
+	inc   uint64
+	actor uint64
+
+	// snap and face are replaced whole, with mu held, and read without it.
+	snap atomic.Pointer[schema.Snapshot]
+	face atomic.Pointer[face]
+
+	mu struct {
+		sync.Mutex
+		core    *meta.Core
+		changed chan struct{}
+		// spoken is the digest that was gossiped last.
+		spoken [16]byte
+		// calls are the questions under way that need no second of their kind.
+		calls   map[call]struct{}
+		started bool
+		closed  bool
+		isReady bool
+	}
+	box   mailbox
+	swim  atomic.Pointer[swim]
+	ready chan struct{}
+	fatal chan error
+	// proposing has room for one: CreateTenant runs one proposal at a time.
+	proposing chan struct{}
+	settled   chan struct{} // room for one: the proposal has a result
+	wake      chan struct{} // room for one: the loop should look again
+	slots     chan struct{} // bounds the requests under way
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup // goroutines; Add only with mu held and !closed
+	done      chan struct{}  // closed when Close has finished
+}
+
+// call names a question to a peer.
+type call struct {
+	to     ring.NodeID
+	method string
+}
+
+// maxCalls bounds the metadata requests under way.
+const maxCalls = 64
+
+// face is what memberlist's goroutines may see of this node.
+type face struct {
+	card    card
+	digest  [16]byte
+	pledged bool
+	layout  *ring.Layout
+}
+
+// New opens the metadata under o.Dir, loads or makes the node's identity and
+// begins a new incarnation, durably. It opens no socket. A node without a
+// cluster that is not told how to get one is refused with ErrNoBootstrap; other
+// errors: ErrOptions, ErrLocked, ErrOtherCluster, ErrNewerFormat, ErrCorrupt.
+func New(o Options) (*Gossip, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	store, err := openBadger(filepath.Join(o.Dir, "meta"), o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	core, err := meta.Open(meta.Options{
+		Store: store, Rand: rand.Reader, ClusterName: o.ClusterName, Info: o.info(),
+		Partitions: o.Partitions, Logger: o.Logger,
+	})
+	if err == nil && !core.Founded() {
+		err = o.validateFresh()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), store.close())
+	}
+	g := &Gossip{
+		opts: o, log: o.Logger, store: store,
+		ready: make(chan struct{}), fatal: make(chan error, 1), done: make(chan struct{}),
+		proposing: make(chan struct{}, 1), settled: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		slots: make(chan struct{}, maxCalls),
+	}
+	g.box.init(g.wake)
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.self, g.inc, g.actor = core.Identity()
+	g.mu.core, g.mu.changed, g.mu.calls = core, make(chan struct{}), map[call]struct{}{}
+	g.mu.Lock()
+	g.settle()
+	g.mu.Unlock()
+	return g, nil
+}
+
+// Identity gives the node's id, its incarnation and the actor that mints its
+// dots in this incarnation.
+func (g *Gossip) Identity() (id ring.NodeID, incarnation, actor uint64) {
+	return g.self, g.inc, g.actor
+}
+
+// Snapshot gives what this node knows, never nil. It takes no lock.
+func (g *Gossip) Snapshot() *schema.Snapshot { return g.snap.Load() }
+
+// Changed gives a channel that is closed at the next new snapshot. Get it before
+// the Snapshot it is to follow.
+func (g *Gossip) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.changed
+}
+
+// Ready gives a channel that is closed once the node may serve: the cluster is
+// founded and all its nodes know. A node that was ready once is so at once.
+func (g *Gossip) Ready() <-chan struct{} { return g.ready }
+
+// Fatal gives a channel with the reason for which this node cannot go on, at
+// most one: ErrFrozen, ErrJoinNobody, ErrOtherCluster, ErrDuplicateName,
+// ErrIdentity, a failed store. The process should say it and end.
+func (g *Gossip) Fatal() <-chan error { return g.fatal }
+
+// SetAddresses says where others reach this node, before Start; Gossip is filled
+// in by Start.
+func (g *Gossip) SetAddresses(a schema.Addresses) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opts.Addresses = a
+	err := g.mu.core.SetInfo(g.opts.info())
+	g.settle()
+	return err
+}
+
+// Start opens the gossip socket, founds or finds the cluster as the options say,
+// and returns at once; Ready and Fatal tell how it goes. Peers may call
+// HandleMeta before and after. ctx bounds Start only.
+func (g *Gossip) Start(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.mu.closed:
+		return ErrClosed
+	case g.mu.started:
+		return fmt.Errorf("%w: started twice", ErrOptions)
+	}
+	g.mu.started = true
+	s, err := startSwim(&g.opts, g.self, g.inc, g)
+	if err != nil {
+		return err
+	}
+	g.swim.Store(s)
+	g.opts.Addresses.Gossip = s.address()
+	core := g.mu.core
+	if err := core.SetInfo(g.opts.info()); err != nil {
+		return err
+	}
+	switch {
+	case core.Founded():
+		g.log.Info("this node returns to its cluster", "cluster", g.opts.ClusterName, "version", uint64(core.Version()))
+	case g.opts.Bootstrap:
+		if err := core.Bootstrap(time.Now().UnixMilli()); err != nil {
+			return err
+		}
+	case g.opts.BootstrapExpect > 0:
+		core.Expect(g.opts.BootstrapExpect)
+	}
+	g.settle()
+	g.goLocked(g.run)
+	g.goLocked(g.keepJoined)
+	return nil
+}
+
+// GossipAddress is where others reach this node's gossip; empty before Start.
+func (g *Gossip) GossipAddress() string {
+	if s := g.swim.Load(); s != nil {
+		return s.address()
+	}
+	return ""
+}
+
+// goLocked runs f until Close; the caller holds mu.
+func (g *Gossip) goLocked(f func()) {
+	if !g.mu.closed {
+		g.wg.Go(f)
+	}
+}
+
+// Leave says goodbye to the members, at most until ctx ends or for 3 s, so that
+// they need not find out by themselves. Close comes next.
+func (g *Gossip) Leave(ctx context.Context) error {
+	s := g.swim.Load()
+	if s == nil {
+		return nil
+	}
+	timeout := 3 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, max(time.Until(d), time.Millisecond))
+	}
+	f := *g.face.Load()
+	f.card.leaving = true
+	g.mu.Lock()
+	g.face.Store(&f)
+	g.mu.Unlock()
+	return s.leave(timeout)
+}
+
+// Close stops everything and returns after the last goroutine ended. It says no
+// goodbye: to the others the node fails. It may be called more than once.
+func (g *Gossip) Close() error {
+	g.mu.Lock()
+	if g.mu.closed {
+		g.mu.Unlock()
+		<-g.done
+		return nil
+	}
+	g.mu.closed = true
+	g.mu.Unlock()
+	defer close(g.done)
+	g.cancel()
+	var errs []error
+	if s := g.swim.Load(); s != nil {
+		errs = append(errs, s.close())
+	}
+	g.wg.Wait()
+	errs = append(errs, g.store.close())
+	return errors.Join(errs...)
+}
+
+// HandleMeta serves a request of a peer's Meta service. clusterID is 16 bytes,
+// or empty while the peer has no cluster; sender is the peer's id.
+func (g *Gossip) HandleMeta(ctx context.Context, method string, clusterID, sender, payload []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(sender) != len(ring.NodeID{}) || len(clusterID) != 0 && len(clusterID) != len(ring.ClusterID{}) {
+		return nil, fmt.Errorf("%s request with a sender of %d and a cluster of %d bytes", method, len(sender), len(clusterID))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.closed {
+		return nil, ErrClosed
+	}
+	if mine := g.mu.core.ClusterID(); !mine.IsZero() && len(clusterID) != 0 {
+		if theirs := ring.ClusterID(clusterID); theirs != mine && !theirs.IsZero() {
+			return nil, fmt.Errorf("peer %w: its id is %s, this one's %s", ErrOtherCluster, theirs, mine)
+		}
+	}
+	reply, err := g.mu.core.HandleRequest(ring.NodeID(sender), method, payload)
+	g.settle()
+	return reply, err
+}
+
+// CatchUp pulls log entries from a peer until this node has atLeast durably.
+func (g *Gossip) CatchUp(ctx context.Context, from ring.NodeID, atLeast ring.Version) error {
+	for {
+		before := g.Snapshot().Version
+		if before >= atLeast {
+			return nil
+		}
+		if err := g.exchange(ctx, from); err != nil {
+			return fmt.Errorf("catch up with %s to version %d: %w", from.Short(), atLeast, err)
+		}
+		if after := g.Snapshot().Version; after == before {
+			return fmt.Errorf("catch up with %s to version %d: %w: it has nothing beyond %d", from.Short(), atLeast, ErrUnavailable, after)
+		}
+	}
+}

@@ -1,0 +1,478 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pairdb/pairdb/gossip/meta"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// mailbox takes what memberlist's goroutines have to say, without ever making
+// them wait. There is one entry for each node, the newest.
+type mailbox struct {
+	mu sync.Mutex
+	// peers are all nodes met in this life.
+	peers map[ring.NodeID]sighting
+	// fresh are those of peers whose sighting was not looked at yet.
+	fresh map[ring.NodeID]struct{}
+	// digests that differ from ours, or did when they came.
+	digests map[ring.NodeID][16]byte
+	// foreign are the clusters met that are not ours, with one address each.
+	foreign map[ring.ClusterID]string
+	wake    chan<- struct{}
+}
+
+// maxPeers bounds the nodes a mailbox knows.
+const maxPeers = 4 * ring.MaxNodes
+
+func (b *mailbox) init(wake chan<- struct{}) {
+	b.peers, b.fresh = map[ring.NodeID]sighting{}, map[ring.NodeID]struct{}{}
+	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID]string{}, wake
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// sighted implements swimEvents.
+func (g *Gossip) sighted(s sighting) {
+	b := &g.box
+	b.mu.Lock()
+	old, known := b.peers[s.id]
+	if s.id != g.self && (known || len(b.peers) < maxPeers) && s.incarnation >= old.incarnation {
+		s.leaving = s.leaving || old.leaving && old.incarnation == s.incarnation
+		b.peers[s.id], b.fresh[s.id] = s, struct{}{}
+	}
+	b.mu.Unlock()
+	poke(b.wake)
+}
+
+// heard implements swimEvents.
+func (g *Gossip) heard(id ring.NodeID, digest [16]byte) {
+	if id == g.self {
+		return
+	}
+	b := &g.box
+	b.mu.Lock()
+	_, known := b.peers[id]
+	if known {
+		b.digests[id] = digest
+	}
+	b.mu.Unlock()
+	if known && digest != g.face.Load().digest {
+		poke(b.wake)
+	}
+}
+
+// local implements swimEvents.
+func (g *Gossip) local() (card, [16]byte) {
+	f := g.face.Load()
+	return f.card, f.digest
+}
+
+// admit implements swimEvents: who may be a member. Liveness of strangers is of
+// no use, and two clusters must never run into one.
+func (g *Gossip) admit(s sighting) error {
+	f := g.face.Load()
+	if s.id == g.self {
+		if s.alive && s.incarnation > g.inc {
+			g.fail(fmt.Errorf("%w: incarnation %d of %s answers at %s, this process is incarnation %d: its data directory was copied or set back",
+				ErrIdentity, s.incarnation, g.self.Short(), s.gossip, g.inc))
+		}
+		return fmt.Errorf("node %s is this node, in another life", s.id.Short())
+	}
+	mine, theirs := f.card.cluster, s.cluster
+	switch {
+	case !theirs.IsZero() && mine.IsZero() && !f.pledged:
+		g.box.meet(theirs, s.gossip)
+		return &FrozenError{Name: g.opts.ClusterName, Cluster: theirs}
+	case !theirs.IsZero() && !mine.IsZero() && theirs != mine:
+		if g.box.meet(theirs, s.gossip) {
+			g.log.Warn("a node of another cluster is refused", "node", s.id.Short(), "address", s.gossip,
+				"cluster_id", theirs.String(), "own_cluster_id", mine.String())
+		}
+		return fmt.Errorf("node %s at %s %w: %s", s.id.Short(), s.gossip, ErrOtherCluster, theirs)
+	case f.layout != nil:
+		if _, ok := f.layout.Node(s.id); !ok {
+			return fmt.Errorf("node %s at %s is not in the layout", s.id.Short(), s.gossip)
+		}
+	}
+	return nil
+}
+
+// meet notes a cluster that is not ours and says whether it is the first time.
+func (b *mailbox) meet(id ring.ClusterID, address string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.foreign[id]; ok || len(b.foreign) >= 64 {
+		return false
+	}
+	b.foreign[id] = address
+	poke(b.wake)
+	return true
+}
+
+// take gives the sightings not looked at yet and the peers whose digest differs.
+func (b *mailbox) take(own [16]byte) (seen []sighting, differ []ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.fresh {
+		seen = append(seen, b.peers[id])
+	}
+	clear(b.fresh)
+	for id, d := range b.digests {
+		if d == own || !b.peers[id].alive {
+			continue
+		}
+		differ = append(differ, id)
+		delete(b.digests, id) // the exchange makes it old; the next one tells
+	}
+	return seen, differ
+}
+
+// doubt makes the next tick ask a peer again, after a question that failed.
+func (b *mailbox) doubt(id ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.peers[id]; ok {
+		b.digests[id] = [16]byte{}
+	}
+}
+
+// stranger gives a cluster met that is not ours.
+func (b *mailbox) stranger() (ring.ClusterID, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.foreign {
+		return id, true
+	}
+	return ring.ClusterID{}, false
+}
+
+func (b *mailbox) peer(id ring.NodeID) (sighting, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.peers[id]
+	return s, ok
+}
+
+// alive gives the ids of the peers that answer.
+func (b *mailbox) alive() (ids []ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, s := range b.peers {
+		if s.alive {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Pace of the loop.
+const (
+	tickBusy   = 50 * time.Millisecond
+	tickIdle   = time.Second
+	reportEach = 3 * time.Second
+)
+
+// run is the loop that drives the core: sightings, digests and ticks.
+func (g *Gossip) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var r reporter
+	ticked := time.Time{}
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-g.wake:
+		case <-timer.C:
+		}
+		now := time.Now()
+		due := now.Sub(ticked) >= tickBusy
+		if due {
+			ticked = now
+		}
+		if g.step(now, due) {
+			timer.Reset(tickBusy)
+		} else {
+			timer.Reset(tickIdle)
+		}
+		g.report(&r, now)
+	}
+}
+
+// step looks at the mailbox and ticks; it says whether to hurry with the next.
+func (g *Gossip) step(now time.Time, tick bool) bool {
+	seen, differ := g.box.take(g.face.Load().digest)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	core := g.mu.core
+	for _, s := range seen {
+		switch {
+		case s.alive:
+			core.SetLiveness(s.id, schema.Alive)
+			core.Exchange(s.id)
+		case s.leaving:
+			core.SetLiveness(s.id, schema.Left)
+		default:
+			core.SetLiveness(s.id, schema.Dead)
+		}
+	}
+	for _, id := range differ {
+		core.Exchange(id)
+	}
+	if tick {
+		if err := core.Tick(now.UnixMilli()); err != nil && core.Fatal() == nil {
+			g.fail(err)
+		}
+	}
+	if !core.Founded() && core.Founder().IsZero() {
+		if id, ok := g.box.stranger(); ok {
+			g.fail(&FrozenError{Name: g.opts.ClusterName, Cluster: id})
+		}
+	}
+	g.settle()
+	return core.Busy()
+}
+
+// fail reports the reason to end; only the first counts.
+func (g *Gossip) fail(err error) {
+	select {
+	case g.fatal <- err:
+	default:
+	}
+}
+
+// settle carries out what the core asks for. The caller holds mu.
+func (g *Gossip) settle() {
+	core := g.mu.core
+	out := core.Take()
+	if err := core.Fatal(); err != nil {
+		g.fail(err)
+	}
+	if out.Spread && g.mu.started {
+		g.spread(core)
+		more := core.Take()
+		out.Send = append(out.Send, more.Send...)
+		out.Changed = out.Changed || more.Changed
+	}
+	if out.Changed || g.snap.Load() == nil {
+		g.publish(core)
+	}
+	for _, s := range out.Send {
+		g.dispatch(s)
+	}
+	if core.Proposal() != nil {
+		poke(g.settled)
+	}
+}
+
+// spread pushes news to all peers that answer, if they are few, else to some:
+// they and the digests carry it on.
+func (g *Gossip) spread(core *meta.Core) {
+	const few, some = 8, 3
+	ids := g.box.alive()
+	if len(ids) > few {
+		rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+		ids = ids[:some]
+	}
+	for _, id := range ids {
+		core.Push(id)
+	}
+}
+
+// publish shows a new snapshot and what follows from it. The caller holds mu.
+func (g *Gossip) publish(core *meta.Core) {
+	snap := core.Snapshot()
+	g.snap.Store(snap)
+	close(g.mu.changed)
+	g.mu.changed = make(chan struct{})
+	old := g.face.Load()
+	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero(), layout: snap.Layout}
+	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
+	if old != nil {
+		f.card.leaving = old.card.leaving
+	}
+	g.face.Store(f)
+	s := g.swim.Load()
+	if s != nil && f.digest != g.mu.spoken {
+		g.mu.spoken = f.digest
+		s.announce(f.digest)
+	}
+	if s != nil && old != nil && old.card.cluster != f.card.cluster {
+		g.goLocked(s.update)
+	}
+	if snap.Ready && !g.mu.isReady {
+		g.mu.isReady = true
+		close(g.ready)
+		g.log.Info("this node is ready", "cluster", snap.ClusterName, "cluster_id", snap.ClusterID.String(),
+			"node", g.self.String(), "name", g.opts.Name, "incarnation", g.inc, "version", uint64(snap.Version))
+	}
+}
+
+func portOf(addr string) uint16 {
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+// dispatch runs a request of the core and hands it the answer. The caller holds
+// mu.
+func (g *Gossip) dispatch(s meta.Send) {
+	c := call{s.To, s.Method}
+	single := s.Method == meta.MethodPledge || s.Method == meta.MethodExchange && s.IsPull()
+	if _, busy := g.mu.calls[c]; single && busy || g.mu.closed {
+		return
+	}
+	select {
+	case g.slots <- struct{}{}:
+	default:
+		g.log.Debug("too many metadata requests under way", "method", s.Method, "node", s.To.Short())
+		return
+	}
+	if single {
+		g.mu.calls[c] = struct{}{}
+	}
+	addr := g.addressOf(s.To)
+	g.goLocked(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
+		defer cancel()
+		_ = g.call(ctx, addr, s, single) // logged there; digests bring it up again
+		<-g.slots
+	})
+}
+
+// call makes one request and feeds the core with its answer.
+func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool) error {
+	var reply []byte
+	err := errNoAddress
+	if addr != "" {
+		reply, err = g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if single {
+		delete(g.mu.calls, call{s.To, s.Method})
+	}
+	if g.mu.closed {
+		return ErrClosed
+	}
+	err = g.mu.core.HandleReply(s, reply, err)
+	g.settle()
+	if err != nil && s.IsPull() {
+		g.box.doubt(s.To)
+	}
+	if err != nil && meta.IsTransient(err) {
+		g.log.Debug("metadata request failed", "method", s.Method, "node", s.To.Short(), "address", addr, "error", err)
+	}
+	return err
+}
+
+var errNoAddress = errors.New("no address known")
+
+// addressOf gives the peer listener of a node: from its own entry, unless gossip
+// has met a later life of it. The caller holds mu.
+func (g *Gossip) addressOf(id ring.NodeID) string {
+	m, known := g.mu.core.Snapshot().Member(id)
+	s, met := g.box.peer(id)
+	if met && s.peerPort != 0 && (!known || m.Addresses.Peer == "" || s.incarnation > m.Incarnation) {
+		return net.JoinHostPort(s.host, strconv.Itoa(int(s.peerPort)))
+	}
+	if known {
+		return m.Addresses.Peer
+	}
+	return ""
+}
+
+// exchange runs one whole exchange with a peer, all its rounds, and returns when
+// it is over.
+func (g *Gossip) exchange(ctx context.Context, to ring.NodeID) error {
+	g.mu.Lock()
+	if g.mu.closed {
+		g.mu.Unlock()
+		return ErrClosed
+	}
+	g.settle()
+	s, ok := g.mu.core.PullFrom(to)
+	addr := g.addressOf(to)
+	g.mu.Unlock()
+	if !ok {
+		return ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.opts.CallTimeout)
+	defer cancel()
+	return g.call(ctx, addr, s, false)
+}
+
+// reporter remembers what was said about waiting.
+type reporter struct {
+	last      time.Time
+	conflicts time.Time
+}
+
+// report tells people what the node waits for, every few seconds.
+func (g *Gossip) report(r *reporter, now time.Time) {
+	if now.Sub(r.last) < reportEach {
+		return
+	}
+	g.mu.Lock()
+	w, waiting := g.mu.core.Waiting()
+	missing := g.mu.core.Unacknowledged()
+	ready := g.mu.core.Ready()
+	g.mu.Unlock()
+	switch {
+	case waiting:
+		r.last = now
+		g.log.Info(fmt.Sprintf("waiting to found the cluster: %d of %d nodes seen: %s", len(w.Seen), w.Expect, strings.Join(w.Seen, ", ")))
+		g.reportPledge(w)
+		g.reportConflicts(r, w, now)
+	case len(missing) > 0 && !ready:
+		r.last = now
+		names := make([]string, len(missing))
+		for i, n := range missing {
+			names[i] = n.Name
+		}
+		g.log.Info("the cluster is founded; waiting for nodes to acknowledge it: " + strings.Join(names, ", "))
+	}
+}
+
+func (g *Gossip) reportPledge(w meta.Wait) {
+	if w.PledgedGone {
+		g.log.Warn("this node has endorsed a founder that does not answer; it cannot endorse another. "+
+			"Start that node again, or, if its data is gone, empty the data directories of all nodes of this founding",
+			"founder", w.PledgedTo.String())
+	}
+}
+
+func (g *Gossip) reportConflicts(r *reporter, w meta.Wait, now time.Time) {
+	if len(w.Conflicts) == 0 {
+		r.conflicts = time.Time{}
+		return
+	}
+	if r.conflicts.IsZero() {
+		r.conflicts = now
+	}
+	g.log.Warn("the cluster cannot be founded: " + w.Conflicts[0].Error())
+	if now.Sub(r.conflicts) >= g.opts.NameGrace {
+		g.fail(fmt.Errorf("%w: %w", ErrDuplicateName, w.Conflicts[0]))
+	}
+}
