@@ -317,6 +317,13 @@ func TestTenants(t *testing.T) {
 	} {
 		_, err := c.Create(ctx, bad.req)
 		info, _ := details(t, err)
+		want := errcode.NotApplied
+		if bad.code == errcode.Internal {
+			want = errcode.Indeterminate // nobody knows
+		}
+		if got := info.GetMetadata()[errcode.MetaOutcome]; got != string(want) {
+			t.Errorf("%v: outcome %q, want %q", bad.req, got, want)
+		}
 		if errcode.Code(info.GetReason()) != bad.code || strings.Contains(err.Error(), "/var/lib") {
 			t.Errorf("%v: got %v, want %s", bad.req, err, bad.code)
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 )
 
@@ -58,7 +59,33 @@ func (s *Server) wireError(method string, err error) error {
 	if e.Code == errcode.Internal {
 		s.opts.Logger.Error("call failed", "method", method, "err", err)
 	}
+	if e.Outcome == "" && isWrite(method) && mayBeApplied(e.Code) {
+		// Whoever made the error did not say; a client must not read that as
+		// "not applied".
+		known := *e
+		known.Outcome = errcode.Indeterminate
+		e = &known
+	}
 	return statusOf(e).Err()
+}
+
+// mayBeApplied says whether an error of that code leaves open what happened; the
+// others are refusals.
+func mayBeApplied(code errcode.Code) bool {
+	switch codes.Code(errcode.Lookup(code).GRPC) {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
+		return false
+	}
+	return true
+}
+
+// isWrite says whether a failed call may have changed something.
+func isWrite(method string) bool {
+	switch method {
+	case pairdbv1.KV_Put_FullMethodName, pairdbv1.KV_Delete_FullMethodName, pairdbv1.Tenants_Create_FullMethodName:
+		return true
+	}
+	return false
 }
 
 // peerUnary wraps the unary calls of other nodes.
@@ -84,7 +111,11 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 // panicked logs a panic, stack and all, and gives the caller neither.
 func (s *Server) panicked(method string, r any) error {
 	s.opts.Logger.Error("handler panicked", "method", method, "panic", r, "stack", string(debug.Stack()))
-	return statusOf(&coord.Error{Code: errcode.Internal, Message: "internal error; the node's log has more"}).Err()
+	e := &coord.Error{Code: errcode.Internal, Message: "internal error; the node's log has more"}
+	if isWrite(method) {
+		e.Outcome = errcode.Indeterminate
+	}
+	return statusOf(e).Err()
 }
 
 // shortMethod makes "KV.Put" of "/pairdb.v1.KV/Put".

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -132,5 +133,46 @@ func TestMetaConnectionsAreBounded(t *testing.T) {
 	done()
 	if _, ok := c.mu.byAddr["host3:1"]; ok || c.mu.recent.Len() != maxMetaConns || len(c.mu.byAddr) != maxMetaConns {
 		t.Errorf("%d connections, %d by address", c.mu.recent.Len(), len(c.mu.byAddr))
+	}
+}
+
+// TestMetaReconnects: a node that was away is reached soon after it is back,
+// however often it was tried meanwhile.
+func TestMetaReconnects(t *testing.T) {
+	_, addr := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+	var there atomic.Bool
+	c, err := NewMetaClient(MetaClientOptions{
+		Identity: func() (ring.ClusterID, ring.NodeID) { return testCluster, nodeA },
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			if !there.Load() {
+				return nil, errors.New("nobody there")
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	call := func() error {
+		_, err := c.Call(testContext(t), addr, "Exchange", nil)
+		return err
+	}
+	// Long enough for gRPC's own back-off to reach several seconds.
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		if call() == nil {
+			t.Fatal("nobody answered")
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	there.Store(true)
+	back := time.Now()
+	waitFor(t, func() bool { return call() == nil })
+	if took := time.Since(back); took > time.Second {
+		t.Errorf("reached after %v", took)
 	}
 }

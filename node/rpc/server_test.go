@@ -141,6 +141,42 @@ func TestKV(t *testing.T) {
 	}
 }
 
+// TestOutcomeIsNeverOpen: a write that failed without word of its outcome is
+// indeterminate, unless the code is a refusal; a read has none.
+func TestOutcomeIsNeverOpen(t *testing.T) {
+	f := new(fakeCoordinator)
+	opts := serverOptions(t, nodeB, clusterOf(nodeB), echo)
+	opts.Coordinator, opts.Logger = f, nil
+	_, conn := clientOf(t, opts)
+	kv := pairdbv1.NewKVClient(conn)
+	for _, c := range []struct {
+		err         error
+		write, read errcode.Outcome
+	}{
+		{context.DeadlineExceeded, errcode.Indeterminate, ""},
+		{errors.New("anything"), errcode.Indeterminate, ""},
+		{&coord.Error{Code: errcode.Unavailable}, errcode.Indeterminate, ""},
+		{&coord.Error{Code: errcode.Unavailable, Outcome: errcode.NotApplied}, errcode.NotApplied, errcode.NotApplied},
+		{&coord.Error{Code: errcode.InvalidKey}, "", ""},
+		{&coord.Error{Code: errcode.TenantNotFound}, "", ""},
+	} {
+		f.mu.Lock()
+		f.err = c.err
+		f.mu.Unlock()
+		_, put := kv.Put(testContext(t), &pairdbv1.PutRequest{Key: []byte("k")})
+		_, del := kv.Delete(testContext(t), &pairdbv1.DeleteRequest{Key: []byte("k")})
+		_, get := kv.Get(testContext(t), &pairdbv1.GetRequest{Key: []byte("k")})
+		for _, x := range []struct {
+			err  error
+			want errcode.Outcome
+		}{{put, c.write}, {del, c.write}, {get, c.read}} {
+			if info, _ := details(t, x.err); info.GetMetadata()[errcode.MetaOutcome] != string(x.want) {
+				t.Errorf("%v: outcome %q, want %q", c.err, info.GetMetadata()[errcode.MetaOutcome], x.want)
+			}
+		}
+	}
+}
+
 func TestPanicTellsNothing(t *testing.T) {
 	f := &fakeCoordinator{panic: "secret state"}
 	opts := serverOptions(t, nodeB, clusterOf(nodeB), echo)
