@@ -14,6 +14,7 @@ import (
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/node"
 	"github.com/pairdb/pairdb/node/config"
 )
@@ -50,12 +51,22 @@ SIGHUP reads the configuration again and takes over log.level.`,
 				logger.Info("ready", "name", at.Name, "node_id", at.NodeID, "grpc", at.GRPC, "peer", at.Peer, "http", at.HTTP, "gossip", at.Gossip)
 			},
 		})
-		if errors.Is(err, context.Canceled) {
-			return nil // asked to stop, and stopped
-		}
-		return err
+		return agentError(cmd.Context(), err)
 	}
 	return cmd
+}
+
+// agentError is what the end of a node means for the exit code. Being asked to
+// stop is no failure, but failing to is one, and is said as such.
+func agentError(ctx context.Context, err error) error {
+	var usage *node.UsageError
+	switch {
+	case err == nil, errors.As(err, &usage):
+		return err
+	case ctx.Err() != nil && err == context.Canceled:
+		return nil // before it had come up
+	}
+	return &failure{exit: errcode.ExitFailed, what: "agent: " + err.Error(), err: err}
 }
 
 func setLevel(level *slog.LevelVar, c config.Config) error {
