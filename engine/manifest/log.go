@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	iofs "io/fs"
 	"math/rand/v2"
 	"syscall"
 
@@ -232,9 +233,13 @@ func (e *unsureError) Unwrap() error { return e.err }
 func (l *Log) publish(num uint64) error {
 	fs, dir := l.opts.FS, l.opts.Dir
 	temp := dir + "/" + currentTemp
-	// Left behind by a crash or a failure; if it is not there, all the better.
-	l.discard(currentTemp)
 	f, err := fs.Create(temp)
+	if errors.Is(err, iofs.ErrExist) {
+		// Left behind by a crash or a failure.
+		if err = fs.Remove(temp); err == nil {
+			f, err = fs.Create(temp)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("write CURRENT: %w", diskFull(err))
 	}
