@@ -53,6 +53,13 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 	if len(learned) == 0 {
 		return nil
 	}
+	if !c.Founded() { // the other founders are worth remembering from now on
+		for _, e := range c.nodes.All() {
+			if _, ok := state.Layout().Node(e.ID); ok && e.ID != c.self {
+				records = append(records, Record{nodeKey(e.ID), e.Append(nil)})
+			}
+		}
+	}
 	if err := c.write(records); err != nil {
 		return err
 	}
@@ -107,7 +114,9 @@ func (c *Core) mergeNode(raw []byte) (bool, error) {
 	c.out.Changed = true
 	// Entries are kept so that a restarted node finds its peers again. Losing
 	// one loses nothing else, so counters alone are not worth a write.
-	if c.Founded() && (!known || old.Incarnation != e.Incarnation || old.Addresses != e.Addresses) {
+	// An entry met before the founding is in no store yet: it is kept when it
+	// comes again as one of the cluster's.
+	if c.Founded() && (!known || old.Incarnation != e.Incarnation || old.Addresses != e.Addresses || old.ClusterID != e.ClusterID) {
 		return true, c.write([]Record{{nodeKey(e.ID), e.Append(nil)}})
 	}
 	return true, nil
