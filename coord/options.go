@@ -70,7 +70,8 @@ type Metrics struct {
 	Request func(kind Kind, level quorum.Level, code errcode.Code, took time.Duration)
 	// QuorumFailure counts operations that missed their level or the deadline.
 	QuorumFailure func()
-	// Conflict counts reads and merges that left concurrent siblings.
+	// Conflict counts concurrent writes found: by a read that joined several
+	// siblings, or by a write that an owner held something beside.
 	Conflict func()
 	// ReadRepair counts objects written back by reads.
 	ReadRepair func()

@@ -141,9 +141,6 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 		if err != nil {
 			f.fail(indices[k], asError(err))
 		} else {
-			if len(uncovered) > 0 {
-				f.c.opts.Metrics.Conflict()
-			}
 			f.reply(indices[k], Reply{Status: StatusOK, Body: uncovered})
 		}
 		f.c.leave()

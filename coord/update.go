@@ -272,6 +272,7 @@ func (o *update) note(body []byte) bool {
 		}
 	}
 	if found {
+		o.job.c.opts.Metrics.Conflict()
 		o.mu.above = causal.JoinContext(o.mu.above, held.Context)
 		o.mu.aboveHLC = max(o.mu.aboveHLC, top)
 	}

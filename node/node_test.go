@@ -78,7 +78,7 @@ func (n *testNode) start(ready chan<- error) {
 	served := make(chan struct{})
 	go func() {
 		err := Run(ctx, n.cfg, Options{
-			Logger: slog.New(slog.DiscardHandler), Version: "test", ClockSkew: n.skew,
+			Logger: testLogger(n.cfg.Node.Name), Version: "test", ClockSkew: n.skew,
 			Ready: func(a Addresses) {
 				n.addrs = a
 				close(served)
@@ -133,6 +133,10 @@ func (n *testNode) client() *client.Client {
 func put(t *testing.T, c *client.Client, key, value string) {
 	t.Helper()
 	if _, err := c.Put(t.Context(), key, []byte(value), client.WithLevel(client.LevelQuorum)); err != nil {
+		var e *client.Error
+		if errors.As(err, &e) {
+			t.Log(e.Causes)
+		}
 		t.Fatalf("put %s: %v", key, err)
 	}
 }
@@ -250,4 +254,12 @@ func TestDataDirectory(t *testing.T) {
 	if err := openDataDir(foreign); err == nil || !strings.Contains(err.Error(), "photo.jpg") {
 		t.Errorf("somebody's directory: %v", err)
 	}
+}
+
+// testLogger shows the nodes' logs when the tests run with PAIRDB_TEST_LOG=1.
+func testLogger(name string) *slog.Logger {
+	if os.Getenv("PAIRDB_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 }

@@ -52,7 +52,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // wireError is the status that a client gets for err. A status that gRPC or one
 // of its services made stays as it is.
 func (s *Server) wireError(method string, err error) error {
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a wrapped status is no answer of ours
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
 	e := s.opts.Classify(err)

@@ -1,0 +1,221 @@
+package coord
+
+import (
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+func (r *read) startRepair() {
+	held := make([]*causal.Object, len(r.mu.answers))
+	for i := range r.mu.answers {
+		if a := &r.mu.answers[i]; a.state == hasAnswered {
+			held[i] = a.object
+		}
+	}
+	joined, lacking := plan(held)
+	joined.StripLosers()
+	if len(joined.Siblings) > 1 {
+		r.job.c.opts.Metrics.Conflict()
+	}
+	r.mu.joined, r.mu.encoded = &joined, joined.Append(make([]byte, 0, joined.EncodedLen()))
+	r.mu.tally = quorum.NewTally(len(held), r.mu.need)
+	var send []int
+	for i := range held {
+		switch {
+		case held[i] == nil && r.mu.u.down(i):
+			r.mu.tally.Fail(i, reasonDown)
+		case held[i] == nil && r.mu.answers[i].state == hasFailed:
+			r.mu.tally.Fail(i, r.mu.answers[i].reason)
+		case held[i] == nil: // not asked, or slow: it may get the join later
+		case lacking>>i&1 == 1:
+			send = append(send, i)
+			r.mu.sent |= 1 << i
+		default:
+			r.mu.tally.Ack(i)
+		}
+	}
+	u, round := r.mu.u, r.mu.round
+	r.mu.Unlock()
+	r.writeBack(u, round, send)
+	r.mu.Lock()
+	r.advance()
+}
+
+func (r *read) advanceRepair() {
+	switch r.mu.tally.Verdict() {
+	case quorum.Reached:
+		r.finish(r.mu.joined, nil)
+	case quorum.Lost:
+		if r.mu.catching {
+			r.mu.Unlock()
+			return
+		}
+		r.finish(nil, r.lost(errcode.QuorumNotReached, "too few owners could be brought up to date"))
+	default:
+		var send []int
+		for i := range r.mu.answers {
+			if r.mu.tally.Acks()+r.pending()+len(send) >= r.mu.need {
+				break
+			}
+			if r.mu.answers[i].state != hasAnswered && r.mu.sent>>i&1 == 0 && !r.failed(i) {
+				send = append(send, i)
+			}
+		}
+		for _, i := range send {
+			r.mu.sent |= 1 << i
+		}
+		u, round := r.mu.u, r.mu.round
+		r.mu.Unlock()
+		r.writeBack(u, round, send)
+	}
+}
+
+func (r *read) failed(i int) bool {
+	for k := range r.mu.tally.Causes() {
+		if k == i {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *read) pending() int {
+	n := 0
+	for i := range r.mu.answers {
+		if r.mu.sent>>i&1 == 1 && !r.mu.tally.Acked(i) && !r.failed(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *read) writeBack(u *unit, round int, to []int) {
+	c := r.job.c
+	r.mu.Lock()
+	object := r.mu.encoded
+	r.mu.Unlock()
+	c.hold(len(to))
+	for _, i := range to {
+		c.opts.Metrics.ReadRepair()
+		if i == u.self {
+			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: true}
+			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, uncovered []byte, err error) {
+				rep := Reply{Status: StatusOK, Body: uncovered}
+				if err != nil {
+					rep = Reply{Status: StatusError, Body: EncodeError(asError(err))}
+				}
+				r.written(i, round, rep, nil)
+				c.leave()
+			})
+			continue
+		}
+		m := u.message(OpMerge)
+		m.Body = object
+		m.Deadline = r.job.began.Add(c.opts.WriteTimeout)
+		c.opts.Transport.Send(u.owners[i], &m, func(rep Reply, err error) {
+			r.written(i, round, rep, err)
+			c.leave()
+		})
+	}
+}
+
+func (r *read) written(i, round int, rep Reply, err error) {
+	if err == nil && rep.Status == StatusStale {
+		r.bounce(i, round, &rep)
+		return
+	}
+	r.mu.Lock()
+	if round != r.mu.round {
+		r.mu.Unlock()
+		return
+	}
+	switch held, bad := causal.Decode(rep.Body); {
+	case err != nil || rep.Status != StatusOK:
+		reason, _, _ := refused(&rep, err)
+		r.mu.tally.Fail(i, reason)
+	case bad != nil:
+		r.mu.tally.Fail(i, "sent an answer that does not decode")
+	case !r.mu.answered && r.outdone(&held):
+		r.reset(r.mu.u)
+	default:
+		r.mu.tally.Ack(i)
+	}
+	r.advance()
+}
+
+func (r *read) outdone(held *causal.Object) bool {
+	mine, theirs := r.mu.joined.Winner(), held.Winner()
+	if mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
+		return false
+	}
+	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot)
+	return !superseded && theirs.Beats(mine)
+}
+
+func (r *read) bounce(i, round int, rep *Reply) {
+	c := r.job.c
+	c.opts.Metrics.StaleBounce()
+	r.mu.Lock()
+	if round != r.mu.round || r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	u := r.mu.u
+	r.mu.stale |= 1 << i
+	start := !r.mu.catching
+	r.mu.catching = true
+	r.mu.Unlock()
+	if !start {
+		return
+	}
+	c.hold(1)
+	c.opts.CatchUp(u.owners[i], rep.Version, func(error) {
+		r.caughtUp(u)
+		c.leave()
+	})
+}
+
+func (r *read) caughtUp(u *unit) {
+	now, err := r.job.c.locate(r.job)
+	r.mu.Lock()
+	stale := r.mu.stale
+	r.mu.catching, r.mu.stale = false, 0
+	switch {
+	case r.mu.answered:
+		r.mu.Unlock()
+		return
+	case err != nil:
+		r.finish(nil, err)
+		return
+	case !now.same(u):
+		r.reset(now)
+	case r.mu.joined != nil:
+		for i := range r.mu.answers {
+			if stale>>i&1 == 1 {
+				r.mu.tally.Fail(i, reasonStale)
+			}
+		}
+	default:
+		for i := range r.mu.answers {
+			if stale>>i&1 == 1 {
+				r.mu.answers[i] = answer{state: hasFailed, reason: reasonStale}
+			}
+		}
+	}
+	r.advance()
+}
+
+func plan(held []*causal.Object) (joined causal.Object, lacking uint16) {
+	for _, o := range held {
+		if o != nil {
+			joined = causal.Join(&joined, o)
+		}
+	}
+	for i, o := range held {
+		if o != nil && !o.Equal(&joined) {
+			lacking |= 1 << i
+		}
+	}
+	return joined, lacking
+}
