@@ -34,7 +34,8 @@ const (
 // Peer carries the data path: one long stream per peer and lane.
 type PeerClient interface {
 	// Frames carries frames of requests one way and frames of replies the other,
-	// in any order. The first frame each way introduces the sender.
+	// in any order. Each names its sender and the sender's cluster, as the
+	// stream's metadata does beforehand.
 	Frames(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 	// Info returns the node's own figures, so that whichever node is asked can
 	// answer for the whole cluster.
@@ -79,7 +80,8 @@ func (c *peerClient) Info(ctx context.Context, in *InfoRequest, opts ...grpc.Cal
 // Peer carries the data path: one long stream per peer and lane.
 type PeerServer interface {
 	// Frames carries frames of requests one way and frames of replies the other,
-	// in any order. The first frame each way introduces the sender.
+	// in any order. Each names its sender and the sender's cluster, as the
+	// stream's metadata does beforehand.
 	Frames(grpc.BidiStreamingServer[Frame, Frame]) error
 	// Info returns the node's own figures, so that whichever node is asked can
 	// answer for the whole cluster.
