@@ -170,7 +170,11 @@ func (n *Node) Serve(ctx context.Context) error {
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
 	ready := n.gossip.Ready()
 	for {
+		changed := n.gossip.Changed()
 		select {
+		case <-changed:
+			// A peer may be back, or elsewhere: do not wait out the pause.
+			n.peers.Refresh()
 		case <-ctx.Done():
 			return nil
 		case <-ready:
@@ -202,15 +206,29 @@ func (n *Node) Close(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
-	note("leave gossip", n.gossip.Leave(ctx))
+	if err := n.gossip.Leave(ctx); err != nil {
+		// The others then find out by themselves, as after a crash.
+		n.log.Info("nobody heard the goodbye", "err", err)
+	}
 	note("stop HTTP", n.http.Shutdown(ctx))
 	note("stop clients", n.server.StopClients(ctx))
 	note("finish operations", n.coord.Close(ctx))
 	note("stop peers", n.server.StopPeers(ctx))
+	// What is in tables need not be replayed at the next start.
+	note("flush", n.flush())
 	note("release", n.release())
 	err := errors.Join(errs...)
 	if err == nil {
 		n.log.Info("stopped", "name", n.addrs.Name, "took", time.Since(start).Round(time.Millisecond))
+	}
+	return err
+}
+
+// flush writes the memtables to tables, unless the engine only reads any more.
+func (n *Node) flush() error {
+	err := n.db.Flush()
+	if errors.Is(err, engine.ErrReadOnly) {
+		return nil // said when it happened
 	}
 	return err
 }
