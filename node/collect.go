@@ -96,8 +96,10 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 	readOnly := gauge("pairdb_engine_read_only", "1 after a failed write or sync ended all writing, else 0.")
 	total := gauge("pairdb_disk_bytes", "Size of the file system that holds the data, in bytes.")
 	free := gauge("pairdb_disk_free_bytes", "Free bytes of the file system that holds the data.")
-	all := []series{batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
-		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, total, free}
+	all := []series{
+		batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
+		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, total, free,
+	}
 	return all, func(e emit) {
 		m := n.db.Metrics()
 		e(batches, float64(m.Batches))

@@ -125,6 +125,7 @@ func (h *Handler) routes() []route {
 		{"GET /readyz", h.ready},
 		{"GET /startupz", h.ready},
 		{"GET /metrics", h.opts.Metrics.ServeHTTP},
+		{"GET /debug/pprof/{name...}", h.profile},
 	}
 }
 

@@ -222,12 +222,6 @@ func (a *agent) signal(sig syscall.Signal) {
 	}
 }
 
-func (a *agent) pid() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.cmd.Process.Pid
-}
-
 func (a *agent) waitHealthy(limit time.Duration) {
 	a.t.Helper()
 	r := run(a.t, nil, "health", "--wait", limit.String(), "--endpoint", a.addr.GRPC)
