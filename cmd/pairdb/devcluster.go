@@ -234,15 +234,20 @@ func (n *devNode) start(exe string, expect int, seeds []string, ended chan<- *de
 	n.done = make(chan struct{})
 	started := make(chan error)
 	go func() {
-		defer close(n.done)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := n.cmd.Start()
-		started <- err
 		if err == nil {
+			started <- nil
 			n.err = n.cmd.Wait()
-			ended <- n // has room for every child
 		}
+		// Whoever hears of the end finds it done.
+		close(n.done)
+		if err != nil {
+			started <- err
+			return
+		}
+		ended <- n // has room for every child
 	}()
 	if err := <-started; err != nil {
 		return fmt.Errorf("start %s: %w", n.name, err)

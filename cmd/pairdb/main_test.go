@@ -67,6 +67,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"cli":     scriptCLI,
 			"exits":   scriptExits,
 			"fails":   scriptFails,
 			"stop":    scriptStop,
@@ -74,6 +75,32 @@ func TestScripts(t *testing.T) {
 			"bytes":   scriptBytes,
 		},
 	})
+}
+
+// cli CODE [NAME=VALUE]… ARGS… runs pairdb in this process and checks its exit
+// code: sooner done than exits, for what needs neither stdin nor files of the
+// script. The environment has the first node and what is given.
+func scriptCLI(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: cli CODE [ARGS]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	env := map[string]string{"PAIRDB_ENDPOINT": ts.Value(scriptNodesKey).(*scriptNodes).servers[0].Addr()}
+	for args = args[1:]; len(args) > 0; args = args[1:] {
+		name, value, ok := strings.Cut(args[0], "=")
+		if !ok || !strings.HasPrefix(name, "PAIRDB_") {
+			break
+		}
+		env[name] = value
+	}
+	a := &app{
+		stdin: strings.NewReader(""), stdout: ts.Stdout(), stderr: ts.Stderr(),
+		getenv: func(name string) string { return env[name] }, executable: os.Executable,
+	}
+	if got := a.run(context.Background(), args); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
 }
 
 // exits CODE COMMAND… runs a command and checks its exit code.
