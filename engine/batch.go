@@ -19,6 +19,8 @@ const (
 	MaxBatchSize = 256 << 20
 	// MaxBatchRangeDeletes bounds the range deletes of a batch.
 	MaxBatchRangeDeletes = 1024
+	// maxBatchMem bounds what a batch takes in a memtable.
+	maxBatchMem = 1 << 30
 )
 
 var (
@@ -88,8 +90,9 @@ func (b *Batch) add(kind base.Kind, key, value []byte) {
 		b.err = fmt.Errorf("%w: range end of %d bytes, limit is %d", ErrTooLarge, len(value), MaxKeySize)
 	case len(value) > MaxValueSize:
 		b.err = fmt.Errorf("%w: value of %d bytes, limit is %d", ErrTooLarge, len(value), MaxValueSize)
-	case len(b.data)+len(key)+len(value) > MaxBatchSize:
-		b.err = fmt.Errorf("%w: batch would exceed %d bytes", ErrTooLarge, MaxBatchSize)
+	case len(b.data)+len(key)+len(value) > MaxBatchSize ||
+		b.memSize+int64(memtable.Need(len(key), len(value))) > maxBatchMem:
+		b.err = fmt.Errorf("%w: batch would exceed %d bytes, or %d in memory", ErrTooLarge, MaxBatchSize, maxBatchMem)
 	}
 	if b.err != nil {
 		return
