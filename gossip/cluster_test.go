@@ -44,19 +44,30 @@ func (p *port) Call(ctx context.Context, addr, method string, payload []byte) ([
 	if me == nil {
 		return nil, errors.New("not up yet")
 	}
-	p.f.mu.Lock()
-	to := p.f.nodes[addr]
-	down := to == nil || p.f.cut[p.name] || p.f.cut[to.opts.Name]
-	p.f.mu.Unlock()
-	if down {
-		return nil, fmt.Errorf("dial %s: refused", addr)
+	to, err := p.reach(addr)
+	if err != nil {
+		return nil, err
 	}
 	var cluster []byte
 	if id := me.Snapshot().ClusterID; !id.IsZero() {
 		cluster = id[:]
 	}
 	id, _, _ := me.Identity()
-	return to.HandleMeta(ctx, method, cluster, id[:], payload)
+	reply, err := to.HandleMeta(ctx, method, cluster, id[:], payload)
+	if _, cut := p.reach(addr); cut != nil {
+		return nil, cut
+	}
+	return reply, err
+}
+
+func (p *port) reach(addr string) (*Gossip, error) {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	to := p.f.nodes[addr]
+	if to == nil || p.f.cut[p.name] || p.f.cut[to.opts.Name] {
+		return nil, fmt.Errorf("dial %s: refused", addr)
+	}
+	return to, nil
 }
 
 // testNode is a node that can be stopped and started again.

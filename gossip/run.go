@@ -182,7 +182,7 @@ func (b *mailbox) alive() (ids []ring.NodeID) {
 
 // Pace of the loop.
 const (
-	tickBusy   = 50 * time.Millisecond
+	tickBusy   = 25 * time.Millisecond
 	tickIdle   = time.Second
 	reportEach = 3 * time.Second
 )

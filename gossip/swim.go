@@ -84,6 +84,7 @@ type swimEvents interface {
 type swim struct {
 	ml     *memberlist.Memberlist
 	name   string
+	addr   string
 	events swimEvents
 	log    *slog.Logger
 	queue  memberlist.TransmitLimitedQueue
@@ -119,6 +120,7 @@ func startSwim(o *Options, self ring.NodeID, incarnation uint64, events swimEven
 		return nil, fmt.Errorf("start gossip on %s: %w", net.JoinHostPort(o.BindAddr, strconv.Itoa(o.BindPort)), err)
 	}
 	s.ml = ml
+	s.addr = ml.LocalNode().Address() // not safe to ask later on
 	return s, nil
 }
 
@@ -129,7 +131,7 @@ func swimName(id ring.NodeID, incarnation uint64) string {
 }
 
 // address is where others reach this node's gossip.
-func (s *swim) address() string { return s.ml.LocalNode().Address() }
+func (s *swim) address() string { return s.addr }
 
 // join pushes and pulls state with one address.
 func (s *swim) join(addr string) error {

@@ -90,8 +90,10 @@ type Core struct {
 	// ready: all founders have acknowledged; durable.
 	ready bool
 	// round is the highest ballot round used or seen.
-	round    uint64
+	round uint64
+	// ticks counts; promised is the tick of this voter's last promise.
 	ticks    uint64
+	promised uint64
 	founding *founding
 	proposal *proposal
 	out      Output

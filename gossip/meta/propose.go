@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +52,6 @@ type proposal struct {
 	spoken bool
 	// wait is the number of ticks until the next attempt.
 	wait     int
-	attempts int
 	failures map[ring.NodeID]error
 	// futile counts attempts in a row that reached no majority.
 	futile int
@@ -63,10 +61,12 @@ type proposal struct {
 // Ticks that a proposal waits for answers, and attempts without a majority after
 // which it gives up.
 const (
-	answerTicks = 40
+	answerTicks = 80
 	maxFutile   = 4
+	// deferTicks are what another proposer is given to finish.
+	deferTicks = 24
 	// foundingTicks lie between two steps of founding.
-	foundingTicks = 4
+	foundingTicks = 8
 )
 
 // ProposeTenant starts to put a tenant into the log. Follow it with Proposal;
@@ -129,9 +129,25 @@ func (c *Core) settleProposal() {
 		return
 	}
 	slot := c.state.Version() + 1
+	lost := pr.p != nil
 	value := ring.AppendEntry(nil, &ring.Entry{Version: slot, Kind: ring.KindTenantCreate, Op: pr.op, Tenant: &pr.create})
 	pr.p = ring.NewProposer(slot, c.state.Voters(), c.self, c.inc, c.round, value)
+	if lost {
+		// Whoever lost the last slot would now meet all others who did.
+		pr.wait = c.backoff()
+		return
+	}
+	if c.deferring(slot) {
+		pr.wait = 1
+		return
+	}
 	c.drive()
+}
+
+// deferring says that this voter has lately made a promise to another proposer of
+// the slot, which had better be left to finish.
+func (c *Core) deferring(slot ring.Version) bool {
+	return c.reg.Slot == slot && c.reg.Promised.Node != c.self && c.ticks-c.promised < deferTicks
 }
 
 // isOwn says whether an entry of the log came from the proposal.
@@ -150,7 +166,6 @@ func (c *Core) drive() {
 	switch pr.p.Phase() {
 	case ring.Preparing:
 		value = nil
-		pr.attempts++
 		clear(pr.failures)
 	case ring.Accepting:
 		method = MethodAccept
@@ -161,7 +176,7 @@ func (c *Core) drive() {
 		}
 		return
 	case ring.Outbid:
-		pr.wait = c.backoff(pr.attempts)
+		pr.wait = c.backoff()
 		return
 	}
 	pr.wait = answerTicks
@@ -180,14 +195,14 @@ func (c *Core) drive() {
 	}
 }
 
-// backoff gives a random number of ticks, more after more attempts, so that two
-// proposers do not outbid each other for ever.
-func (c *Core) backoff(attempts int) int {
-	var b [2]byte
+// backoff gives a random number of ticks, so that two proposers do not outbid each
+// other for ever. It does not grow: who has lost often must not lose more often.
+func (c *Core) backoff() int {
+	var b [1]byte
 	if _, err := io.ReadFull(c.rand, b[:]); err != nil {
 		return answerTicks
 	}
-	return 1 + int(binary.BigEndian.Uint16(b[:]))%(2<<min(attempts, 4))
+	return 1 + int(b[0])%8
 }
 
 // balloted takes in a voter's answer.
@@ -249,7 +264,7 @@ func (c *Core) ballotFailed(s Send, err error) {
 		pr.result = &Result{Err: c.unreachable()}
 		return
 	}
-	pr.wait = min(pr.wait, 2+c.backoff(pr.futile))
+	pr.wait = min(pr.wait, pr.futile*4+c.backoff())
 }
 
 func (c *Core) unreachable() error {
@@ -265,19 +280,20 @@ func (c *Core) unreachable() error {
 }
 
 // Tick lets what waits for time go on: founding, and another attempt of a
-// proposal. The owner calls it every 50 ms or so while Busy. nowMs is the wall
+// proposal. The owner calls it every 25 ms or so while Busy. nowMs is the wall
 // clock, for the record only.
 func (c *Core) Tick(nowMs int64) error {
 	if c.fatal != nil {
 		return c.fatal
 	}
+	c.ticks++
 	if pr := c.proposal; pr != nil && pr.result == nil && pr.p != nil {
-		if pr.wait--; pr.wait <= 0 {
+		if pr.wait--; pr.wait <= 0 && !c.deferring(pr.p.Slot()) {
 			pr.p.Retry()
 			c.drive()
 		}
 	}
-	if c.ticks++; c.ticks%foundingTicks != 1 {
+	if c.ticks%foundingTicks != 1 {
 		return nil
 	}
 	return c.tickFounding(nowMs)

@@ -61,6 +61,9 @@ func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte) (ring.Regi
 	if err := c.write([]Record{{keyVote, withFormat(ring.AppendRegister(nil, reg)...)}}); err != nil {
 		return ring.Register{}, err
 	}
+	if reg.Promised != c.reg.Promised {
+		c.promised = c.ticks
+	}
 	c.reg = reg
 	c.round = max(c.round, b.Round)
 	if len(value) > 0 {
