@@ -19,7 +19,6 @@ type fakeDisk struct {
 	synced   map[string][]byte
 	counters map[uint16]uint64
 	actor    uint64
-	start    int
 	broken   bool
 	// unsynced is per key how many writes wait for a sync.
 	unsynced map[string]int

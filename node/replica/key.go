@@ -9,12 +9,9 @@ import (
 // Storage keys are [partition u16][kind u8][tenant u32][token u64][key], big
 // endian: a partition is one range, and within it a tenant's keys are in token
 // order. Stored data depends on it; it never changes.
-const (
-	kindObject = 0
-	// Kinds 1 and 2 are reserved for idempotency records and for the index of
-	// tombstones and expiries.
-	keyHead = 2 + 1 + 4 + 8
-)
+// Kinds 1 and 2 are reserved for idempotency records and for the index of
+// tombstones and expiries.
+const kindObject = 0
 
 // appendKey appends the storage key of an object to dst.
 func appendKey(dst []byte, at *coord.Address) []byte {
