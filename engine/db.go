@@ -164,14 +164,15 @@ func (db *DB) closeFiles() error {
 	db.mu.Lock()
 	failed := db.failed != nil
 	db.mu.Unlock()
-	if db.log != nil {
-		if err := db.log.Close(); err != nil && !failed {
-			errs = append(errs, err)
+	end := manifest.LogEnd{Segment: db.log.Segment(), Length: db.log.Size()}
+	err := db.log.Close()
+	if !failed {
+		errs = append(errs, err)
+		if err == nil {
+			db.writeLogEnd(end)
 		}
 	}
-	if db.manifest != nil {
-		errs = append(errs, db.manifest.Close())
-	}
+	errs = append(errs, db.manifest.Close())
 	// The state stays, for iterators; what they hold is an orphan until the
 	// next open.
 	db.removeObsolete()
@@ -183,4 +184,16 @@ func (db *DB) closeFiles() error {
 		errs = append(errs, fmt.Errorf("unlock %s: %w", db.dir, err))
 	}
 	return errors.Join(errs...)
+}
+
+// writeLogEnd notes in the manifest how far the closed log reaches, so that
+// damage to its end is not taken for what a crash leaves. Without the note, if
+// it cannot be written, all is as after a crash.
+func (db *DB) writeLogEnd(end manifest.LogEnd) {
+	e := &manifest.Edit{NextFile: db.nextFile.Load(), LogEnd: end}
+	_, err := db.manifest.Append(e, db.newFileNum)
+	if err != nil {
+		db.opts.Logger.Warn("cannot note the end of the log", "dir", db.dir, "error", err)
+	}
+	db.obsolete.addManifests(db.manifest.TakeStale())
 }

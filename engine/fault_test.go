@@ -113,16 +113,19 @@ func (f *faultRun) finish(rng *rand.Rand) error {
 // once and from then on, and demands that nothing promised is lost, nothing is
 // promised falsely, answers stay right and the DB opens again.
 func TestFaultAtEveryCall(t *testing.T) {
-	steps := 70
+	steps, stride := 70, 1
 	if testing.Short() {
 		steps = 35
+	}
+	if raceEnabled {
+		stride = 7
 	}
 	runs, readOnly := 0, 0
 	rng := rand.New(rand.NewPCG(1, 6))
 	for _, queue := range []bool{false, true} {
 		for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
 			for _, forever := range []bool{false, true} {
-				for n, more := 0, true; more; n++ {
+				for n, more := 0, true; more; n += stride {
 					name := fmt.Sprintf("queue %v, %v at call %d, forever %v", queue, fault, n, forever)
 					f := &faultRun{mem: vfs.NewMem(), model: newModel()}
 					more = false

@@ -126,13 +126,19 @@ type reader interface {
 }
 
 // compare holds everything a reader says against want.
-func compare(r reader, want map[string]string) error {
+func compare(r reader, want map[string]string) (err error) {
 	keys := slices.Sorted(maps.Keys(want))
 	it, err := r.NewIter(nil, nil)
 	if err != nil {
 		return err
 	}
 	defer it.Close()
+	defer func() {
+		// A failed read says what is wrong better than what it led to.
+		if err != nil && it.Error() != nil {
+			err = fmt.Errorf("%w: %w", err, it.Error())
+		}
+	}()
 	i := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		if i >= len(keys) || string(it.Key()) != keys[i] || string(it.Value()) != want[keys[i]] {
@@ -157,7 +163,7 @@ func compare(r reader, want map[string]string) error {
 		v, err := r.Get(nil, []byte(key))
 		w, ok := want[key]
 		if ok && (err != nil || string(v) != w) || !ok && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("get %s: got %.20q, %v; want %.20q, %v", key, v, err, w, ok)
+			return fmt.Errorf("get %s: got %.20q; want %.20q, %v: %w", key, v, w, ok, err)
 		}
 	}
 	return it.Close()

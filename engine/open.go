@@ -242,6 +242,12 @@ func (r *recovery) replay() error {
 		db.opts.Logger.Info("cut the unacknowledged end of the log", "dir", db.dir,
 			"segment", stats.End.Segment, "offset", stats.End.Length, "bytes", stats.TornBytes)
 	}
+	if end := r.state.LogEnd; err == nil && (end.Segment > stats.End.Segment ||
+		end.Segment == stats.End.Segment && end.Length > stats.End.Length) {
+		// The DB was closed in good order, so there is no torn tail to cut.
+		return base.Corruptf(db.dir+"/"+walDir+"/"+wal.NumberedName(stats.End.Segment), stats.End.Length,
+			"log ends before offset %d of segment %d, where it was closed", end.Length, end.Segment)
+	}
 	return err
 }
 
@@ -333,6 +339,7 @@ func (r *recovery) begin() error {
 	r.state.LogNumber = r.tables[0].firstSeg
 	manifestNum := db.newFileNum()
 	r.state.NextFile = db.nextFile.Load()
+	r.state.LogEnd = manifest.LogEnd{}
 	db.manifest, err = manifest.Create(manifest.Options{
 		FS: db.fs, Dir: db.dir, MaxBytes: db.opts.ManifestSize, Rand: db.opts.Rand,
 	}, manifestNum, r.state)

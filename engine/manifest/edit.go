@@ -30,8 +30,17 @@ type Edit struct {
 	FlushedSeq base.SeqNum
 	// LogNumber is the oldest log segment still needed.
 	LogNumber uint64
-	Deleted   []DeletedFile
-	Added     []NewFile
+	// LogEnd says how far the log was durable when the engine was closed.
+	LogEnd  LogEnd
+	Deleted []DeletedFile
+	Added   []NewFile
+}
+
+// LogEnd is a place in the log: so many bytes of a segment. The zero value is
+// none.
+type LogEnd struct {
+	Segment uint64
+	Length  int64
 }
 
 // State is everything the log says. It is immutable.
@@ -40,6 +49,9 @@ type State struct {
 	NextFile   uint64
 	FlushedSeq base.SeqNum
 	LogNumber  uint64
+	// LogEnd is set once the engine was closed in good order; whoever opens
+	// it next goes on from a state without it.
+	LogEnd LogEnd
 }
 
 // Apply returns the state after e.
@@ -51,7 +63,12 @@ func (s State) Apply(e *Edit) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
+	end := s.LogEnd
+	if e.LogEnd != (LogEnd{}) {
+		end = e.LogEnd
+	}
 	return State{
+		LogEnd:     end,
 		Version:    v,
 		NextFile:   max(s.NextFile, e.NextFile),
 		FlushedSeq: max(s.FlushedSeq, e.FlushedSeq),
@@ -61,7 +78,7 @@ func (s State) Apply(e *Edit) (State, error) {
 
 // snapshot returns the edit that makes s of an empty state.
 func (s State) snapshot() *Edit {
-	e := &Edit{NextFile: s.NextFile, FlushedSeq: s.FlushedSeq, LogNumber: s.LogNumber}
+	e := &Edit{NextFile: s.NextFile, FlushedSeq: s.FlushedSeq, LogNumber: s.LogNumber, LogEnd: s.LogEnd}
 	for level, files := range s.Version.Levels {
 		for _, f := range files {
 			e.Added = append(e.Added, NewFile{Level: level, FileMeta: f})
@@ -80,6 +97,7 @@ const (
 	tagLogNumber  = 5
 	tagDeleted    = 6 // level, number
 	tagAdded      = 7 // level, table
+	tagLogEnd     = 8 // segment, length
 )
 
 // comparer names the order of keys; a log with another one is refused.
@@ -101,6 +119,11 @@ func (e *Edit) append(dst []byte) []byte {
 		if n.v != 0 {
 			dst = binary.AppendUvarint(binary.AppendUvarint(dst, n.tag), n.v)
 		}
+	}
+	if e.LogEnd != (LogEnd{}) {
+		dst = binary.AppendUvarint(dst, tagLogEnd)
+		dst = binary.AppendUvarint(dst, e.LogEnd.Segment)
+		dst = binary.AppendUvarint(dst, uint64(e.LogEnd.Length))
 	}
 	for _, d := range e.Deleted {
 		dst = binary.AppendUvarint(dst, tagDeleted)
@@ -218,12 +241,14 @@ func decodeEdit(b []byte, first bool) (e *Edit, levels int, err error) {
 			e.Deleted = append(e.Deleted, DeletedFile{Level: d.level(), Num: d.uvarint()})
 		case tagAdded:
 			e.Added = append(e.Added, NewFile{Level: d.level(), FileMeta: d.file()})
+		case tagLogEnd:
+			e.LogEnd = LogEnd{Segment: d.uvarint(), Length: int64(d.uvarint())}
 		default:
 			d.bad = true
 		}
 	}
 	switch {
-	case d.bad || e.FlushedSeq > base.MaxSeqNum:
+	case d.bad || e.LogEnd.Length < 0 || e.FlushedSeq > base.MaxSeqNum:
 		return nil, 0, errMalformed
 	case first != (name != "") || first != (levels > 0):
 		return nil, 0, errMalformed
