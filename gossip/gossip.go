@@ -37,7 +37,9 @@ type Gossip struct {
 		// spoken is the digest that was gossiped last.
 		spoken [16]byte
 		// calls are the questions under way that need no second of their kind.
-		calls   map[call]struct{}
+		calls map[call]struct{}
+		// warned is when a peer's content was last complained about.
+		warned  time.Time
 		started bool
 		closed  bool
 		isReady bool

@@ -381,7 +381,14 @@ func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool
 	if err != nil && s.IsPull() {
 		g.box.doubt(s.To)
 	}
-	if err != nil && meta.IsTransient(err) {
+	switch {
+	case err == nil || !meta.IsTransient(err):
+	case errors.Is(err, meta.ErrFork), errors.Is(err, ring.ErrUnknownKind), errors.Is(err, ring.ErrNewerFormat), errors.Is(err, ErrOtherCluster):
+		if now := time.Now(); now.Sub(g.mu.warned) > 10*time.Second {
+			g.mu.warned = now
+			g.log.Warn("this node cannot take in what a peer knows", "node", s.To.Short(), "address", addr, "error", err)
+		}
+	default:
 		g.log.Debug("metadata request failed", "method", s.Method, "node", s.To.Short(), "address", addr, "error", err)
 	}
 	return err

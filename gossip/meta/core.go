@@ -142,8 +142,10 @@ func (c *Core) load() error {
 		return c.loadRecord(key, value)
 	})
 	switch {
-	case errors.Is(err, ring.ErrNewerFormat):
+	case errors.Is(err, ring.ErrNewerFormat), errors.Is(err, ring.ErrUnknownKind):
 		return fmt.Errorf("%w: %w", ErrNewerFormat, err)
+	case errors.Is(err, ring.ErrCorrupt), errors.Is(err, ring.ErrInvalidEntry), errors.Is(err, crdt.ErrCorrupt), errors.Is(err, crdt.ErrSignature):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	case err != nil:
 		return err
 	case c.key == nil && (cluster != "" || len(c.entries) > 0):

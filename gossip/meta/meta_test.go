@@ -303,3 +303,86 @@ func TestRandomFaults(t *testing.T) {
 		t.Error("no tenant was ever created: the schedules are too hostile to mean anything")
 	}
 }
+
+// A copied data directory comes to life beside the original: one of them ends.
+func TestClonedIdentity(t *testing.T) {
+	w := up(t, 10, 2)
+	old := w.nodes[0]
+	clone := &member{name: old.name, store: old.store.Clone()}
+	w.nodes[0] = clone
+	clone.id, clone.inc, clone.acked = old.id, old.inc, old.acked
+	w.boot(0)
+	w.calm(10)
+	old.core.Exchange(w.nodes[1].id)
+	for _, s := range old.core.Take().Send {
+		reply, err := w.nodes[1].core.HandleRequest(old.id, s.Method, s.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = old.core.HandleReply(s, reply, nil)
+		if !errors.Is(err, meta.ErrIdentity) || !errors.Is(old.core.Fatal(), meta.ErrIdentity) {
+			t.Errorf("the original goes on: %v", err)
+		}
+	}
+	if w.nodes[0].core.Fatal() != nil {
+		t.Error("the newer life ends, too")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	w := up(t, 11, 1)
+	open := func(s meta.Store, cluster string) error {
+		_, err := meta.Open(meta.Options{Store: s, Rand: w.seed, ClusterName: cluster, Partitions: 8, Logger: discard(),
+			Info: meta.Info{Name: "n1", Capacity: 1}})
+		return err
+	}
+	if err := open(w.nodes[0].store.Clone(), "other"); !errors.Is(err, meta.ErrOtherCluster) {
+		t.Errorf("another cluster: %v", err)
+	}
+	unknown := []byte{1, 77, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	for name, c := range map[string]struct {
+		r    meta.Record
+		want error
+	}{
+		"newer store":    {meta.Record{Key: "format", Value: []byte{2}}, meta.ErrNewerFormat},
+		"newer vote":     {meta.Record{Key: "vote", Value: []byte{1, 9}}, meta.ErrNewerFormat},
+		"unknown kind":   {meta.Record{Key: "log/0000000000000002", Value: unknown}, meta.ErrNewerFormat},
+		"short identity": {meta.Record{Key: "identity", Value: []byte{1, 2}}, meta.ErrCorrupt},
+		"no identity":    {meta.Record{Key: "identity"}, meta.ErrCorrupt},
+		"torn entry":     {meta.Record{Key: "log/0000000000000001", Value: []byte{1, 1, 0}}, meta.ErrCorrupt},
+		"strange record": {meta.Record{Key: "zzz", Value: []byte{1}}, meta.ErrCorrupt},
+	} {
+		s := w.nodes[0].store.Clone()
+		if err := s.Write([]meta.Record{c.r}); err != nil {
+			t.Fatal(err)
+		}
+		if err := open(s, "test"); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func FuzzHandleRequest(f *testing.F) {
+	w := up(f, 12, 2)
+	from := w.nodes[1].id
+	w.nodes[1].core.Exchange(w.nodes[0].id)
+	for _, s := range w.nodes[1].core.Take().Send {
+		f.Add(s.Method, s.Payload)
+	}
+	w.create(1, "t")
+	for _, p := range w.net {
+		f.Add(p.send.Method, p.send.Payload)
+	}
+	f.Fuzz(func(t *testing.T, method string, payload []byte) {
+		c := w.nodes[0].core
+		before := c.Version()
+		reply, err := c.HandleRequest(from, method, payload)
+		if (err == nil) != (len(reply) > 0) || len(reply) > meta.MaxMessageBytes {
+			t.Fatalf("%d bytes, %v", len(reply), err)
+		}
+		if c.Fatal() != nil || c.Version() < before {
+			t.Fatalf("fatal %v, version %d after %d", c.Fatal(), c.Version(), before)
+		}
+		c.Take()
+	})
+}

@@ -34,6 +34,9 @@ type Mem struct {
 // data.
 func (m *Mem) FailAt(n int, keep bool) { m.failAt, m.keep = m.Writes+n, keep }
 
+// Clone copies what is durable, as a copied data directory would.
+func (m *Mem) Clone() *Mem { return &Mem{durable: maps.Clone(m.durable)} }
+
 // Restart makes a failed store work again, with what is durable.
 func (m *Mem) Restart() { m.failAt, m.failed = 0, false }
 
