@@ -210,4 +210,3 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d syncs for the first and %d that waited for it, want 2", got, n)
 	}
 }
-
