@@ -1,0 +1,172 @@
+package gossip
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// mailbox takes what memberlist's goroutines have to say, without ever making
+// them wait. There is one entry for each node, the newest.
+type mailbox struct {
+	mu sync.Mutex
+	// peers are all nodes met in this life.
+	peers map[ring.NodeID]sighting
+	// fresh are those of peers whose sighting was not looked at yet.
+	fresh map[ring.NodeID]struct{}
+	// digests that differ from ours, or did when they came.
+	digests map[ring.NodeID][16]byte
+	// foreign are the clusters met that are not ours, with one address each.
+	foreign map[ring.ClusterID]string
+	wake    chan<- struct{}
+}
+
+// maxPeers bounds the nodes a mailbox knows.
+const maxPeers = 4 * ring.MaxNodes
+
+func (b *mailbox) init(wake chan<- struct{}) {
+	b.peers, b.fresh = map[ring.NodeID]sighting{}, map[ring.NodeID]struct{}{}
+	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID]string{}, wake
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// sighted implements swimEvents.
+func (g *Gossip) sighted(s sighting) {
+	b := &g.box
+	b.mu.Lock()
+	old, known := b.peers[s.id]
+	if s.id != g.self && (known || len(b.peers) < maxPeers) && s.incarnation >= old.incarnation {
+		s.leaving = s.leaving || old.leaving && old.incarnation == s.incarnation
+		b.peers[s.id], b.fresh[s.id] = s, struct{}{}
+	}
+	b.mu.Unlock()
+	poke(b.wake)
+}
+
+// heard implements swimEvents.
+func (g *Gossip) heard(id ring.NodeID, digest [16]byte) {
+	if id == g.self {
+		return
+	}
+	b := &g.box
+	b.mu.Lock()
+	_, known := b.peers[id]
+	if known {
+		b.digests[id] = digest
+	}
+	b.mu.Unlock()
+	if known && digest != g.face.Load().digest {
+		poke(b.wake)
+	}
+}
+
+// local implements swimEvents.
+func (g *Gossip) local() (card, [16]byte) {
+	f := g.face.Load()
+	return f.card, f.digest
+}
+
+// admit implements swimEvents: who may be a member. Liveness of strangers is of
+// no use, and two clusters must never run into one.
+func (g *Gossip) admit(s sighting) error {
+	f := g.face.Load()
+	if s.id == g.self {
+		if s.alive && s.incarnation > g.inc {
+			g.fail(fmt.Errorf("%w: incarnation %d of %s answers at %s, this process is incarnation %d: its data directory was copied or set back",
+				ErrIdentity, s.incarnation, g.self.Short(), s.gossip, g.inc))
+		}
+		return fmt.Errorf("node %s is this node, in another life", s.id.Short())
+	}
+	mine, theirs := f.card.cluster, s.cluster
+	switch {
+	case !theirs.IsZero() && mine.IsZero() && !f.pledged:
+		g.box.meet(theirs, s.gossip)
+		return &FrozenError{Name: g.opts.ClusterName, Cluster: theirs}
+	case !theirs.IsZero() && !mine.IsZero() && theirs != mine:
+		if g.box.meet(theirs, s.gossip) {
+			g.log.Warn("a node of another cluster is refused", "node", s.id.Short(), "address", s.gossip,
+				"cluster_id", theirs.String(), "own_cluster_id", mine.String())
+		}
+		return fmt.Errorf("node %s at %s %w: %s", s.id.Short(), s.gossip, ErrOtherCluster, theirs)
+	case f.layout != nil:
+		if _, ok := f.layout.Node(s.id); !ok {
+			return fmt.Errorf("node %s at %s is not in the layout", s.id.Short(), s.gossip)
+		}
+	}
+	return nil
+}
+
+// meet notes a cluster that is not ours and says whether it is the first time.
+func (b *mailbox) meet(id ring.ClusterID, address string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.foreign[id]; ok || len(b.foreign) >= 64 {
+		return false
+	}
+	b.foreign[id] = address
+	poke(b.wake)
+	return true
+}
+
+// take gives the sightings not looked at yet and the peers whose digest differs.
+func (b *mailbox) take(own [16]byte) (seen []sighting, differ []ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.fresh {
+		seen = append(seen, b.peers[id])
+	}
+	clear(b.fresh)
+	for id, d := range b.digests {
+		if d == own || !b.peers[id].alive {
+			continue
+		}
+		differ = append(differ, id)
+		delete(b.digests, id) // the exchange makes it old; the next one tells
+	}
+	return seen, differ
+}
+
+// doubt makes the next tick ask a peer again, after a question that failed.
+func (b *mailbox) doubt(id ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.peers[id]; ok {
+		b.digests[id] = [16]byte{}
+	}
+}
+
+// stranger gives a cluster met that is not ours.
+func (b *mailbox) stranger() (ring.ClusterID, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.foreign {
+		return id, true
+	}
+	return ring.ClusterID{}, false
+}
+
+func (b *mailbox) peer(id ring.NodeID) (sighting, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.peers[id]
+	return s, ok
+}
+
+// alive gives the ids of the peers that answer.
+func (b *mailbox) alive() (ids []ring.NodeID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, s := range b.peers {
+		if s.alive {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
