@@ -220,12 +220,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, max(time.Until(d), time.Millisecond))
 	}
-	f := *g.face.Load()
-	f.card.leaving = true
-	g.mu.Lock()
-	g.face.Store(&f)
-	g.mu.Unlock()
-	return s.leave(timeout)
+	return s.leave(g.box.alive(), timeout)
 }
 
 // Close stops everything and returns after the last goroutine ended. It says no

@@ -67,6 +67,19 @@ func (g *Gossip) heard(id ring.NodeID, digest [16]byte) {
 	}
 }
 
+// leaving implements swimEvents. It may come before or after the failure detector
+// has noticed.
+func (g *Gossip) leaving(id ring.NodeID, incarnation uint64) {
+	b := &g.box
+	b.mu.Lock()
+	if s, ok := b.peers[id]; ok && s.incarnation == incarnation {
+		s.leaving = true
+		b.peers[id], b.fresh[id] = s, struct{}{}
+	}
+	b.mu.Unlock()
+	poke(b.wake)
+}
+
 // local implements swimEvents.
 func (g *Gossip) local() (card, [16]byte) {
 	f := g.face.Load()
@@ -159,14 +172,14 @@ func (b *mailbox) peer(id ring.NodeID) (sighting, bool) {
 	return s, ok
 }
 
-// alive gives the ids of the peers that answer.
-func (b *mailbox) alive() (ids []ring.NodeID) {
+// alive gives the peers that answer, in no order.
+func (b *mailbox) alive() (out []sighting) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for id, s := range b.peers {
+	for _, s := range b.peers {
 		if s.alive {
-			ids = append(ids, id)
+			out = append(out, s)
 		}
 	}
-	return ids
+	return out
 }

@@ -119,13 +119,13 @@ func (g *Gossip) settle() {
 // they and the digests carry it on.
 func (g *Gossip) spread(core *meta.Core) {
 	const few, some = 8, 3
-	ids := g.box.alive()
-	if len(ids) > few {
-		rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
-		ids = ids[:some]
+	peers := g.box.alive()
+	if len(peers) > few {
+		rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+		peers = peers[:some]
 	}
-	for _, id := range ids {
-		core.Push(id)
+	for _, p := range peers {
+		core.Push(p.id)
 	}
 }
 
@@ -138,9 +138,6 @@ func (g *Gossip) publish(core *meta.Core) {
 	old := g.face.Load()
 	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero(), layout: snap.Layout}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
-	if old != nil {
-		f.card.leaving = old.card.leaving
-	}
 	g.face.Store(f)
 	s := g.swim.Load()
 	if s != nil && f.digest != g.mu.spoken {

@@ -25,21 +25,15 @@ type card struct {
 	cluster  ring.ClusterID // zero: fresh
 	version  ring.Version
 	peerPort uint16
-	leaving  bool
 }
 
 const (
-	cardFormat  = 1
-	cardBytes   = 1 + 1 + 16 + 2 + 16 + 8
-	cardLeaving = 1 << 0
+	cardFormat = 1
+	cardBytes  = 1 + 1 + 16 + 2 + 16 + 8
 )
 
 func (c card) encode() []byte {
-	b := []byte{cardFormat, 0}
-	if c.leaving {
-		b[1] |= cardLeaving
-	}
-	b = append(b, c.id[:]...)
+	b := append([]byte{cardFormat, 0}, c.id[:]...) // the second byte is for flags to come
 	b = binary.BigEndian.AppendUint16(b, c.peerPort)
 	b = append(b, c.cluster[:]...)
 	return binary.BigEndian.AppendUint64(b, uint64(c.version))
@@ -49,7 +43,7 @@ func decodeCard(b []byte) (card, error) {
 	if len(b) < cardBytes || b[0] != cardFormat {
 		return card{}, fmt.Errorf("node metadata of %d bytes is not of this version", len(b))
 	}
-	c := card{leaving: b[1]&cardLeaving != 0, peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:]))}
+	c := card{peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:]))}
 	copy(c.id[:], b[2:])
 	copy(c.cluster[:], b[20:])
 	return c, nil
@@ -62,10 +56,17 @@ type sighting struct {
 	host        string // without port
 	gossip      string // host:port
 	alive       bool
+	leaving     bool // it said goodbye
 }
 
-// digestMessage is what is gossiped and pushed: format u8 = 1, sender 16, digest 16.
-const digestBytes = 1 + 16 + 16
+// Messages of our own within memberlist's: kind u8, sender 16, then a digest of
+// 16 bytes, gossiped and pushed, or the incarnation u64 of a node that leaves.
+const (
+	kindDigest   = 1
+	kindGoodbye  = 2
+	digestBytes  = 1 + 16 + 16
+	goodbyeBytes = 1 + 16 + 8
+)
 
 // swimEvents are called from memberlist's goroutines, partly under its locks:
 // they must return at once and never call back.
@@ -76,25 +77,29 @@ type swimEvents interface {
 	sighted(s sighting)
 	// heard reports the digest of a node.
 	heard(id ring.NodeID, digest [16]byte)
+	// leaving reports that a node says goodbye.
+	leaving(id ring.NodeID, incarnation uint64)
 	// local gives this node's card and digest.
 	local() (card, [16]byte)
 }
 
 // swim is memberlist, tamed: one owner, no types of it beyond this file.
 type swim struct {
-	ml     *memberlist.Memberlist
-	name   string
-	addr   string
-	events swimEvents
-	log    *slog.Logger
-	queue  memberlist.TransmitLimitedQueue
+	ml   *memberlist.Memberlist
+	name string
+	addr string
+	// incarnation of this node.
+	incarnation uint64
+	events      swimEvents
+	log         *slog.Logger
+	queue       memberlist.TransmitLimitedQueue
 	// mu keeps Leave, Shutdown and UpdateNode apart: Leave panics after Shutdown.
 	mu     sync.Mutex
 	closed bool
 }
 
 func startSwim(o *Options, self ring.NodeID, incarnation uint64, events swimEvents) (*swim, error) {
-	s := &swim{name: swimName(self, incarnation), events: events, log: o.Logger}
+	s := &swim{name: swimName(self, incarnation), incarnation: incarnation, events: events, log: o.Logger}
 	c := memberlist.DefaultLANConfig()
 	c.Name = s.name
 	c.Label = o.ClusterName
@@ -158,15 +163,33 @@ func (s *swim) update() {
 	}
 }
 
-// leave says goodbye and waits until others took it in, at most for timeout.
-func (s *swim) leave(timeout time.Duration) error {
-	s.update() // the card says that this is no crash
+// maxGoodbyes bounds the members that are told of a leave one by one.
+const maxGoodbyes = 64
+
+// leave says goodbye, to the given members over TCP, so that they know it from a crash,
+// and to the failure detector, and waits until it is out, at most for timeout.
+func (s *swim) leave(members []sighting, timeout time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	if err := s.ml.Leave(timeout); err != nil {
+	started := time.Now()
+	card, _ := s.events.local()
+	msg := append([]byte{kindGoodbye}, card.id[:]...)
+	msg = binary.BigEndian.AppendUint64(msg, s.incarnation)
+	var wg sync.WaitGroup
+	for _, m := range members[:min(len(members), maxGoodbyes)] {
+		// Not one of memberlist's own nodes: those change under its feet.
+		to := &memberlist.Node{Name: swimName(m.id, m.incarnation), Addr: net.ParseIP(m.host), Port: portOf(m.gossip)}
+		wg.Go(func() {
+			if err := s.ml.SendReliable(to, msg); err != nil {
+				s.log.Debug("a member was not told goodbye", "node", to.Name, "error", err)
+			}
+		})
+	}
+	wg.Wait() // each ends with memberlist's own time limit
+	if err := s.ml.Leave(max(timeout-time.Since(started), time.Millisecond)); err != nil {
 		return fmt.Errorf("leave gossip: %w", err)
 	}
 	return nil
@@ -183,7 +206,7 @@ func (s *swim) close() error {
 }
 
 func digestMessage(id ring.NodeID, digest [16]byte) []byte {
-	b := append([]byte{1}, id[:]...)
+	b := append([]byte{kindDigest}, id[:]...)
 	return append(b, digest[:]...)
 }
 
@@ -230,10 +253,12 @@ func (d delegate) LocalState(bool) []byte {
 func (d delegate) MergeRemoteState(b []byte, _ bool) { d.hear(b) }
 
 func (d delegate) hear(b []byte) {
-	if len(b) != digestBytes || b[0] != 1 {
-		return
+	switch {
+	case len(b) == digestBytes && b[0] == kindDigest:
+		d.s.events.heard(ring.NodeID(b[1:17]), [16]byte(b[17:33]))
+	case len(b) == goodbyeBytes && b[0] == kindGoodbye:
+		d.s.events.leaving(ring.NodeID(b[1:17]), binary.BigEndian.Uint64(b[17:]))
 	}
-	d.s.events.heard(ring.NodeID(b[1:17]), [16]byte(b[17:33]))
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
