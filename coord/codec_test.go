@@ -25,8 +25,10 @@ func requests() []request {
 func failures() []*Error {
 	return []*Error{
 		{Code: errcode.KeyNotFound, Message: "the key has no value"},
-		{Code: errcode.QuorumNotReached, Outcome: errcode.Indeterminate, Acks: 1, Need: 2, Message: "m",
-			Causes: []Cause{{Node: ring.NodeID{1}, Name: "a", Reason: "is down"}, {Node: ring.NodeID{2}, Reason: "did not answer"}}},
+		{
+			Code: errcode.QuorumNotReached, Outcome: errcode.Indeterminate, Acks: 1, Need: 2, Message: "m",
+			Causes: []Cause{{Node: ring.NodeID{1}, Name: "a", Reason: "is down"}, {Node: ring.NodeID{2}, Reason: "did not answer"}},
+		},
 		{Code: "CODE_OF_THE_FUTURE", Outcome: errcode.NotApplied},
 	}
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -256,18 +255,4 @@ func checkDB(fs vfs.FS, m *model, lo, hi int) (int, error) {
 		return n, fmt.Errorf("after second open: %w", err)
 	}
 	return n, again.Close()
-}
-
-// readAllKeys returns what an iterator yields, for messages.
-func readAllKeys(r reader) string {
-	it, err := r.NewIter(nil, nil)
-	if err != nil {
-		return err.Error()
-	}
-	defer it.Close()
-	var b bytes.Buffer
-	for ok := it.First(); ok; ok = it.Next() {
-		fmt.Fprintf(&b, "%s ", it.Key())
-	}
-	return b.String()
 }

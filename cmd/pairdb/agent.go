@@ -83,7 +83,7 @@ func (a *app) newLogger(format string, level slog.Leveler) *slog.Logger {
 
 func newHandler(w io.Writer, format string, level slog.Leveler, terminal, colour bool) slog.Handler {
 	if format == "text" || format == "auto" && terminal {
-		return tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour})
+		return tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !colour})
 	}
 	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 }

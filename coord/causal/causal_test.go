@@ -336,7 +336,8 @@ func TestFormatIsPermanent(t *testing.T) {
 			{Dot: Dot{2, 1}, HLC: 3, Flags: FlagTombstone},
 		},
 	}
-	want := []byte{1, 2,
+	want := []byte{
+		1, 2,
 		0, 0, 0, 0, 0, 0, 0, 1, 0xac, 2,
 		0, 0, 0, 0, 0, 0, 0, 2, 1,
 		2,

@@ -12,8 +12,19 @@ func TestNeed(t *testing.T) {
 		l       Level
 		n, want int
 	}{
-		{One, 1, 1}, {One, 7, 1}, {All, 1, 1}, {All, 7, 7}, {All, 0, 1}, {Quorum, 0, 1},
-		{Quorum, 1, 1}, {Quorum, 2, 2}, {Quorum, 3, 2}, {Quorum, 4, 3}, {Quorum, 5, 3}, {Quorum, 6, 4}, {Quorum, 7, 4},
+		{One, 1, 1},
+		{One, 7, 1},
+		{All, 1, 1},
+		{All, 7, 7},
+		{All, 0, 1},
+		{Quorum, 0, 1},
+		{Quorum, 1, 1},
+		{Quorum, 2, 2},
+		{Quorum, 3, 2},
+		{Quorum, 4, 3},
+		{Quorum, 5, 3},
+		{Quorum, 6, 4},
+		{Quorum, 7, 4},
 	} {
 		if got := Need(c.l, c.n); got != c.want {
 			t.Errorf("Need(%v, %d) = %d, want %d", c.l, c.n, got, c.want)

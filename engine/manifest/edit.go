@@ -140,8 +140,10 @@ func (e *Edit) append(dst []byte) []byte {
 
 // fields lists the numbers of a table in their encoded order.
 func (f *FileMeta) fields(size *uint64) [8]*uint64 {
-	return [8]*uint64{&f.Num, size, &f.Nonce, (*uint64)(&f.SmallestSeq), (*uint64)(&f.LargestSeq),
-		&f.Entries, &f.Deletes, &f.RangeDels}
+	return [8]*uint64{
+		&f.Num, size, &f.Nonce, (*uint64)(&f.SmallestSeq), (*uint64)(&f.LargestSeq),
+		&f.Entries, &f.Deletes, &f.RangeDels,
+	}
 }
 
 func (f *FileMeta) append(dst []byte) []byte {

@@ -42,9 +42,17 @@ func TestGet(t *testing.T) {
 		seq  base.SeqNum
 		want string
 	}{
-		{"b", 2, "none"}, {"b", 3, `SET 3 "b3"`}, {"b", 5, `SET 3 "b3"`}, {"b", 6, `DEL 6 ""`},
-		{"b", 8, `DEL 6 ""`}, {"b", 9, `SET 9 "b9"`}, {"b", base.MaxSeqNum, `SET 9 "b9"`},
-		{"", 5, `SET 1 "empty key"`}, {"ba", 5, `SET 4 ""`}, {"a", 5, "none"}, {"c", 5, "none"},
+		{"b", 2, "none"},
+		{"b", 3, `SET 3 "b3"`},
+		{"b", 5, `SET 3 "b3"`},
+		{"b", 6, `DEL 6 ""`},
+		{"b", 8, `DEL 6 ""`},
+		{"b", 9, `SET 9 "b9"`},
+		{"b", base.MaxSeqNum, `SET 9 "b9"`},
+		{"", 5, `SET 1 "empty key"`},
+		{"ba", 5, `SET 4 ""`},
+		{"a", 5, "none"},
+		{"c", 5, "none"},
 		{"bb", 99, "none"},
 	} {
 		got := "none"

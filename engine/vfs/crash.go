@@ -217,7 +217,7 @@ func (c *crash) survivingNames(d *memDir) map[string]node {
 	if len(d.pending) == 0 {
 		return d.synced
 	}
-	n := len(d.pending)
+	var n int
 	switch c.mode {
 	case CrashDropUnsynced, CrashDataOnly:
 		return d.synced

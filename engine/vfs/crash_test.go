@@ -113,8 +113,10 @@ func TestCrashModes(t *testing.T) {
 	for mode, want := range map[vfs.CrashMode][]string{
 		vfs.CrashDropUnsynced: {start},
 		vfs.CrashKeepAll:      {end},
-		vfs.CrashPrefix: {start, "gone=g named=n old=a2", "gone=g named=n nameless=u old=a2",
-			"gone=g named=n nameless=u old=a2b", end},
+		vfs.CrashPrefix: {
+			start, "gone=g named=n old=a2", "gone=g named=n nameless=u old=a2",
+			"gone=g named=n nameless=u old=a2b", end,
+		},
 		// A one byte write has no boundary inside: it is lost.
 		vfs.CrashTorn512:   {start, "gone=g named=n nameless=u old=a2"},
 		vfs.CrashTorn4K:    {start, "gone=g named=n nameless=u old=a2"},

@@ -332,8 +332,10 @@ func TestClonedIdentity(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	w := up(t, 11, 1)
 	open := func(s meta.Store, cluster string) error {
-		_, err := meta.Open(meta.Options{Store: s, Rand: w.seed, ClusterName: cluster, Partitions: 8, Logger: discard(),
-			Info: meta.Info{Name: "n1", Capacity: 1}})
+		_, err := meta.Open(meta.Options{
+			Store: s, Rand: w.seed, ClusterName: cluster, Partitions: 8, Logger: discard(),
+			Info: meta.Info{Name: "n1", Capacity: 1},
+		})
 		return err
 	}
 	if err := open(w.nodes[0].store.Clone(), "other"); !errors.Is(err, meta.ErrOtherCluster) {

@@ -16,8 +16,10 @@ func foundEntry(t testing.TB) *Entry {
 }
 
 func createEntry(v Version, name string) *Entry {
-	return &Entry{Version: v, Kind: KindTenantCreate, Op: [16]byte{byte(v)},
-		Tenant: &TenantCreate{Name: name, RF: 3, Policy: 1, CreatedAtMs: 2000}}
+	return &Entry{
+		Version: v, Kind: KindTenantCreate, Op: [16]byte{byte(v)},
+		Tenant: &TenantCreate{Name: name, RF: 3, Policy: 1, CreatedAtMs: 2000},
+	}
 }
 
 func apply(t *testing.T, s *State, e *Entry) *State {

@@ -20,7 +20,6 @@ type voter struct {
 	log         [][]byte
 	reg         Register
 	prop        *Proposer
-	sent        int
 }
 
 type envelope struct {

@@ -84,9 +84,8 @@ func testLogger(t testing.TB) *slog.Logger {
 }
 
 type testWriter struct {
-	t    testing.TB
-	mu   sync.Mutex
-	done bool
+	t  testing.TB
+	mu sync.Mutex
 }
 
 func (w *testWriter) Write(b []byte) (int, error) {

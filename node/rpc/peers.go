@@ -100,7 +100,7 @@ func (o *PeersOptions) Validate() error {
 		errs = append(errs, errors.New("no own node id"))
 	}
 	if o.Cluster == nil || o.Resolve == nil {
-		errs = append(errs, errors.New("Cluster and Resolve are required"))
+		errs = append(errs, errors.New("the functions Cluster and Resolve are required"))
 	}
 	if o.ConnectWindow < 0 || o.DialTimeout < 0 || o.MaxBackoff < 0 || o.DefaultTimeout < 0 {
 		errs = append(errs, errors.New("a duration is negative"))

@@ -58,7 +58,7 @@ func TestSendAndReply(t *testing.T) {
 // at what arrives: in order, in few frames, each within its bound.
 func TestGathersWhileSending(t *testing.T) {
 	const n = 5000
-	type arrival struct{ first, count, bytes int }
+	type arrival struct{ count, bytes int }
 	var mu sync.Mutex
 	var seen []arrival
 	next := 0

@@ -99,8 +99,13 @@ func (o *Options) Validate() error {
 		name   string
 		absent bool
 	}{
-		{"Self", o.Self.IsZero()}, {"Coordinator", o.Coordinator == nil}, {"Metadata", o.Metadata == nil},
-		{"Meta", o.Meta == nil}, {"Peer", o.Peer == nil}, {"Local", o.Local == nil}, {"Asker", o.Asker == nil},
+		{"Self", o.Self.IsZero()},
+		{"Coordinator", o.Coordinator == nil},
+		{"Metadata", o.Metadata == nil},
+		{"Meta", o.Meta == nil},
+		{"Peer", o.Peer == nil},
+		{"Local", o.Local == nil},
+		{"Asker", o.Asker == nil},
 	} {
 		if f.absent {
 			errs = append(errs, fmt.Errorf("%s is required", f.name))
