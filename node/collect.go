@@ -156,7 +156,7 @@ func (n *Node) clusterSeries() ([]series, func(emit)) {
 		}
 		e(version, float64(snap.Version))
 		e(tenants, float64(len(snap.Tenants())))
-		e(ready, boolValue(snap.Ready))
+		e(ready, boolValue(n.serves()))
 		e(insecure, boolValue(n.cfg.Cluster.Insecure))
 	}
 }

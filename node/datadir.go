@@ -28,7 +28,7 @@ const maxFormatBytes = 4 << 10
 
 // openDataDir makes the directory or checks that this program may use it.
 func openDataDir(dir string) (err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return fmt.Errorf("make data directory %s: %w; choose another with --data-dir", dir, err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -91,6 +91,34 @@ func newDataDir(dir string, root *os.Root) error {
 	}
 	if err != nil {
 		return fmt.Errorf("write to data directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// makeDir makes dir and what is missing above it, each durably in its parent.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
+// checkEngineThere refuses a founded node whose data is gone: as an empty
+// replica it would answer for writes that it has forgotten.
+func checkEngineThere(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "CURRENT")); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("this node belongs to a cluster, but its data in %s is gone: if it is a mount, mount it; if it is lost, this node must not serve again, since it would deny what it acknowledged", dir)
+	} else if err != nil {
+		return fmt.Errorf("look for data in %s: %w", dir, err)
 	}
 	return nil
 }

@@ -2,9 +2,9 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -27,8 +27,8 @@ const (
 // metadata is gossip as the edges and the coordinator want it.
 type metadata struct{ *gossip.Gossip }
 
-// RefreshTenant asks the live members once for newer metadata before it says
-// that there is no such tenant.
+// RefreshTenant asks the live members for newer metadata before it says that
+// there is no such tenant; many callers share one question.
 func (m metadata) RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool) {
 	if t, ok := m.Snapshot().Tenant(name); ok {
 		return t, true
@@ -37,24 +37,10 @@ func (m metadata) RefreshTenant(ctx context.Context, name string) (*schema.Tenan
 	return m.Snapshot().Tenant(name)
 }
 
-// refresh exchanges metadata with every live member, at the same time, and
-// returns when all have answered or the time is over.
 func (m metadata) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
-	snap := m.Snapshot()
-	var wg sync.WaitGroup
-	for i := range snap.Members {
-		id := snap.Members[i].ID
-		if id == snap.Self || !snap.Alive(id) {
-			continue
-		}
-		wg.Go(func() {
-			// One that does not answer is one we do not learn from.
-			_ = m.CatchUp(ctx, id, snap.Version)
-		})
-	}
-	wg.Wait()
+	m.Refresh(ctx)
 }
 
 // openCoordinator opens the streams to the peers and the coordinator on them.
@@ -156,7 +142,7 @@ func (n *Node) openEdges() error {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          nil,
+		ErrorLog:          slog.NewLogLogger(n.log.With("component", "http").Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
 	return nil
@@ -174,5 +160,9 @@ func (n *Node) checks() []rest.Check {
 	if n.db.Metrics().ReadOnly {
 		eng.OK, eng.Detail = false, "read-only after a failed write or sync; restart the node once the disk is sound"
 	}
-	return []rest.Check{eng, layout}
+	running := rest.Check{Name: "running", OK: !n.stopping.Load()}
+	if !running.OK {
+		running.Detail = "this node is stopping"
+	}
+	return []rest.Check{running, eng, layout}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/pairdb/pairdb/node/config"
@@ -70,6 +71,43 @@ func (l *listeners) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// resolveIP gives the address of a host: gossip and listeners want no names, and
+// a name that nobody resolved would be every interface.
+func resolveIP(host, flag string) (string, error) {
+	if net.ParseIP(host) != nil {
+		return host, nil
+	}
+	a, err := net.ResolveIPAddr("ip", host)
+	if err != nil || a.IP == nil {
+		return "", fmt.Errorf("resolve %s %s: %w; give an IP address", flag, host, err)
+	}
+	return a.IP.String(), nil
+}
+
+// defaultName is the machine's name with what a node name may not have left out.
+func defaultName() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("name this node: %w; give it one with --name", err)
+	}
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
+			return r
+		default:
+			return '-'
+		}
+	}, host)
+	name = strings.Trim(name[:min(len(name), maxNodeName)], ".-_")
+	if name == "" {
+		return "", fmt.Errorf("name this node: the machine is called %q; give the node a name with --name", host)
+	}
+	return name, nil
+}
+
+// maxNodeName bounds a node's name, in bytes.
+const maxNodeName = 63
 
 // advertiseHost is the host other nodes and clients are told. An unspecified
 // bind address cannot be told, so the first private address of the machine is.

@@ -52,7 +52,10 @@ func (n *Node) openGossip() error {
 		Transport: n.meta, Logger: n.log.With("component", "gossip"),
 	}
 	if host != c.Listen.Bind {
-		opts.AdvertiseAddr = host
+		// The other addresses may be names, which outlive a change of address.
+		if opts.AdvertiseAddr, err = resolveIP(host, "--advertise"); err != nil {
+			return err
+		}
 	}
 	if n.gossip, err = gossip.New(opts); err != nil {
 		return explainGossip(err)

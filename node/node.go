@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +40,10 @@ type Node struct {
 	opts  Options
 	log   *slog.Logger
 	clock wallClock
+
+	// stopping is set by Close, readOnly closed when the engine gave up writing.
+	stopping atomic.Bool
+	readOnly chan struct{}
 
 	lis    *listeners
 	addrs  Addresses
@@ -76,16 +82,19 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	if opts.Logger == nil {
 		return nil, errors.New("node: a logger is required")
 	}
-	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry()}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
 		}
 	}()
 	if n.cfg.Node.Name == "" {
-		if n.cfg.Node.Name, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("name this node: %w; give it one with --name", err)
+		if n.cfg.Node.Name, err = defaultName(); err != nil {
+			return nil, err
 		}
+	}
+	if n.cfg.Listen.Bind, err = resolveIP(n.cfg.Listen.Bind, "--bind"); err != nil {
+		return nil, err
 	}
 	n.warnInsecure()
 	if n.lis, err = openListeners(&n.cfg.Listen); err != nil {
@@ -107,20 +116,27 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 func (n *Node) openEngine() error {
 	dir := filepath.Join(n.cfg.Node.DataDir, dataFolder)
 	s := &n.cfg.Storage
+	if n.gossip.Snapshot().Layout != nil {
+		// The engine was made before the cluster was founded.
+		if err := checkEngineThere(dir); err != nil {
+			return err
+		}
+	}
 	recovered := 0
 	start := time.Now()
 	db, err := engine.Open(dir, engine.Options{
 		Logger:          n.log.With("component", "engine"),
 		MemTableSize:    int64(s.MemtableSize),
 		BlockSize:       int(s.BlockSize),
-		BloomBitsPerKey: s.BloomBitsPerKey,
-		CacheSize:       int64(s.CacheSize),
+		BloomBitsPerKey: noneIfZero(s.BloomBitsPerKey),
+		CacheSize:       int64(noneIfZero(s.CacheSize)),
 		WALSegmentSize:  int64(s.WALSegmentSize),
 		OnRecovered:     func([]byte) { recovered++ },
 		Events: engine.Events{
 			BackgroundError: func(job string, err error) {
 				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
 			},
+			ReadOnly: func(error) { close(n.readOnly) }, // once; the engine has logged it
 		},
 	})
 	if err != nil {
@@ -158,7 +174,10 @@ func (n *Node) Serve(ctx context.Context) error {
 	httpErr := make(chan error, 1)
 	go func() { httpErr <- n.http.Serve(n.lis.http) }()
 	if err := n.gossip.Start(ctx); err != nil {
-		return err
+		if ctx.Err() != nil {
+			return nil // asked to stop before it had begun
+		}
+		return explainGossip(err)
 	}
 	n.addrs.Gossip = n.gossip.GossipAddress()
 	if n.cfg.Listen.AddrFile != "" {
@@ -168,7 +187,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
-	ready := n.gossip.Ready()
+	ready, readOnly := n.gossip.Ready(), n.readOnly
 	for {
 		changed := n.gossip.Changed()
 		select {
@@ -179,10 +198,14 @@ func (n *Node) Serve(ctx context.Context) error {
 			return nil
 		case <-ready:
 			ready = nil
-			n.server.SetReady(true)
+			n.server.SetReady(n.serves())
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
+		case <-readOnly:
+			// Reads go on; whoever looks at health keeps writers away.
+			readOnly = nil
+			n.server.SetReady(false)
 		case err := <-n.gossip.Fatal():
 			return err
 		case <-n.server.Failed():
@@ -199,6 +222,7 @@ func (n *Node) Serve(ctx context.Context) error {
 func (n *Node) Close(ctx context.Context) error {
 	n.log.Info("stopping", "name", n.addrs.Name)
 	start := time.Now()
+	n.stopping.Store(true)
 	n.server.SetReady(false)
 	var errs []error
 	note := func(what string, err error) {
@@ -217,6 +241,11 @@ func (n *Node) Close(ctx context.Context) error {
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
 	note("release", n.release())
+	if n.cfg.Listen.AddrFile != "" {
+		if err := os.Remove(n.cfg.Listen.AddrFile); !errors.Is(err, fs.ErrNotExist) {
+			note("remove address file", err)
+		}
+	}
 	err := errors.Join(errs...)
 	if err == nil {
 		n.log.Info("stopped", "name", n.addrs.Name, "took", time.Since(start).Round(time.Millisecond))
@@ -259,6 +288,25 @@ func (n *Node) release() error {
 		errs = append(errs, n.lis.close())
 	}
 	return errors.Join(errs...)
+}
+
+// serves says whether clients may be sent here.
+func (n *Node) serves() bool {
+	select {
+	case <-n.readOnly:
+		return false
+	default:
+		return n.gossip.Snapshot().Ready && !n.stopping.Load()
+	}
+}
+
+// noneIfZero turns the configuration's 0, which means none, into the engine's
+// negative, whose 0 means its default.
+func noneIfZero[T ~int | ~int64](v T) T {
+	if v == 0 {
+		return -1
+	}
+	return v
 }
 
 // warnInsecure says loudly what --insecure gives up.

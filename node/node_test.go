@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -214,45 +213,6 @@ func TestNodeThatIsNoOwner(t *testing.T) {
 		if err != nil || string(got.Siblings[0].Value) != value {
 			t.Fatalf("get %s: %v %v", key, got, err)
 		}
-	}
-}
-
-// TestDataDirectory: only an empty directory, or one of this program, is used.
-func TestDataDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	for _, what := range []string{"new", "claimed and unused"} {
-		if err := openDataDir(dir); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
-	mkdir := func(name string) {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mkdir(dataFolder)
-	if err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "identity") {
-		t.Errorf("data without metadata: %v", err)
-	}
-	mkdir(metaFolder)
-	if err := openDataDir(dir); err != nil {
-		t.Errorf("both there: %v", err)
-	}
-	format := filepath.Join(dir, formatFile)
-	for content, want := range map[string]string{`{"format":2}`: "newer", `{"format":0}`: "damaged", "": "damaged", "x": "damaged", strings.Repeat(" ", 5000): "more than"} {
-		if err := os.WriteFile(format, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("FORMAT %.10q: %v, want %q", content, err, want)
-		}
-	}
-	foreign := t.TempDir()
-	if err := os.WriteFile(filepath.Join(foreign, "photo.jpg"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := openDataDir(foreign); err == nil || !strings.Contains(err.Error(), "photo.jpg") {
-		t.Errorf("somebody's directory: %v", err)
 	}
 }
 

@@ -240,7 +240,7 @@ func gossipSettings() []Setting {
 func storageSettings() []Setting {
 	return []Setting{
 		{
-			Path: "storage.memtable_size", Default: "64MiB", min: 64 * kib, max: 4 * gib,
+			Path: "storage.memtable_size", Default: "64MiB", min: 64 * kib, max: 2 * gib,
 			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory and a longer restart.",
 			field: func(c *Config) any { return &c.Storage.MemtableSize },
 		},
