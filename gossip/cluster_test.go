@@ -21,6 +21,14 @@ type fabric struct {
 	nodes map[string]*Gossip // by peer address
 	cut   map[string]bool    // names that reach nobody and are reached by nobody
 	next  int
+	// meddle, if set, may hold or refuse a request between two nodes.
+	meddle func(ctx context.Context, from, to, method string) error
+}
+
+func (f *fabric) meddleWith(fn func(ctx context.Context, from, to, method string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.meddle = fn
 }
 
 func newFabric() *fabric { return &fabric{nodes: map[string]*Gossip{}, cut: map[string]bool{}} }
@@ -47,6 +55,14 @@ func (p *port) Call(ctx context.Context, addr, method string, payload []byte) ([
 	to, err := p.reach(addr)
 	if err != nil {
 		return nil, err
+	}
+	p.f.mu.Lock()
+	meddle := p.f.meddle
+	p.f.mu.Unlock()
+	if meddle != nil {
+		if err := meddle(ctx, p.name, to.opts.Name, method); err != nil {
+			return nil, err
+		}
 	}
 	var cluster []byte
 	if id := me.Snapshot().ClusterID; !id.IsZero() {
@@ -177,6 +193,12 @@ func seedPort(t *testing.T) int {
 // cluster founds one of n nodes; identical options but for name and address.
 func cluster(t *testing.T, f *fabric, n int) []*testNode {
 	t.Helper()
+	return clusterOf(t, f, n, func(*Options) {})
+}
+
+// clusterOf is cluster with options edited at every node.
+func clusterOf(t *testing.T, f *fabric, n int, edit func(*Options)) []*testNode {
+	t.Helper()
 	port := seedPort(t)
 	seeds := []string{fmt.Sprintf("127.0.0.1:%d", port)}
 	nodes := make([]*testNode, n)
@@ -186,6 +208,7 @@ func cluster(t *testing.T, f *fabric, n int) []*testNode {
 			if i == 0 {
 				o.BindPort = port
 			}
+			edit(o)
 		}))
 	}
 	for _, n := range nodes {

@@ -39,7 +39,9 @@ type Gossip struct {
 		// calls are the questions under way that need no second of their kind.
 		calls map[call]struct{}
 		// warned is when a peer's content was last complained about.
-		warned  time.Time
+		warned time.Time
+		// round is the last one of Refresh.
+		round   round
 		started bool
 		closed  bool
 		isReady bool
