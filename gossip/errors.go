@@ -21,6 +21,9 @@ var (
 	ErrClosed = errors.New("gossip is closed")
 	// ErrUnsupportedPolicy: the conflict policy exists, but not in this version.
 	ErrUnsupportedPolicy = errors.New("conflict policy siblings is not supported by this version yet: use lww")
+	// ErrNotApplied: the time was over before anything could change, and nothing
+	// will change later. The error has the cause, too.
+	ErrNotApplied = errors.New("nothing was changed")
 	// ErrIndeterminate: the change may or may not come to pass; the log will show.
 	ErrIndeterminate = errors.New("outcome is not known")
 	// ErrDuplicateName: several nodes that would found a cluster have one name.

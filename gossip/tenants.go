@@ -20,7 +20,7 @@ const ackPatience = time.Second
 // gets ErrTenantExists.
 //
 // Other errors: ErrUnsupportedPolicy, ErrNotReady, VotersUnreachableError,
-// ErrTenantLimit, those of schema's validation: nothing was changed.
+// ErrTenantLimit, ErrNotApplied, those of schema's validation: nothing was changed.
 // ErrIndeterminate: the tenant may exist now or later.
 func (g *Gossip) CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error) {
 	if err := errors.Join(schema.ValidateTenantID(name), schema.ValidateRF(rf), schema.ValidatePolicy(p)); err != nil {
@@ -35,7 +35,7 @@ func (g *Gossip) CreateTenant(ctx context.Context, name string, rf int, p schema
 	case g.proposing <- struct{}{}:
 		defer func() { <-g.proposing }()
 	case <-ctx.Done():
-		return schema.Tenant{}, fmt.Errorf("create tenant %q: other creates are under way: %w", name, ctx.Err())
+		return schema.Tenant{}, fmt.Errorf("create tenant %q: %w: other creates are under way: %w", name, ErrNotApplied, ctx.Err())
 	case <-g.ctx.Done():
 		return schema.Tenant{}, ErrClosed
 	}
@@ -89,7 +89,7 @@ func (g *Gossip) propose(ctx context.Context, c ring.TenantCreate) (*schema.Tena
 	case indeterminate:
 		return nil, fmt.Errorf("%w: %w", ErrIndeterminate, cause)
 	default:
-		return nil, fmt.Errorf("voters did not answer, nothing was changed: %w", cause)
+		return nil, fmt.Errorf("%w: voters did not answer: %w", ErrNotApplied, cause)
 	}
 }
 
