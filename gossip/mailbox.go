@@ -19,6 +19,8 @@ type mailbox struct {
 	digests map[ring.NodeID][16]byte
 	// foreign are the clusters met that are not ours, with one address each.
 	foreign map[ring.ClusterID]string
+	// twin: a later life of this node was met, and said so.
+	twin bool
 	wake    chan<- struct{}
 }
 
@@ -91,9 +93,11 @@ func (g *Gossip) local() (card, [16]byte) {
 func (g *Gossip) admit(s sighting) error {
 	f := g.face.Load()
 	if s.id == g.self {
-		if s.alive && s.incarnation > g.inc {
-			g.fail(fmt.Errorf("%w: incarnation %d of %s answers at %s, this process is incarnation %d: its data directory was copied or set back",
-				ErrIdentity, s.incarnation, g.self.Short(), s.gossip, g.inc))
+		// Anyone can send such a packet, so it ends nothing: ErrIdentity takes
+		// the signed entry of the other life, which the peers pass on.
+		if s.alive && s.incarnation > g.inc && g.box.meetTwin() {
+			g.log.Warn("gossip claims that a later life of this node is running; it is refused. If it is no forgery, the data directory was copied or set back",
+				"node", g.self.Short(), "address", s.gossip, "incarnation", s.incarnation, "own_incarnation", g.inc)
 		}
 		return fmt.Errorf("node %s is this node, in another life", s.id.Short())
 	}
@@ -126,6 +130,15 @@ func (b *mailbox) meet(id ring.ClusterID, address string) bool {
 	b.foreign[id] = address
 	poke(b.wake)
 	return true
+}
+
+// meetTwin notes a later life of this node and says whether it is the first time.
+func (b *mailbox) meetTwin() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := !b.twin
+	b.twin = true
+	return first
 }
 
 // take gives the sightings not looked at yet and the peers whose digest differs.
