@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -122,11 +123,20 @@ func startSwim(o *Options, self ring.NodeID, incarnation uint64, events swimEven
 	c.Delegate, c.Events, c.Alive, c.Merge = d, d, d, d
 	ml, err := memberlist.Create(c)
 	if err != nil {
-		return nil, fmt.Errorf("start gossip on %s: %w", net.JoinHostPort(o.BindAddr, strconv.Itoa(o.BindPort)), err)
+		return nil, explainBind(err, net.JoinHostPort(o.BindAddr, strconv.Itoa(o.BindPort)))
 	}
 	s.ml = ml
 	s.addr = ml.LocalNode().Address() // not safe to ask later on
 	return s, nil
+}
+
+// explainBind says what to do about a port in use. memberlist passes on only the
+// text of the system's error.
+func explainBind(err error, addr string) error {
+	if strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+		return fmt.Errorf("listen for gossip on %s: the port is in use by another process; stop it, or choose another port with --gossip-port (0 takes a free one): %w", addr, err)
+	}
+	return fmt.Errorf("listen for gossip on %s: %w", addr, err)
 }
 
 // swimName is never used twice, so that a restarted node need not argue with the
