@@ -48,6 +48,9 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 		Status: "error", ErrorCode: e.Code, Message: e.Message,
 		RequestID: requestID(r), Outcome: e.Outcome,
 	}
+	if body.Outcome == "" && !safe(r.Method) {
+		body.Outcome = h.opts.Outcome(e.Code)
+	}
 	if body.Message == "" {
 		body.Message = errcode.Lookup(e.Code).Meaning
 	}
@@ -61,6 +64,11 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, r, status, body)
+}
+
+// safe says that a request with the method changes nothing.
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
 // write sends v as JSON. A client that went away is no error of ours.

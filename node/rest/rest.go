@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -46,7 +47,8 @@ type NodeFigures struct {
 	DiskUsedPercent float64
 }
 
-// Options configure a Handler. All fields but MaxValueBytes and Ready are required.
+// Options configure a Handler. All fields but Outcome and MaxValueBytes are
+// required.
 type Options struct {
 	KV       KV
 	Metadata Metadata
@@ -55,6 +57,9 @@ type Options struct {
 	Figures func(ctx context.Context) map[ring.NodeID]NodeFigures
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
+	// Outcome says what a failed write did when its error does not: what its
+	// code tells, "" for nothing. Default: always indeterminate.
+	Outcome func(errcode.Code) errcode.Outcome
 	// Checks says what keeps the node from serving; empty means ready.
 	Checks func() []Check
 	// Metrics serves GET /metrics.
@@ -94,6 +99,9 @@ func New(opts Options) (*Handler, error) {
 	}
 	if len(missing) > 0 {
 		return nil, errors.New("rest: missing options: " + strings.Join(missing, ", "))
+	}
+	if opts.Outcome == nil {
+		opts.Outcome = func(errcode.Code) errcode.Outcome { return errcode.Indeterminate }
 	}
 	if opts.MaxValueBytes == 0 {
 		opts.MaxValueBytes = 10 << 20

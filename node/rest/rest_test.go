@@ -20,6 +20,7 @@ import (
 	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/rpc"
 )
 
 // fakeKV is a one-copy store that remembers the level it was asked for.
@@ -276,6 +277,42 @@ func TestErrorCarriesOutcome(t *testing.T) {
 	code, m := f.do(t, "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`)
 	if code != 503 || m["outcome"] != "indeterminate" || m["acks"] != 1.0 || m["need"] != 2.0 || len(m["causes"].([]any)) != 1 {
 		t.Fatalf("%d %v", code, m)
+	}
+}
+
+// TestOutcomeIsNeverOpen: a write whose error has no outcome gets one, also
+// after a panic; a read has none.
+func TestOutcomeIsNeverOpen(t *testing.T) {
+	const put, target = `{"tenant_id":"t","key":"k","value":1}`, "/v1/key-value?tenant_id=t&key=k"
+	f := newFixture(t)
+	for _, c := range []struct {
+		err   error
+		write any
+	}{
+		{errors.New("anything"), "indeterminate"},
+		{&coord.Error{Code: errcode.Unavailable}, "indeterminate"},
+		{&coord.Error{Code: errcode.Unavailable, Outcome: errcode.NotApplied}, "not_applied"},
+	} {
+		f.kv.err = c.err
+		if _, m := f.do(t, "POST", "/v1/key-value", put); m["outcome"] != c.write {
+			t.Errorf("put, %v: %v", c.err, m)
+		}
+		if _, m := f.do(t, "DELETE", target, ""); m["outcome"] != c.write {
+			t.Errorf("delete, %v: %v", c.err, m)
+		}
+	}
+	f.kv.err = errors.New("anything")
+	if _, m := f.do(t, "GET", target, ""); m["outcome"] != nil {
+		t.Errorf("get: %v", m)
+	}
+	f.handler.opts.Outcome = rpc.WriteOutcome
+	f.kv.err = &coord.Error{Code: errcode.TenantNotFound}
+	if _, m := f.do(t, "POST", "/v1/key-value", put); m["outcome"] != nil {
+		t.Errorf("a refusal: %v", m)
+	}
+	f.handler.opts.KV = nil
+	if _, m := f.do(t, "POST", "/v1/key-value", put); m["outcome"] != "indeterminate" {
+		t.Errorf("panic: %v", m)
 	}
 }
 

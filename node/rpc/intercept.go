@@ -59,24 +59,23 @@ func (s *Server) wireError(method string, err error) error {
 	if e.Code == errcode.Internal {
 		s.opts.Logger.Error("call failed", "method", method, "err", err)
 	}
-	if e.Outcome == "" && isWrite(method) && mayBeApplied(e.Code) {
-		// Whoever made the error did not say; a client must not read that as
-		// "not applied".
+	if e.Outcome == "" && isWrite(method) {
 		known := *e
-		known.Outcome = errcode.Indeterminate
+		known.Outcome = WriteOutcome(e.Code)
 		e = &known
 	}
 	return statusOf(e).Err()
 }
 
-// mayBeApplied says whether an error of that code leaves open what happened; the
-// others are refusals.
-func mayBeApplied(code errcode.Code) bool {
+// WriteOutcome is the outcome of a failed write when whoever made the error did
+// not say: indeterminate, for a client must not read silence as "not applied",
+// and none where the code is a refusal. Both edges follow it.
+func WriteOutcome(code errcode.Code) errcode.Outcome {
 	switch codes.Code(errcode.Lookup(code).GRPC) {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
-		return false
+		return ""
 	}
-	return true
+	return errcode.Indeterminate
 }
 
 // isWrite says whether a failed call may have changed something.
