@@ -298,9 +298,10 @@ type NodeStatus struct {
 	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// The node's name, unique in the cluster.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// "up": answers. "suspect": gossip doubts it. "down": gossip gave it up.
-	// "left": said goodbye. "waiting": runs, but owns nothing in the layout. More
-	// words may come.
+	// "up": answers. "suspect": gossip has not given it up, but it did not answer
+	// the node that was asked within 2 s. "down": gossip gave it up, or has not
+	// heard of it since the node that was asked started. "left": said goodbye.
+	// "waiting": answers, but is not in the layout. More words may come.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// The failure zone the node was configured with. Empty: none.
 	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
@@ -311,8 +312,8 @@ type NodeStatus struct {
 	// Partitions of which the node is an owner at the largest replication factor
 	// in use.
 	Partitions uint32 `protobuf:"varint,7,opt,name=partitions,proto3" json:"partitions,omitempty"`
-	// Bytes that the node's tables and logs take on disk. 0 for an unreachable
-	// node.
+	// Bytes of the node's tables on disk and of its memtables in memory; neither
+	// logs nor manifests count. 0 for an unreachable node.
 	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The node's boot counter, from 1.
 	Incarnation   uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
@@ -585,7 +586,10 @@ type Member struct {
 	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// The node's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// "alive", "suspect", "dead" or "left". More words may come.
+	// "alive": gossip has not given it up; a node under suspicion is still
+	// "alive". "dead": gossip gave it up, or has not heard of it since the node
+	// that was asked started. "left": said goodbye. "suspect" is kept for a gossip
+	// that tells its doubts; this version does not send it. More words may come.
 	Liveness string `protobuf:"bytes,3,opt,name=liveness,proto3" json:"liveness,omitempty"`
 	// The gossip address, host:port.
 	Address       string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
@@ -657,7 +661,8 @@ type RingRequest struct {
 	// 1 to 1024 bytes. Empty: asks for the layout.
 	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The tenant, whose replication factor decides how many owners there are.
-	// Required with a key, ignored without.
+	// Empty with a key: the one that the call's metadata "x-pairdb-tenant" names,
+	// else "default". Ignored without a key.
 	TenantId      string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

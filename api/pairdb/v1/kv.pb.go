@@ -197,7 +197,8 @@ func (x *ClockEntry) GetCounter() uint64 {
 // PutRequest asks to store one value.
 type PutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Required.
+	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// 1 to 1024 bytes, any bytes. A part in braces, as in "{user1}name", places
 	// all keys with the same part on the same replicas.
@@ -366,7 +367,8 @@ func (x *PutResponse) GetConsistency() Consistency {
 // GetRequest asks for one key.
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Required.
+	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// 1 to 1024 bytes, any bytes.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
@@ -579,7 +581,8 @@ func (x *GetResponse) GetVectorClock() []*ClockEntry {
 // DeleteRequest asks to delete one key.
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Required.
+	// The tenant the key belongs to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// 1 to 1024 bytes, any bytes.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`

@@ -198,7 +198,8 @@ type InfoResponse struct {
 	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// The node's boot counter, from 1.
 	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// Bytes that the node's tables and logs take on disk.
+	// Bytes of the node's tables on disk and of its memtables in memory; neither
+	// logs nor manifests count.
 	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Estimate of the live keys in the node's tables, all tenants together.
 	KeysEstimate uint64 `protobuf:"varint,4,opt,name=keys_estimate,json=keysEstimate,proto3" json:"keys_estimate,omitempty"`
