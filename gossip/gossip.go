@@ -143,17 +143,6 @@ func (g *Gossip) Ready() <-chan struct{} { return g.ready }
 // ErrIdentity, a failed store. The process should say it and end.
 func (g *Gossip) Fatal() <-chan error { return g.fatal }
 
-// SetAddresses says where others reach this node, before Start; Gossip is filled
-// in by Start.
-func (g *Gossip) SetAddresses(a schema.Addresses) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.opts.Addresses = a
-	err := g.mu.core.SetInfo(g.opts.info())
-	g.settle()
-	return err
-}
-
 // Start opens the gossip socket, founds or finds the cluster as the options say,
 // and returns at once; Ready and Fatal tell how it goes. Peers may call
 // HandleMeta before and after. ctx bounds Start only.

@@ -21,7 +21,7 @@ type mailbox struct {
 	foreign map[ring.ClusterID]string
 	// twin: a later life of this node was met, and said so.
 	twin bool
-	wake    chan<- struct{}
+	wake chan<- struct{}
 }
 
 // maxPeers bounds the nodes a mailbox knows.

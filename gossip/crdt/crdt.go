@@ -1,6 +1,6 @@
 // Package crdt holds the state that nodes gossip and how copies of it converge:
-// a map of single-writer registers, one signed entry per node, and a hybrid
-// logical clock. It is pure: no clocks, no files, no sockets, no goroutines.
+// a map of single-writer registers, one signed entry per node. It is pure: no
+// clocks, no files, no sockets, no goroutines.
 //
 // Laws, kept by the tests: Merge is commutative, associative and idempotent, and
 // never goes back.

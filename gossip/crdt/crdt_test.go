@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -177,36 +176,6 @@ func TestNameConflicts(t *testing.T) {
 	got := NameConflicts([]*NodeEntry{a, b, c})
 	if len(got) != 1 || got[0] != (NameConflict{"x", a.ID, c.ID}) || !strings.Contains(got[0].Error(), `"x"`) {
 		t.Errorf("%v", got)
-	}
-}
-
-func TestHLC(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h HLC
-		last := uint64(0)
-		for range 50 {
-			now := rapid.Int64Range(-5, 1<<40).Draw(t, "now")
-			var got uint64
-			if rapid.Bool().Draw(t, "above") {
-				x := rapid.Uint64Range(0, 1<<56).Draw(t, "x")
-				if got = h.Above(now, x); got <= x {
-					t.Fatalf("%d is not above %d", got, x)
-				}
-			} else {
-				got = h.Next(now)
-			}
-			if got <= last || got < HLCAt(now) || got != h.Last() {
-				t.Fatalf("%d after %d at %d", got, last, now)
-			}
-			last = got
-		}
-	})
-	var h HLC
-	if a, b := h.Next(1000), h.Next(1000); a != 1000<<16 || b != a+1 {
-		t.Errorf("%d, %d", a, b)
-	}
-	if HLCAt(math.MinInt64) != 0 {
-		t.Error("before 1970")
 	}
 }
 

@@ -46,15 +46,6 @@ func (id NodeID) Compare(other NodeID) int { return bytes.Compare(id[:], other[:
 // value means "no cluster yet".
 type ClusterID [16]byte
 
-// ParseClusterID reads the 32 hexadecimal digits that String writes.
-func ParseClusterID(s string) (ClusterID, error) {
-	var id ClusterID
-	if err := parseHex16((*[16]byte)(&id), s); err != nil {
-		return ClusterID{}, fmt.Errorf("parse cluster id %q: %w", s, err)
-	}
-	return id, nil
-}
-
 // String gives the id as 32 lower-case hexadecimal digits.
 func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }
 
@@ -85,7 +76,7 @@ type Version uint64
 func (v Version) String() string { return strconv.FormatUint(uint64(v), 10) }
 
 // TenantNumber names a tenant for ever; it is never given out twice. 0 names
-// nobody, DefaultTenantNumber the tenant every cluster starts with.
+// nobody, 1 the tenant every cluster starts with.
 type TenantNumber uint32
 
 // Bounds of the ring.

@@ -222,9 +222,6 @@ func TestPartitionOf(t *testing.T) {
 			t.Errorf("PartitionOf(%s) = %d, want %d", c.t, got, c.p)
 		}
 	}
-	if l.FirstToken(1) != 1<<54 {
-		t.Errorf("FirstToken(1) = %s", l.FirstToken(1))
-	}
 	if one := mustLayout(t, 1, testNodes(0, 1)); one.PartitionOf(math.MaxUint64) != 0 {
 		t.Error("one partition holds every token")
 	}
@@ -284,12 +281,9 @@ func TestIDs(t *testing.T) {
 		if _, err := ParseNodeID(bad); err == nil {
 			t.Errorf("ParseNodeID(%q) works", bad)
 		}
-		if _, err := ParseClusterID(bad); err == nil {
-			t.Errorf("ParseClusterID(%q) works", bad)
-		}
 	}
-	if c, err := ParseClusterID(ClusterID(id).String()); err != nil || c != ClusterID(id) {
-		t.Error("cluster id does not survive its text")
+	if ClusterID(id).String() != id.String() {
+		t.Error("the two kinds of id are written differently")
 	}
 }
 

@@ -35,7 +35,7 @@ func TestStateFoundsAndCreates(t *testing.T) {
 	s0 := &State{}
 	s1 := apply(t, s0, foundEntry(t))
 	d, ok := s1.Tenant(DefaultTenantName)
-	if !ok || d.Number != DefaultTenantNumber || d.RF != 3 || d.Policy != 1 || d.Version != 1 {
+	if !ok || d.Number != 1 || d.RF != 3 || d.Policy != 1 || d.Version != 1 {
 		t.Fatalf("default tenant: %+v", d)
 	}
 	if s0.Layout() != nil || s0.Voters() != nil || s0.Version() != 0 {

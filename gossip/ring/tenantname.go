@@ -2,13 +2,11 @@ package ring
 
 import "math"
 
-// DefaultTenantNumber is the tenant that the founding entry creates;
-// DefaultTenantName is what it is called, DefaultTenantRF its replication
-// factor.
+// DefaultTenantName is what the tenant that the founding entry creates is called;
+// it has number 1. DefaultTenantRF is its replication factor.
 const (
-	DefaultTenantNumber TenantNumber = 1
-	DefaultTenantName                = "default"
-	DefaultTenantRF                  = 3
+	DefaultTenantName = "default"
+	DefaultTenantRF   = 3
 )
 
 // MaxTenants bounds the tenants of a cluster; the log has no room for a create

@@ -45,18 +45,6 @@ func (p ConflictPolicy) String() string {
 	}
 }
 
-// ParseConflictPolicy reads what String writes.
-func ParseConflictPolicy(s string) (ConflictPolicy, error) {
-	switch s {
-	case "lww":
-		return PolicyLWW, nil
-	case "siblings":
-		return PolicySiblings, nil
-	default:
-		return 0, fmt.Errorf("%w: %q, want lww or siblings", ErrPolicy, s)
-	}
-}
-
 // Tenant is one namespace of keys.
 type Tenant struct {
 	// Number names the tenant in storage and on the wire; never reused.
