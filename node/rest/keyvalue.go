@@ -26,7 +26,7 @@ const bodySlack = 64 << 10
 
 type putBody struct {
 	TenantID    string          `json:"tenant_id"`
-	Key         string          `json:"key"`
+	Key         jsonKey         `json:"key"`
 	Value       json.RawMessage `json:"value"`
 	Consistency string          `json:"consistency"`
 }
@@ -57,9 +57,14 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, invalidf("field value is missing; any JSON value is allowed, also null and \"\""))
 		return
 	}
+	if !utf8.Valid(body.Value) {
+		h.fail(w, r, invalidf("field value is not UTF-8, so it is not JSON; use gRPC for binary values"))
+		return
+	}
+	key := string(body.Key)
 	level, err := levelOf(body.Consistency)
 	if err == nil {
-		err = checkJSONKey(body.Key)
+		err = checkJSONKey(key)
 	}
 	if err != nil {
 		h.fail(w, r, err)
@@ -71,14 +76,14 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res, err := h.opts.KV.Put(r.Context(), coord.PutRequest{
-		Tenant: body.TenantID, Key: []byte(body.Key), Value: value.Bytes(), Level: level, JSON: true,
+		Tenant: body.TenantID, Key: []byte(key), Value: value.Bytes(), Level: level, JSON: true,
 	})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	h.write(w, r, http.StatusOK, putAnswer{
-		Status: "success", Key: body.Key, IdempotencyKey: dotName(res.Dot),
+		Status: "success", Key: key, IdempotencyKey: dotName(res.Dot),
 		VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas, Consistency: level.String(),
 	})
 }
@@ -171,18 +176,18 @@ func (h *Handler) deleteFields(w http.ResponseWriter, r *http.Request) (fields, 
 		return queryFields(r.URL)
 	}
 	var body struct {
-		TenantID    string `json:"tenant_id"`
-		Key         string `json:"key"`
-		Consistency string `json:"consistency"`
+		TenantID    string  `json:"tenant_id"`
+		Key         jsonKey `json:"key"`
+		Consistency string  `json:"consistency"`
 	}
 	if err := h.decode(w, r, &body); err != nil {
 		return fields{}, err
 	}
 	level, err := levelOf(body.Consistency)
 	if err == nil {
-		err = checkJSONKey(body.Key)
+		err = checkJSONKey(string(body.Key))
 	}
-	return fields{tenant: body.TenantID, key: body.Key, level: level}, err
+	return fields{tenant: body.TenantID, key: string(body.Key), level: level}, err
 }
 
 func queryFields(u *url.URL) (fields, error) {
@@ -217,8 +222,13 @@ func (h *Handler) decode(w http.ResponseWriter, r *http.Request, v any) error {
 		}
 		return invalidf("the body has something after its JSON object")
 	}
-	var tooLarge *http.MaxBytesError
+	var (
+		tooLarge *http.MaxBytesError
+		typed    *coord.Error
+	)
 	switch {
+	case errors.As(err, &typed):
+		return typed
 	case errors.As(err, &tooLarge):
 		return &coord.Error{
 			Code: errcode.ValueTooLarge, Outcome: errcode.NotApplied,
@@ -229,22 +239,6 @@ func (h *Handler) decode(w http.ResponseWriter, r *http.Request, v any) error {
 	default:
 		return invalidf("the body is not the JSON object expected here: %v", strings.TrimPrefix(err.Error(), "json: "))
 	}
-}
-
-// checkJSONKey refuses what the JSON routes cannot carry both ways. The size
-// limits are the coordinator's.
-func checkJSONKey(key string) error {
-	if !utf8.ValidString(key) {
-		return keyError("the key is not UTF-8; use gRPC for binary keys")
-	}
-	if i := strings.IndexFunc(key, func(c rune) bool { return c < 0x20 || c == 0x7f }); i >= 0 {
-		return keyError(fmt.Sprintf("the key has the control character %q at byte %d; use gRPC for such keys", key[i], i))
-	}
-	return nil
-}
-
-func keyError(msg string) error {
-	return &coord.Error{Code: errcode.InvalidKey, Outcome: errcode.NotApplied, Message: msg}
 }
 
 // levelOf reads the consistency field; absent means quorum.
