@@ -69,12 +69,15 @@ type Core struct {
 	name  string
 	info  Info
 	parts int
-	key   ed25519.PrivateKey
-	self  ring.NodeID
-	inc   uint64
-	actor uint64
-	seq   uint64
-	state *ring.State
+	// maxTenants is ring.MaxTenants; only tests lower it, since a log that long
+	// takes seconds to load.
+	maxTenants int
+	key        ed25519.PrivateKey
+	self       ring.NodeID
+	inc        uint64
+	actor      uint64
+	seq        uint64
+	state      *ring.State
 	// entries[i] is the encoded log entry i+1.
 	//
 	// Invariant: len(entries) == state.Version(), and all are durable.
@@ -110,7 +113,7 @@ func Open(o Options) (*Core, error) {
 		return nil, fmt.Errorf("open metadata: cluster name %q: want 1..63 letters, digits, '.', '_' or '-'", o.ClusterName)
 	}
 	c := &Core{
-		store: o.Store, rand: o.Rand, log: o.Logger, name: o.ClusterName, info: o.Info, parts: o.Partitions,
+		store: o.Store, rand: o.Rand, log: o.Logger, name: o.ClusterName, info: o.Info, parts: o.Partitions, maxTenants: ring.MaxTenants,
 		state: &ring.State{}, votes: map[ring.NodeID]ring.Register{}, live: map[ring.NodeID]schema.Liveness{},
 	}
 	if err := c.load(); err != nil {

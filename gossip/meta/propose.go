@@ -79,8 +79,8 @@ func (c *Core) ProposeTenant(t ring.TenantCreate) error {
 		return ErrNotReady
 	case c.proposal != nil:
 		return ErrBusy
-	case len(c.state.Tenants()) >= ring.MaxTenants:
-		return fmt.Errorf("%w: %d", ErrTenantLimit, ring.MaxTenants)
+	case c.full():
+		return fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants)
 	}
 	pr := &proposal{create: t, failures: map[ring.NodeID]error{}}
 	if _, err := io.ReadFull(c.rand, pr.op[:]); err != nil {
@@ -128,6 +128,11 @@ func (c *Core) settleProposal() {
 		}
 		return
 	}
+	if c.full() {
+		// Wherever the entry may have been accepted: it can only be void.
+		pr.result = &Result{Err: fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants), Version: c.state.Version()}
+		return
+	}
 	slot := c.state.Version() + 1
 	lost := pr.p != nil
 	value := ring.AppendEntry(nil, &ring.Entry{Version: slot, Kind: ring.KindTenantCreate, Op: pr.op, Tenant: &pr.create})
@@ -143,6 +148,9 @@ func (c *Core) settleProposal() {
 	}
 	c.drive()
 }
+
+// full says that every create is void from now on: no tenant ever goes.
+func (c *Core) full() bool { return len(c.state.Tenants()) >= c.maxTenants }
 
 // deferring says that this voter has lately made a promise to another proposer of
 // the slot, which had better be left to finish.
