@@ -112,6 +112,8 @@ func classify(err error) *coord.Error {
 	switch {
 	case errors.Is(err, gossip.ErrIndeterminate):
 		return typed(errcode.Timeout, errcode.Indeterminate)
+	case errors.Is(err, gossip.ErrNotApplied):
+		return typed(errcode.Timeout, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantExists):
 		return typed(errcode.TenantExists, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantLimit):

@@ -36,6 +36,11 @@ func invalidf(format string, args ...any) error {
 	}
 }
 
+// forbidden is a FORBIDDEN of this edge: nothing was tried.
+func forbidden(msg string) error {
+	return &coord.Error{Code: errcode.Forbidden, Outcome: errcode.NotApplied, Message: msg}
+}
+
 // fail writes err with the HTTP status its code maps to.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := h.opts.Classify(err)

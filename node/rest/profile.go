@@ -4,22 +4,36 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-
-	"github.com/pairdb/pairdb/api/errcode"
-	"github.com/pairdb/pairdb/coord"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
 )
+
+// maxProfileTime bounds the profiles that take their time.
+const maxProfileTime = 5 * time.Minute
 
 // profile serves the runtime's profiles to callers on this machine alone: they
 // tell what the process does, and cost it time.
 func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-		h.fail(w, r, &coord.Error{
-			Code: errcode.Forbidden, Outcome: errcode.NotApplied,
-			Message: "profiles are served to callers on this machine only",
-		})
+	if !fromLoopback(r.RemoteAddr) {
+		h.fail(w, r, forbidden("profiles are served to callers on this machine only"))
 		return
 	}
+	if !namesNoDomain(r.Host) {
+		// A page whose domain was made to resolve to this machine is of the same
+		// origin to the browser; only the name it asked for gives it away.
+		h.fail(w, r, forbidden("profiles are served under an IP address or localhost only, not under "+strconv.Quote(r.Host)))
+		return
+	}
+	if sec := r.FormValue("seconds"); sec != "" {
+		n, err := strconv.ParseFloat(sec, 64)
+		if err != nil || !(n > 0 && n <= maxProfileTime.Seconds()) {
+			h.fail(w, r, invalidf("seconds=%q is not more than 0 and at most %g", sec, maxProfileTime.Seconds()))
+			return
+		}
+	}
+	// pprof moves the connection's write deadline by itself, through recorder.Unwrap.
 	switch r.PathValue("name") {
 	case "":
 		pprof.Index(w, r)
@@ -30,4 +44,23 @@ func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
 	default:
 		pprof.Handler(r.PathValue("name")).ServeHTTP(w, r)
 	}
+}
+
+// fromLoopback says that a host:port is of this machine.
+func fromLoopback(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
+}
+
+// namesNoDomain says that a Host header, with a port or without, is an IP
+// address or localhost.
+func namesNoDomain(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil || strings.EqualFold(host, "localhost")
 }

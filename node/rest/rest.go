@@ -83,6 +83,9 @@ type Check struct {
 type Handler struct {
 	opts Options
 	mux  *http.ServeMux
+	// origins tells a page of another origin, which a browser lets write to
+	// a node on its own machine, from the clients that are no browsers.
+	origins http.CrossOriginProtection
 }
 
 // New returns a handler, or an error that names every missing option.
@@ -168,6 +171,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if pattern == "" {
 		h.noRoute(rec, r)
+		return
+	}
+	if err := h.origins.Check(r); err != nil {
+		h.fail(rec, r, forbidden("a page of another origin may not write here: "+err.Error()))
 		return
 	}
 	h.mux.ServeHTTP(rec, r)

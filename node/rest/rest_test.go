@@ -367,17 +367,3 @@ func TestPanicIsCleanError(t *testing.T) {
 		t.Fatalf("%d %v", code, m)
 	}
 }
-
-// TestProfilesAreLocal: the runtime's profiles are for callers on this machine.
-func TestProfilesAreLocal(t *testing.T) {
-	f := newFixture(t)
-	for remote, want := range map[string]int{"127.0.0.1:1": 200, "[::1]:1": 200, "192.0.2.7:1": 403, "nonsense": 403} {
-		r := httptest.NewRequest("GET", "/debug/pprof/goroutine?debug=1", nil)
-		r.RemoteAddr = remote
-		w := httptest.NewRecorder()
-		f.handler.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("from %s: %d, want %d", remote, w.Code, want)
-		}
-	}
-}

@@ -121,7 +121,8 @@ func (o *Options) Validate() error {
 }
 
 // Server serves a node's two gRPC listeners: that of clients and that of other
-// nodes. It is safe for concurrent use. End it with GracefulStop or Close.
+// nodes. It is safe for concurrent use. End it with StopClients and
+// StopPeers, which are orderly, and then Close.
 type Server struct {
 	opts    Options
 	client  *grpc.Server
@@ -220,11 +221,6 @@ func (s *Server) ServeClients(l net.Listener) error { return s.serve(s.client, l
 // ServePeers serves other nodes on l, which the server closes in the end.
 func (s *Server) ServePeers(l net.Listener) error { return s.serve(s.peer, l, "peers") }
 
-// Start serves clients and other nodes on the two listeners.
-func (s *Server) Start(clients, peers net.Listener) error {
-	return errors.Join(s.ServePeers(peers), s.ServeClients(clients))
-}
-
 func (s *Server) serve(g *grpc.Server, l net.Listener, whom string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,12 +308,6 @@ func stop(ctx context.Context, g *grpc.Server) error {
 	case <-ctx.Done():
 		return fmt.Errorf("stop in an orderly way: %w", context.Cause(ctx))
 	}
-}
-
-// GracefulStop stops clients, then peers, then closes. What is not done when ctx
-// ends is cut off.
-func (s *Server) GracefulStop(ctx context.Context) error {
-	return errors.Join(s.StopClients(ctx), s.StopPeers(ctx), s.Close())
 }
 
 // Close ends the listeners, connections and calls at once, and returns when all

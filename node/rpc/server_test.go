@@ -284,7 +284,7 @@ func TestHealthAndReflection(t *testing.T) {
 	}
 }
 
-func TestGracefulStop(t *testing.T) {
+func TestOrderlyStop(t *testing.T) {
 	for name, orderly := range map[string]bool{"waits for a call": true, "cuts off at the deadline": false} {
 		t.Run(name, func(t *testing.T) {
 			f := &fakeCoordinator{hold: make(chan struct{})}
@@ -309,7 +309,7 @@ func TestGracefulStop(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), d)
 			defer cancel()
 			stopped := make(chan error, 1)
-			go func() { stopped <- s.GracefulStop(ctx) }()
+			go func() { stopped <- errors.Join(s.StopClients(ctx), s.StopPeers(ctx), s.Close()) }()
 			if orderly {
 				waitFor(t, func() bool { // new calls are refused first
 					_, err := healthpb.NewHealthClient(conn).Check(testContext(t), &healthpb.HealthCheckRequest{})
@@ -342,7 +342,7 @@ func TestListenerFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	clients, peers := listen(t), listen(t)
-	if err := s.Start(clients, peers); err != nil {
+	if err := errors.Join(s.ServePeers(peers), s.ServeClients(clients)); err != nil {
 		t.Fatal(err)
 	}
 	if err := peers.Close(); err != nil {
