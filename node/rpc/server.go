@@ -121,8 +121,8 @@ func (o *Options) Validate() error {
 }
 
 // Server serves a node's two gRPC listeners: that of clients and that of other
-// nodes. It is safe for concurrent use. End it with StopClients and
-// StopPeers, which are orderly, and then Close.
+// nodes. It is safe for concurrent use. End it with Close, in an
+// orderly way after StopClients and StopPeers.
 type Server struct {
 	opts    Options
 	client  *grpc.Server
