@@ -124,6 +124,7 @@ func (n *Node) openEdges() error {
 			return figures
 		},
 		Classify:      classify,
+		Outcome:       rpc.WriteOutcome,
 		Checks:        n.checks,
 		Metrics:       promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg}),
 		Observe:       n.events.http,
