@@ -19,11 +19,16 @@ type Coordinator struct {
 		sync.Mutex
 		closed bool
 		// held counts operations and callbacks under way; drained is closed
-		// when it is 0 and closed is set.
+		// when it is 0 and closed is set. It must not rise from 0 again then:
+		// whatever an operation does when it may have answered is done under
+		// a hold that was taken before, by run, for a callback, or by a
+		// timer under the operation's lock.
 		held    int
 		drained chan struct{}
+		ended   bool // drained is closed
 	}
-	refresh refresher
+	refresh  refresher
+	catching catchUps
 }
 
 // New returns a coordinator, or what is wrong with the options.
@@ -45,9 +50,7 @@ func (c *Coordinator) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if !c.mu.closed {
 		c.mu.closed = true
-		if c.mu.held == 0 {
-			close(c.mu.drained)
-		}
+		c.drain()
 	}
 	c.mu.Unlock()
 	select {
@@ -69,7 +72,9 @@ func (c *Coordinator) enter() bool {
 	return true
 }
 
-// hold notes n callbacks that an operation under way waits for.
+// hold notes n callbacks or steps of an operation under way, which Close then
+// waits for. The caller is itself held, or knows that the operation has not
+// answered.
 func (c *Coordinator) hold(n int) {
 	c.mu.Lock()
 	c.mu.held += n
@@ -80,10 +85,16 @@ func (c *Coordinator) hold(n int) {
 func (c *Coordinator) leave() {
 	c.mu.Lock()
 	c.mu.held--
-	if c.mu.held == 0 && c.mu.closed {
+	c.drain()
+	c.mu.Unlock()
+}
+
+// drain ends the wait of Close when nothing is under way. The lock is held.
+func (c *Coordinator) drain() {
+	if c.mu.closed && c.mu.held == 0 && !c.mu.ended {
+		c.mu.ended = true
 		close(c.mu.drained)
 	}
-	c.mu.Unlock()
 }
 
 // Put writes a value and returns when the level is reached. It returns early
@@ -224,6 +235,9 @@ type job struct {
 // run takes the snapshot and decides where the operation is coordinated.
 func (j *job) run() {
 	c := j.c
+	// The answer may be given before everything is sent.
+	c.hold(1)
+	defer c.leave()
 	if !c.opts.Clock.Now().Before(j.deadline) {
 		j.fail(errcode.Timeout, errcode.NotApplied, "the deadline was over before the operation began")
 		return

@@ -157,9 +157,7 @@ func (f *forward) bounce(u *unit, i int, r *Reply) {
 	f.mu.out++ // catching up counts as somebody who will answer
 	f.mu.Unlock()
 	c.opts.Metrics.StaleBounce()
-	c.hold(1)
-	c.opts.CatchUp(u.owners[i], r.Version, func(error) {
-		defer c.leave()
+	c.catchUp(u.owners[i], r.Version, func() {
 		now, err := c.locate(f.job)
 		f.mu.Lock()
 		f.mu.out--
@@ -187,15 +185,20 @@ func (f *forward) armHedge() {
 	if f.mu.answered || f.mu.next == len(f.mu.order) {
 		return
 	}
-	f.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, func() {
-		f.mu.Lock()
-		if f.mu.next == len(f.mu.order) {
-			f.mu.Unlock()
-			return
-		}
-		f.advance(true)
-		f.armHedge()
-	})
+	f.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, f.hedge)
+}
+
+func (f *forward) hedge() {
+	c := f.job.c
+	f.mu.Lock()
+	if f.mu.answered || f.mu.next == len(f.mu.order) {
+		f.mu.Unlock()
+		return
+	}
+	c.hold(1) // the answer may be given before this has sent
+	defer c.leave()
+	f.advance(true)
+	f.armHedge()
 }
 
 func (f *forward) timeout() {

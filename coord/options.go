@@ -106,8 +106,9 @@ type Options struct {
 	// Transport reaches the other nodes.
 	Transport Transport
 	Clock     Clock
-	// CatchUp learns what from knows of the ring and calls done once View
-	// shows at least that version, or it has failed.
+	// CatchUp learns what from knows of the ring and calls done, exactly once,
+	// when View shows at least that version, or it has failed. It is called
+	// for one version of one peer at a time.
 	CatchUp func(from ring.NodeID, atLeast ring.Version, done func(error))
 	// Refresh, if not nil, asks other nodes for newer metadata, because a
 	// tenant that is not known may just have been created there, and calls

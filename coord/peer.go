@@ -32,12 +32,7 @@ func (c *Coordinator) HandlePeer(from ring.NodeID, msgs []Message, reply func(i 
 		all[i] = i
 	}
 	if behind, need := f.serve(all, true); len(behind) > 0 {
-		c.hold(1)
-		c.opts.CatchUp(from, need, func(error) {
-			// Whether it worked shows in the snapshot.
-			f.serve(behind, false)
-			c.leave()
-		})
+		c.catchUp(from, need, func() { f.serve(behind, false) })
 	}
 	c.leave()
 }

@@ -281,11 +281,14 @@ func (r *read) armHedge() {
 }
 
 func (r *read) hedge() {
+	c := r.job.c
 	r.mu.Lock()
 	if r.mu.answered {
 		r.mu.Unlock()
 		return
 	}
+	c.hold(1) // the answer may be given before this has sent
+	defer c.leave()
 	u, round := r.mu.u, r.mu.round
 	var qs []question
 	var send []int

@@ -169,11 +169,7 @@ func (r *read) bounce(i, round int, rep *Reply) {
 	if !start {
 		return
 	}
-	c.hold(1)
-	c.opts.CatchUp(u.owners[i], rep.Version, func(error) {
-		r.caughtUp(u)
-		c.leave()
-	})
+	c.catchUp(u.owners[i], rep.Version, func() { r.caughtUp(u) })
 }
 
 func (r *read) caughtUp(u *unit) {

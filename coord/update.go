@@ -37,6 +37,9 @@ type update struct {
 		round int
 		// mints is how often this write was minted, 0 to 2.
 		mints int
+		// minting says that object is still that of the first mint while
+		// everything else is the second's.
+		minting bool
 		// firstAcks is the count the first mint had when the second was made.
 		firstAcks int
 		object    []byte
@@ -95,8 +98,7 @@ func (o *update) mint(n int) {
 		return
 	}
 	o.mu.Lock()
-	o.mu.object = object
-	o.mu.Unlock()
+	o.mu.object, o.mu.minting = object, false
 	o.replicate()
 }
 
@@ -172,10 +174,10 @@ func (o *update) notMinted(n int, err error) {
 	o.job.done(result{}, e)
 }
 
-// replicate sends the present object to the other owners as a new round.
+// replicate sends the present object to the other owners in the present round.
+// The lock is held and released.
 func (o *update) replicate() {
 	c := o.job.c
-	o.mu.Lock()
 	u, round, object := o.mu.u, o.mu.round, o.mu.object
 	o.mu.Unlock()
 	m := u.message(OpMerge)
@@ -290,12 +292,7 @@ func (o *update) bounce(i int, v ring.Version) {
 	from := o.mu.u.owners[i]
 	o.mu.Unlock()
 	if start {
-		c.hold(1)
-		c.opts.CatchUp(from, v, func(error) {
-			// Whether it worked shows in the snapshot.
-			o.caughtUp()
-			c.leave()
-		})
+		c.catchUp(from, v, o.caughtUp)
 	}
 }
 
@@ -323,7 +320,12 @@ func (o *update) caughtUp() {
 	o.mu.u, o.mu.tally = u, u.tally(o.job.level)
 	o.mu.round++
 	o.countLocal()
-	o.mu.Unlock()
+	if o.mu.minting {
+		// What has the first mint must not count for the second, which mint
+		// sends under the new version.
+		o.mu.Unlock()
+		return
+	}
 	o.replicate()
 }
 
@@ -341,7 +343,7 @@ func (o *update) advance() {
 		o.mu.firstAcks = o.mu.tally.Acks()
 		o.mu.tally = o.mu.u.tally(o.job.level)
 		// From here on answers about the first mint are too late.
-		o.mu.mints, o.mu.durable, o.mu.localErr = 2, false, nil
+		o.mu.mints, o.mu.minting, o.mu.durable, o.mu.localErr = 2, true, false, nil
 		o.mu.Unlock()
 		o.mint(2)
 		return
