@@ -44,8 +44,17 @@ func levelFlag(cmd *cobra.Command, f *clientFlags) {
 }
 
 func (a *app) checkClientFlags(cmd *cobra.Command, f *clientFlags) error {
-	if len(f.endpoints) == 0 {
-		f.endpoints = splitList(a.getenv("PAIRDB_ENDPOINT"))
+	// An empty flag or a variable without an address is a script's mistake: it
+	// must not reach whatever listens on this machine.
+	env := a.getenv("PAIRDB_ENDPOINT")
+	given := cmd.Flags().Changed("endpoint")
+	if !given && env != "" {
+		f.endpoints, given = splitList(env), true
+	}
+	if len(f.endpoints) == 0 && given {
+		fail := usagef("%s: --endpoint or PAIRDB_ENDPOINT is given and names no address", cmd.CommandPath())
+		fail.next = "Name a node's client gRPC address, such as --endpoint " + client.DefaultEndpoint + "."
+		return fail
 	}
 	if len(f.endpoints) == 0 {
 		f.endpoints = []string{client.DefaultEndpoint}

@@ -188,7 +188,15 @@ func (a *app) readValue(ctx context.Context, word string, literal bool) ([]byte,
 	case word == "-":
 		return readInput(ctx, "stdin", a.stdin)
 	case len(word) > 0 && word[0] == '@':
-		file, err := os.Open(word[1:])
+		info, err := os.Stat(word[1:])
+		if err == nil && !info.Mode().IsRegular() {
+			// To open a pipe waits for its writer, whatever the signals say.
+			err = fmt.Errorf("%s is no regular file; to read from a pipe, use - and redirect stdin", word[1:])
+		}
+		var file *os.File
+		if err == nil {
+			file, err = os.Open(word[1:])
+		}
 		if err != nil {
 			f := usagef("put: the value is to come from a file: %v", err)
 			f.next = "Correct the name, or use --literal if the value begins with @."
