@@ -8,24 +8,15 @@ import (
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
-// job is a kind of background work of which one runs at a time. It is guarded
-// by DB.mu.
+// job is a kind of background work. It is guarded by DB.mu.
 type job struct {
-	queued  bool // handed to the scheduler and not begun
-	running bool
+	queued  int  // handed to the scheduler and not begun
+	running int  // begun, by whomever
 	failed  bool // the last run failed: wait for a reason to try again
 }
 
 // errJobRunning says that the work asked for is under way elsewhere.
 var errJobRunning = errors.New("engine: job is running")
-
-// goroutines is the default Scheduler: a goroutine for each job.
-type goroutines struct{ wg sync.WaitGroup }
-
-// Go runs f on a goroutine of its own.
-func (g *goroutines) Go(_ string, f func()) { g.wg.Go(f) }
-
-func (g *goroutines) wait() { g.wg.Wait() }
 
 // schedule hands due work to the scheduler. It is called without locks, since
 // the scheduler may run the job at once.
@@ -34,21 +25,24 @@ func (db *DB) schedule() {
 	var names []string
 	var jobs []func()
 	claim := func(j *job, due bool, name string, f func()) {
-		if due && !j.queued && !j.running && !j.failed {
-			j.queued = true
+		if due {
+			j.queued++
 			names, jobs = append(names, name), append(jobs, f)
 		}
 	}
 	if db.usableLocked() == nil {
-		claim(&db.flush, len(db.imm) > 0, "flush", db.flushJob)
-		claim(&db.compact, db.shape.Needed(db.version.Version), "compact", db.compactJob)
-		claim(&db.clean, db.obsolete.len() > 0, "clean", db.cleanJob)
+		claim(&db.flush, db.flush.idle() && len(db.imm) > 0, poolFlush, db.flushJob)
+		claim(&db.compact, db.compactDueLocked(), poolCompact, db.compactJob)
+		claim(&db.clean, db.clean.idle() && db.obsolete.len() > 0, poolClean, db.cleanJob)
 	}
 	db.mu.Unlock()
 	for i, f := range jobs {
-		db.sched.Go(names[i], f)
+		db.spawn(names[i], f)
 	}
 }
+
+// idle reports whether a job of which one runs at a time may be handed over.
+func (j *job) idle() bool { return j.queued == 0 && j.running == 0 && !j.failed }
 
 // retryFailed lets schedule try again what failed before.
 func (db *DB) retryFailed() {
@@ -58,25 +52,35 @@ func (db *DB) retryFailed() {
 	db.schedule()
 }
 
-// begin claims a job for the caller; end it with end. It fails when the job is
-// running or the DB cannot be written.
+// begun says that a job that was handed over begins.
+func (db *DB) begun(j *job) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	j.queued--
+}
+
+// begin claims a job of which one runs at a time for the caller; end it with
+// end. It fails when the job is running or the DB cannot be written.
 func (db *DB) begin(j *job) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	j.queued = false
 	if err := db.usableLocked(); err != nil {
 		return err
 	}
-	if j.running {
+	if j.running > 0 {
 		return errJobRunning
 	}
-	j.running = true
+	j.running++
 	return nil
 }
 
-func (db *DB) end(j *job, name string, err error) {
+// end gives a job back; release, if not nil, is called under mu.
+func (db *DB) end(j *job, name string, err error, release func()) {
 	db.mu.Lock()
-	j.running = false
+	if release != nil {
+		release()
+	}
+	j.running--
 	j.failed = err != nil
 	db.progress.Broadcast()
 	closed := db.closed
@@ -92,24 +96,20 @@ func (db *DB) end(j *job, name string, err error) {
 }
 
 func (db *DB) flushJob() {
+	db.begun(&db.flush)
 	if db.runFlush() == nil {
 		// Progress is a reason to try again what failed for lack of space.
 		db.retryFailed()
 	}
 }
 
-func (db *DB) compactJob() {
-	if db.runCompaction() == nil {
-		db.schedule()
-	}
-}
-
 func (db *DB) cleanJob() {
+	db.begun(&db.clean)
 	if db.begin(&db.clean) != nil {
 		return
 	}
-	db.removeObsolete()
-	db.end(&db.clean, "clean", nil)
+	err := db.protect(poolClean, func() error { db.removeObsolete(); return nil })
+	db.end(&db.clean, poolClean, err, nil)
 	db.schedule()
 }
 
@@ -167,50 +167,74 @@ func (db *DB) removeFile(name string) {
 
 // edit makes a change of the version durable and installs it. prepare is called
 // when nobody else changes the version and completes the edit under mu; done,
-// also under mu, updates what else hangs on it.
+// also under mu, updates what else hangs on it. Jobs that end at the same time
+// take turns.
 func (db *DB) edit(e *manifest.Edit, prepare func(), done func()) error {
-	db.mu.Lock()
-	for db.manifestBusy {
-		db.progress.Wait()
-	}
-	if err := db.usableLocked(); err != nil {
-		db.mu.Unlock()
+	old, err := db.ownManifest(prepare)
+	if err != nil {
 		return err
 	}
-	db.manifestBusy = true
-	if prepare != nil {
-		prepare()
-	}
-	db.mu.Unlock()
-
+	owned := true
+	defer func() {
+		if owned { // a panic, which protect makes final
+			db.mu.Lock()
+			db.manifestBusy = false
+			db.mu.Unlock()
+		}
+	}()
 	e.NextFile = db.nextFile.Load()
 	state, err := db.manifest.Append(e, db.newFileNum)
 	stale := db.manifest.TakeStale()
 	db.obsolete.addManifests(stale)
 	db.stats.manifestSwitches.Add(int64(len(stale)))
 	db.stats.manifestBytes.Store(db.manifest.Size())
+	var v *version
+	if err == nil {
+		v = db.newVersion(state.Version, old)
+	}
+	owned = false
+	return db.disownManifest(v, err, done)
+}
 
+// ownManifest waits until nobody else writes the manifest. It returns the
+// version, which only the owner changes.
+func (db *DB) ownManifest(prepare func()) (*version, error) {
 	db.mu.Lock()
-	db.manifestBusy = false
-	if err != nil {
-		final := errors.Is(err, ErrReadOnly)
+	defer db.mu.Unlock()
+	for db.manifestBusy {
+		db.progress.Wait()
+	}
+	if err := db.usableLocked(); err != nil {
+		return nil, err
+	}
+	db.manifestBusy = true
+	if prepare != nil {
+		prepare()
+	}
+	return db.version, nil
+}
+
+// disownManifest installs v, unless err tells that the edit was refused, and
+// lets the next one have the manifest.
+func (db *DB) disownManifest(v *version, err error, done func()) error {
+	final := errors.Is(err, ErrReadOnly)
+	func() {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		db.manifestBusy = false
+		db.progress.Broadcast()
 		if final {
 			db.failLocked(err)
 		}
-		db.progress.Broadcast()
-		db.mu.Unlock()
-		if final {
-			db.reportFailure(err)
+		if err == nil {
+			if done != nil {
+				done()
+			}
+			db.installLocked(db.mem, db.imm, v)
 		}
-		return err
+	}()
+	if final {
+		db.reportFailure(err)
 	}
-	imm := db.imm
-	if done != nil {
-		done()
-		imm = db.imm
-	}
-	db.installLocked(db.mem, imm, db.newVersion(state.Version, db.version))
-	db.progress.Broadcast()
-	db.mu.Unlock()
-	return nil
+	return err
 }

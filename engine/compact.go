@@ -5,22 +5,71 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
 func isReadOnly(err error) bool { return errors.Is(err, ErrReadOnly) }
 
-// runCompaction does the most urgent compaction, if there is one.
+// pickLocked returns the compaction to do next, nil if there is none.
+func (db *DB) pickLocked() *compaction.Job {
+	return db.version.tree.Pick(compaction.Context{
+		Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest(),
+	})
+}
+
+// compactDueLocked reports whether another compaction should be handed to the
+// scheduler. What a job does is chosen when it begins, so one that waits to
+// begin is enough.
+func (db *DB) compactDueLocked() bool {
+	c := &db.compact
+	return !c.failed && c.queued == 0 && c.running+db.helpers < db.opts.MaxBackgroundJobs && db.pickLocked() != nil
+}
+
+func (db *DB) compactJob() {
+	db.begun(&db.compact)
+	if err := db.runCompaction(); err == nil {
+		db.schedule()
+	}
+}
+
+// runCompaction does the most urgent compaction that is in the way of none under
+// way. If there is only such, it returns errJobRunning; if there is nothing to
+// do, nil.
 func (db *DB) runCompaction() error {
-	if err := db.begin(&db.compact); err != nil {
+	db.mu.Lock()
+	if err := db.usableLocked(); err != nil {
+		db.mu.Unlock()
 		return err
 	}
-	rs := db.acquireState()
-	err := db.compactTables(rs, db.shape.Pick(rs.v.Version, db.cursors))
+	job := db.pickLocked()
+	if job == nil {
+		busy := db.compact.running > 0
+		db.mu.Unlock()
+		if busy {
+			return errJobRunning
+		}
+		return nil
+	}
+	rs := db.claimLocked(job)
+	db.mu.Unlock()
+	return db.doCompaction(rs, job)
+}
+
+// claimLocked takes the tables and the range of a job for the caller, who does
+// it with doCompaction. It returns the state whose version the job is of.
+func (db *DB) claimLocked(job *compaction.Job) *readState {
+	db.compact.running++
+	db.busy.Add(job)
+	return db.acquireState() // mu is held: it is that of db.version
+}
+
+// doCompaction does a claimed job and gives back its claim.
+func (db *DB) doCompaction(rs *readState, job *compaction.Job) error {
+	db.schedule() // others may go on beside it
+	err := db.protect(poolCompact, func() error { return db.compactTables(rs, job) })
 	rs.release()
-	db.end(&db.compact, "compaction", err)
+	db.end(&db.compact, poolCompact, err, func() { db.busy.Remove(job) })
 	return err
 }
 
@@ -58,49 +107,33 @@ func (db *DB) compactLevel(level int, start, end []byte) error {
 }
 
 // compactFile merges f, if it is still in level, into the next one; from level
-// 0, all of [start, end] goes with it.
+// 0, all of [start, end] goes with it. It waits for jobs in its way.
 func (db *DB) compactFile(level int, f *manifest.FileMeta, start, end []byte) error {
+	db.mu.Lock()
 	for {
-		err := db.begin(&db.compact)
-		if err == nil {
-			break
-		}
-		if err != errJobRunning {
+		if err := db.usableLocked(); err != nil {
+			db.mu.Unlock()
 			return err
 		}
-		db.mu.Lock()
-		for db.compact.running && !db.closed {
-			db.progress.Wait()
+		if _, ok := findFile(db.version.Version, level, f.Num); !ok {
+			db.mu.Unlock()
+			return nil
 		}
-		db.mu.Unlock()
-	}
-	rs := db.acquireState()
-	var job *compaction.Job
-	if _, ok := findFile(rs.v.Version, level, f.Num); ok {
 		if level > 0 {
 			start, end = f.Smallest.UserKey, f.Smallest.UserKey
 		}
-		job = db.shape.PickRange(rs.v.Version, level, start, end)
-	}
-	if job != nil && job.Move && hasTombstones(job.Inputs) {
-		job.Move = false // merging may drop them
-	}
-	err := db.compactTables(rs, job)
-	rs.release()
-	db.end(&db.compact, "compaction", err)
-	if err == nil {
-		db.schedule()
-	}
-	return err
-}
-
-func hasTombstones(files []*manifest.FileMeta) bool {
-	for _, f := range files {
-		if f.Deletes > 0 || f.RangeDels > 0 {
-			return true
+		job := db.version.tree.PickRange(level, start, end)
+		if !db.busy.Conflicts(job) {
+			rs := db.claimLocked(job)
+			db.mu.Unlock()
+			err := db.doCompaction(rs, job)
+			if err == nil {
+				db.schedule()
+			}
+			return err
 		}
+		db.progress.Wait()
 	}
-	return false
 }
 
 func findFile(v *manifest.Version, level int, num uint64) (*manifest.FileMeta, bool) {
@@ -112,13 +145,8 @@ func findFile(v *manifest.Version, level int, num uint64) (*manifest.FileMeta, b
 	return nil, false
 }
 
-// compactTables does a job on the version of rs; nil is no job. The caller owns
-// the compaction, so that nobody else takes tables from the version or adds any
-// below level 0.
+// compactTables does a claimed job on the version of rs.
 func (db *DB) compactTables(rs *readState, job *compaction.Job) error {
-	if job == nil {
-		return nil
-	}
 	e := &manifest.Edit{}
 	for _, f := range job.Inputs {
 		e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: job.Level, Num: f.Num})
@@ -145,71 +173,9 @@ func (db *DB) compactTables(rs *readState, job *compaction.Job) error {
 		return err
 	}
 	in, out := manifest.Bytes(job.Files()), manifest.Bytes(files)
-	db.stats.compacted(job.Move, in, out)
+	db.stats.compacted(job, in, out)
 	if f := db.opts.Events.Compacted; f != nil {
 		f(job.Level, job.Output, in, out)
 	}
 	return nil
-}
-
-// mergeTables writes the merged tables of a job.
-func (db *DB) mergeTables(rs *readState, job *compaction.Job) ([]*manifest.FileMeta, error) {
-	db.mu.Lock()
-	snapshots := db.snapshots.list()
-	db.mu.Unlock()
-	its, dels, err := openInputs(rs.v, job)
-	m := newMergeIter(its)
-	if err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	files, err := db.writeTables(compaction.NewIter(compaction.IterOptions{
-		In: m, RangeDels: dels, Snapshots: snapshots,
-		NothingBelow: func(start, end []byte) bool {
-			return !compaction.HasBelow(rs.v.Version, job.Output, start, end, !bytes.Equal(start, end))
-		},
-	}), job.Output)
-	if cerr := m.Close(); err == nil && cerr != nil {
-		err = cerr
-	}
-	return files, err
-}
-
-// openInputs returns iterators over the inputs of a job and all their range
-// deletes. The iterators are to be closed after an error, too.
-func openInputs(v *version, job *compaction.Job) (its []base.InternalIterator, dels []base.RangeDel, err error) {
-	inputs := pickTables(v.levels[job.Level], job.Inputs)
-	below := pickTables(v.levels[job.Output], job.Below)
-	if job.Level == 0 {
-		for _, t := range inputs {
-			its = append(its, &levelIter{tables: []*table{t}, compaction: true})
-		}
-	} else {
-		its = append(its, &levelIter{tables: inputs, compaction: true})
-	}
-	its = append(its, &levelIter{tables: below, compaction: true})
-	for _, t := range append(inputs, below...) {
-		if t.RangeDels == 0 {
-			continue
-		}
-		o, err := t.acquire()
-		if err != nil {
-			return its, nil, err
-		}
-		dels = append(dels, o.RangeDels()...)
-		o.release()
-	}
-	return its, dels, nil
-}
-
-// pickTables returns the tables of a level that files names, in its order.
-func pickTables(level []*table, files []*manifest.FileMeta) []*table {
-	byNum := make(map[uint64]*table, len(level))
-	for _, t := range level {
-		byNum[t.Num] = t
-	}
-	out := make([]*table, len(files))
-	for i, f := range files {
-		out[i] = byNum[f.Num]
-	}
-	return out
 }

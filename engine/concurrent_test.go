@@ -62,7 +62,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	opts := tiny(vfs.NewMem(), 1)
 	opts.Scheduler, opts.Rand, opts.Sleep = nil, nil, func(time.Duration) {}
-	opts.MemTableSize, opts.MaxOpenTables = 16<<10, 4
+	opts.MemTableSize, opts.MaxOpenTables, opts.MaxBackgroundJobs = 16<<10, 4, 4
 	opts.Cache = cache.New(16 << 10)
 	defer opts.Cache.Close()
 	db := mustOpen(t, opts)

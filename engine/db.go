@@ -43,7 +43,7 @@ var (
 // the flush and the compaction job their tables.
 type DB struct {
 	opts   Options
-	shape  shape
+	shape  compaction.Options
 	dir    string
 	fs     vfs.FS
 	lock   io.Closer
@@ -51,7 +51,7 @@ type DB struct {
 	own    bool // cache is closed by Close
 	tables *tableSet
 	sched  Scheduler
-	pool   *goroutines // nil with a Scheduler from Options
+	pool   *pools // nil with a Scheduler from Options
 
 	state    atomic.Pointer[readState]
 	visible  atomic.Uint64 // newest sequence number readers see
@@ -84,13 +84,10 @@ type DB struct {
 	cursors   [][]byte // per level, where compaction goes on
 
 	flush, compact, clean job
+	busy                  compaction.Busy // tables and ranges of the compactions under way
+	helpers               int             // workers that do pieces of compactions of others
 	slow                  slowdown
 }
-
-// shape is the tree's shape with what the DB asks of it.
-type shape struct{ compaction.Options }
-
-func (shape) depth(v *manifest.Version) int { return compaction.L0Depth(v) }
 
 // failLocked makes the DB read-only for good.
 func (db *DB) failLocked(err error) {
@@ -146,7 +143,8 @@ func (db *DB) Close() error {
 	db.closed = true
 	db.closing.Store(true)
 	db.wakeAllLocked()
-	for db.commit.leading || db.manifestBusy || db.flush.running || db.compact.running || db.clean.running {
+	for db.commit.leading || db.manifestBusy ||
+		db.flush.running+db.compact.running+db.clean.running+db.helpers > 0 {
 		db.progress.Wait()
 	}
 	db.mu.Unlock()

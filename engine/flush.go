@@ -26,7 +26,7 @@ func (db *DB) Flush() error {
 		}
 		db.schedule()
 		db.mu.Lock()
-		for err == errJobRunning && db.flush.running {
+		for err == errJobRunning && db.flush.running > 0 {
 			db.progress.Wait()
 		}
 		done := len(db.imm) == 0 || db.imm[0].last > last
@@ -43,8 +43,8 @@ func (db *DB) runFlush() error {
 	if err := db.begin(&db.flush); err != nil {
 		return err
 	}
-	err := db.flushOldest()
-	db.end(&db.flush, "flush", err)
+	err := db.protect(poolFlush, db.flushOldest)
+	db.end(&db.flush, poolFlush, err, nil)
 	return err
 }
 
@@ -61,7 +61,7 @@ func (db *DB) flushOldest() error {
 	// Older versions of the keys may lie anywhere below, so no tombstone goes.
 	files, err := db.writeTables(compaction.NewIter(compaction.IterOptions{
 		In: m.NewIter(), RangeDels: m.Table.RangeDels(), Snapshots: snapshots,
-	}), 0)
+	}), outputOptions{})
 	if err != nil {
 		return err
 	}

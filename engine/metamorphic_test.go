@@ -52,7 +52,7 @@ func randomOptions(rng *rand.Rand, fs vfs.FS) Options {
 		MaxOpenTables: pick(1, 3, 1000), Levels: pick(2, 3, 5),
 		L0CompactionTrigger: pick(1, 2, 4), LBaseBytes: int64(pick(512, 4096, 1<<20)), LevelMultiplier: pick(2, 10),
 		TargetFileSize: int64(pick(1, 512, 4096, 1<<20)), WALSegmentSize: int64(pick(4, 16, 1024)) << 10,
-		ManifestSize: int64(pick(256, 4096)), Rand: rng.Uint64,
+		ManifestSize: int64(pick(256, 4096)), Rand: rng.Uint64, MaxBackgroundJobs: pick(1, 2, 4),
 	}
 	o.L0SlowdownTrigger = o.L0CompactionTrigger + pick(1, 4)
 	o.L0StopTrigger = o.L0SlowdownTrigger + pick(1, 4)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pairdb/pairdb/engine/cache"
+	"github.com/pairdb/pairdb/engine/compaction"
 )
 
 // counters are updated without locks.
@@ -15,6 +16,8 @@ type counters struct {
 	compactions, moves, compactIn, compactOut  atomic.Int64
 	jobErrors, manifestBytes, manifestSwitches atomic.Int64
 	stalls, stallNanos                         [stallReasons]atomic.Int64
+	filtered, split                            atomic.Int64
+	pools                                      poolSet
 }
 
 func (c *counters) applied(b *Batch) {
@@ -35,8 +38,8 @@ func (c *counters) flushed(tables int, bytes int64) {
 	c.flushBytes.Add(bytes)
 }
 
-func (c *counters) compacted(move bool, in, out int64) {
-	if move {
+func (c *counters) compacted(job *compaction.Job, in, out int64) {
+	if job.Move {
 		c.moves.Add(1)
 		return
 	}
@@ -83,6 +86,8 @@ type Metrics struct {
 	CompactionIn, CompactionOut      int64 // bytes
 	CompactionDebt                   int64 // bytes above the levels' targets
 	JobErrors                        int64
+	// Pools are the background jobs by kind: flush, compact and clean.
+	Pools map[string]PoolMetrics
 
 	Stalls map[string]StallMetrics // by StallReason.String
 
@@ -123,6 +128,9 @@ func (db *DB) Metrics() Metrics {
 		OpenTables:       db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
 		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
 	}
+	m.Pools = map[string]PoolMetrics{
+		poolFlush: c.pools.flush.metrics(), poolCompact: c.pools.compact.metrics(), poolClean: c.pools.clean.metrics(),
+	}
 	for r := range stallReasons {
 		m.Stalls[r.String()] = StallMetrics{Count: c.stalls[r].Load(), Time: time.Duration(c.stallNanos[r].Load())}
 	}
@@ -137,13 +145,13 @@ func (db *DB) Metrics() Metrics {
 	v := db.version
 	for level, files := range v.Levels {
 		bytes := v.LevelBytes(level)
-		m.Levels = append(m.Levels, LevelMetrics{Files: len(files), Bytes: bytes, Score: db.shape.Score(v.Version, level)})
+		m.Levels = append(m.Levels, LevelMetrics{Files: len(files), Bytes: bytes, Score: v.tree.Score(level)})
 		m.TableBytes += bytes
 		for _, f := range files {
 			m.Entries += max(0, int64(f.Entries)-2*int64(f.Deletes))
 		}
 	}
-	m.L0Depth, m.CompactionDebt = v.depth, db.shape.Debt(v.Version)
+	m.L0Depth, m.CompactionDebt = v.depth, v.tree.Debt()
 	m.WALSegments, m.Snapshots = len(db.segs), len(db.snapshots.seqs)
 	m.FlushedSeq = uint64(db.flushedSeq)
 	m.Closed, m.ReadOnly = db.closed, db.failed != nil

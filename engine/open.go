@@ -32,11 +32,11 @@ func Open(dir string, opts Options) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{opts: opts, dir: path.Clean(dir), fs: opts.FS, cache: opts.Cache, sched: opts.Scheduler}
-	db.shape.Options = opts.shape()
+	db.shape = opts.shape()
 	db.progress.L = &db.mu
 	db.commit.init(&db.mu)
 	if db.sched == nil {
-		db.pool = &goroutines{}
+		db.pool = newPools(map[string]int{poolFlush: 1, poolCompact: opts.MaxBackgroundJobs, poolClean: 1})
 		db.sched = db.pool
 	}
 	if db.cache == nil {
@@ -305,7 +305,7 @@ func (r *recovery) room(need int64, seg uint64) error {
 func (r *recovery) flush(m *memTable) error {
 	files, err := r.db.writeTables(compaction.NewIter(compaction.IterOptions{
 		In: m.NewIter(), RangeDels: m.Table.RangeDels(),
-	}), 0)
+	}), outputOptions{})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,8 @@ type Options struct {
 
 	// BlockSize is the size of a data block before compression. Larger
 	// compresses and scans better, smaller reads single keys cheaper.
-	// Default 4 KiB; 32 KiB in the last level, if that is larger.
+	// Default 4 KiB; 32 KiB, if that is larger, in the last level of a tree
+	// with several.
 	BlockSize int
 	// BloomBitsPerKey sizes the filters, default 10 (about 1 % false
 	// positives); negative writes none.
@@ -53,19 +54,27 @@ type Options struct {
 	// when the DB is made.
 	Levels int
 	// L0CompactionTrigger is the depth of overlapping tables at which level
-	// 0 is merged into level 1: lower favours reads, higher writes. Default 4.
+	// 0 is merged into the base level, the first one in use: lower favours
+	// reads, higher writes. Default 4.
 	L0CompactionTrigger int
 	// L0SlowdownTrigger is the depth from which writers are slowed down, more
 	// and more up to L0StopTrigger, where they wait. Defaults 12 and 24.
 	L0SlowdownTrigger int
 	L0StopTrigger     int
-	// LBaseBytes is the target size of level 1, default 256 MiB, and
-	// LevelMultiplier the ratio from level to level, default 10.
+	// LBaseBytes is the target size of the base level, default 256 MiB, and
+	// LevelMultiplier bounds the ratio from level to level, default 10. With
+	// the size of the data they say how many levels are in use.
 	LBaseBytes      int64
 	LevelMultiplier int
 	// TargetFileSize bounds a table, default 32 MiB. Smaller means finer
 	// compactions, larger fewer files.
 	TargetFileSize int64
+
+	// MaxBackgroundJobs bounds the compactions, and the pieces that a large
+	// one is split into, that are worked on at the same time; flushes have a
+	// place of their own. More keep up with more writes, fewer leave the
+	// processor and the disk to the foreground. Default 2.
+	MaxBackgroundJobs int
 
 	// WALSegmentSize is the size of a log segment, default the smaller of
 	// 64 MiB and 1 % of the disk.
@@ -81,10 +90,17 @@ type Options struct {
 	// for metrics only, Sleep to slow writers down.
 	Now   func() time.Time
 	Sleep func(time.Duration)
-	// Scheduler runs background jobs. Default is a goroutine for each, of
-	// which there is at most one flush, one compaction and one clean-up at a
-	// time.
+	// Scheduler runs background jobs. Default is a bounded pool of goroutines
+	// for each kind: one flush, MaxBackgroundJobs compactions and one clean-up
+	// at a time.
 	Scheduler Scheduler
+
+	// CompactionFilter, if not nil, is asked by compactions about values that no
+	// snapshot sees: true drops the value as a delete would. It is for records
+	// that expire: a value may be asked about never, or several times, and by
+	// several goroutines at once. Key and value are valid during the call; it
+	// must not call the DB.
+	CompactionFilter func(key, value []byte) (drop bool)
 
 	// OnRecovered is called by Open with each key set or deleted by a log
 	// record that was replayed into a memtable. The key is valid during the
@@ -145,6 +161,7 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.LBaseBytes, 256<<20)
 	orDefault(&o.LevelMultiplier, 10)
 	orDefault(&o.TargetFileSize, 32<<20)
+	orDefault(&o.MaxBackgroundJobs, 2)
 	orDefault(&o.ManifestSize, manifest.DefaultMaxBytes)
 	if o.Rand == nil {
 		o.Rand = rand.Uint64
@@ -173,10 +190,12 @@ func (o *Options) Validate() error {
 		return errors.New("engine: level sizes are not positive or do not grow")
 	case o.WALSegmentSize != 0 && o.WALSegmentSize < wal.MinSegmentSize:
 		return fmt.Errorf("engine: log segment size %d is below %d", o.WALSegmentSize, wal.MinSegmentSize)
+	case o.MaxBackgroundJobs < 1 || o.MaxBackgroundJobs > 64:
+		return fmt.Errorf("engine: %d background jobs are not in [1, 64]", o.MaxBackgroundJobs)
 	case o.MaxOpenTables < 1:
 		return errors.New("engine: no open tables allowed")
 	}
-	probe := o.tableOptions(0)
+	probe := o.tableOptions(false)
 	probe.Nonce = 1
 	probe.EnsureDefaults()
 	return probe.Validate()
@@ -190,11 +209,12 @@ func (o *Options) shape() compaction.Options {
 	}
 }
 
-// tableOptions returns how tables of a level are laid out, without a nonce.
-func (o *Options) tableOptions(level int) sstable.WriterOptions {
+// tableOptions returns how tables are laid out, without a nonce. cold ones are
+// those of the last level once the data is so large that most of it lies there
+// and is read rarely: they pay time for space.
+func (o *Options) tableOptions(cold bool) sstable.WriterOptions {
 	w := sstable.WriterOptions{BlockSize: o.BlockSize, BitsPerKey: o.BloomBitsPerKey, Codec: sstable.CodecS2}
-	if level == o.Levels-1 {
-		// Read rarely and written seldom: pay time for space.
+	if cold {
 		w.Codec = sstable.CodecZstd
 		if o.BlockSize >= 4<<10 {
 			w.BlockSize = max(o.BlockSize, 32<<10)

@@ -17,11 +17,21 @@ import (
 // being closed.
 const checkEvery = 1024
 
-// output writes the tables of one flush or compaction. The tables count only
-// once a manifest edit lists them.
+// outputOptions say where tables go. The zero value is a flush to level 0.
+type outputOptions struct {
+	level  int
+	cold   bool               // see Options.tableOptions
+	cutter *compaction.Cutter // nil cuts by size alone
+	// wrote, if not nil, is told now and then how many more bytes were
+	// written; it may wait.
+	wrote func(n int64) error
+}
+
+// output writes the tables of one flush or of a piece of a compaction. The
+// tables count only once a manifest edit lists them.
 type output struct {
+	outputOptions
 	db    *DB
-	level int
 	dels  []base.RangeDel // in key order, not overlapping across starts
 	files []*manifest.FileMeta
 
@@ -30,38 +40,73 @@ type output struct {
 	num  uint64
 	last []byte // newest user key of the table in work
 	lo   []byte // where the table in work begins; nil for the first
+	told int64  // bytes of the table in work that wrote knows of
 }
 
 // writeTables writes what it yields as tables of a level and makes them
 // durable, names included. After an error nothing of them is left, as far as
 // it can be removed.
-func (db *DB) writeTables(it *compaction.Iter, level int) ([]*manifest.FileMeta, error) {
-	o := &output{db: db, level: level, dels: it.RangeDels()}
-	err := o.run(it)
-	if err == nil && len(o.files) > 0 {
-		err = db.fs.SyncDir(db.dir)
+func (db *DB) writeTables(it *compaction.Iter, opts outputOptions) ([]*manifest.FileMeta, error) {
+	files, err := db.writePiece(it, opts)
+	if err == nil {
+		err = db.syncTables(files)
 	}
+	return files, err
+}
+
+// syncTables makes the names of tables durable. After an error they are removed.
+func (db *DB) syncTables(files []*manifest.FileMeta) error {
+	if len(files) == 0 {
+		return nil
+	}
+	err := db.fs.SyncDir(db.dir)
 	if err != nil {
-		o.discard()
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			err = fmt.Errorf("%w: %w", ErrDiskFull, err)
-		}
-		return nil, fmt.Errorf("write tables of level %d: %w", level, err)
+		db.discard(files)
+		return diskFull(fmt.Errorf("write tables: %w", err))
 	}
+	return nil
+}
+
+// writePiece is writeTables without making the names durable.
+func (db *DB) writePiece(it *compaction.Iter, opts outputOptions) ([]*manifest.FileMeta, error) {
+	o := &output{db: db, outputOptions: opts, dels: it.RangeDels()}
+	done := false
+	defer func() {
+		if !done {
+			o.discard()
+		}
+	}()
+	if err := o.run(it); err != nil {
+		return nil, diskFull(fmt.Errorf("write tables of level %d: %w", opts.level, err))
+	}
+	done = true
 	return o.files, nil
+}
+
+// diskFull marks errors that mean a lack of space.
+func diskFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	return err
 }
 
 func (o *output) run(it *compaction.Iter) error {
 	for n := 0; it.Next(); n++ {
-		if n%checkEvery == 0 && o.db.closing.Load() {
-			return ErrClosed
+		if n%checkEvery == 0 {
+			if err := o.check(); err != nil {
+				return err
+			}
 		}
 		k := it.Key()
 		// All versions of a user key go into one table, so that tables of a
 		// level are disjoint by user key.
-		if o.w != nil && o.w.EstimatedSize() >= o.db.opts.TargetFileSize && !bytes.Equal(k.UserKey, o.last) {
-			if err := o.finish(bytes.Clone(k.UserKey)); err != nil {
-				return err
+		if !bytes.Equal(k.UserKey, o.last) {
+			cut := o.cutter.Cut(k.UserKey, o.w != nil)
+			if o.w != nil && (cut || o.w.EstimatedSize() >= o.db.opts.TargetFileSize) {
+				if err := o.finish(bytes.Clone(k.UserKey)); err != nil {
+					return err
+				}
 			}
 		}
 		if o.w == nil {
@@ -88,6 +133,20 @@ func (o *output) run(it *compaction.Iter) error {
 	return o.finish(nil)
 }
 
+// check looks whether to go on, and at what speed.
+func (o *output) check() error {
+	if o.db.closing.Load() {
+		return ErrClosed
+	}
+	if o.wrote == nil || o.w == nil {
+		return nil
+	}
+	n := o.w.EstimatedSize()
+	d := n - o.told
+	o.told = n
+	return o.wrote(d)
+}
+
 func (o *output) temp() string { return o.db.dir + "/" + tableName(o.num) + tempSuffix }
 
 func (o *output) start() error {
@@ -96,7 +155,7 @@ func (o *output) start() error {
 	if err != nil {
 		return fmt.Errorf("create table: %w", err)
 	}
-	opts := o.db.opts.tableOptions(o.level)
+	opts := o.db.opts.tableOptions(o.cold)
 	opts.Nonce = o.db.opts.Rand() | 1
 	o.f, o.w = f, sstable.NewWriter(f, opts)
 	return nil
@@ -131,7 +190,8 @@ func (o *output) finish(hi []byte) error {
 		SmallestSeq: meta.SmallestSeq, LargestSeq: meta.LargestSeq,
 		Entries: meta.Entries, Deletes: meta.Deletes, RangeDels: meta.RangeDels,
 	})
-	o.w, o.lo = nil, hi
+	o.w, o.lo, o.told = nil, hi, 0
+	o.cutter.Reset()
 	return nil
 }
 
@@ -144,7 +204,12 @@ func (o *output) discard() {
 	if o.w != nil {
 		_ = o.db.fs.Remove(o.temp())
 	}
-	for _, f := range o.files {
-		_ = o.db.fs.Remove(o.db.dir + "/" + tableName(f.Num))
+	o.db.discard(o.files)
+}
+
+// discard removes tables that no edit will list.
+func (db *DB) discard(files []*manifest.FileMeta) {
+	for _, f := range files {
+		_ = db.fs.Remove(db.dir + "/" + tableName(f.Num)) // else an orphan
 	}
 }

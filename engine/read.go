@@ -193,6 +193,14 @@ func (l *snapshotList) remove(seq base.SeqNum) {
 	}
 }
 
+// oldest returns the smallest number, base.MaxSeqNum if there is none.
+func (l *snapshotList) oldest() base.SeqNum {
+	if len(l.seqs) == 0 {
+		return base.MaxSeqNum
+	}
+	return l.seqs[0]
+}
+
 // list returns the distinct numbers, ascending.
 func (l *snapshotList) list() []base.SeqNum { return slices.Compact(slices.Clone(l.seqs)) }
 

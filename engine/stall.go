@@ -128,9 +128,9 @@ func (db *DB) stalledLocked(reason StallReason) bool {
 		return false
 	}
 	if reason == StallMemTables {
-		return db.flush.running && len(db.imm) >= db.opts.MaxImmutable
+		return db.flush.running > 0 && len(db.imm) >= db.opts.MaxImmutable
 	}
-	return db.compact.running && db.version.depth >= db.opts.L0StopTrigger
+	return db.compact.running > 0 && db.version.depth >= db.opts.L0StopTrigger
 }
 
 const (

@@ -3,6 +3,7 @@ package engine
 import (
 	"sync/atomic"
 
+	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
@@ -11,7 +12,8 @@ import (
 type version struct {
 	*manifest.Version
 	levels [][]*table // parallel to Version.Levels
-	depth  int        // of level 0
+	tree   *compaction.Tree
+	depth  int // of level 0
 	refs   atomic.Int32
 }
 
@@ -75,7 +77,7 @@ func (v *version) unref(db *DB) (obsolete bool) {
 }
 
 // newVersion makes the version of mv, whose tables are known from old or new.
-// The caller holds a reference to old.
+// The caller holds a reference to old and is the only one to change the version.
 func (db *DB) newVersion(mv *manifest.Version, old *version) *version {
 	known := map[uint64]*table{}
 	if old != nil {
@@ -97,7 +99,8 @@ func (db *DB) newVersion(mv *manifest.Version, old *version) *version {
 			v.levels[i][k] = t
 		}
 	}
-	v.depth = db.shape.depth(mv)
+	v.tree = compaction.NewTree(db.shape, mv)
+	v.depth = v.tree.Depth
 	return v
 }
 

@@ -20,6 +20,13 @@ type IterOptions struct {
 	// exists outside the inputs; for a single key, start and end are equal.
 	// nil means that it never is so.
 	NothingBelow func(start, end []byte) bool
+	// Lower and Upper bound the user keys taken from In, Upper excluded; nil
+	// is open. RangeDels are to be clipped by the caller.
+	Lower, Upper []byte
+	// Filter, if not nil, is asked about each value that no snapshot sees and
+	// that is the newest of its key here: true drops it. What it hid stays
+	// hidden. Key and value are valid during the call.
+	Filter func(key, value []byte) bool
 }
 
 // Iter yields what has to be kept of the inputs: of each user key the newest
@@ -28,7 +35,8 @@ type IterOptions struct {
 // it lies in the oldest stripe and hides nothing outside the inputs.
 //
 // Invariant: for every snapshot, and for readers of the newest state, what is
-// yielded together with RangeDels means the same as the inputs.
+// yielded together with RangeDels means the same as the inputs, but for values
+// that Filter drops, which the newest state no longer has.
 type Iter struct {
 	opts IterOptions
 	del  *rangedel.List
@@ -36,6 +44,9 @@ type Iter struct {
 	started bool
 	key     []byte // user key of the last entry read
 	stripe  int    // of the last entry yielded or dropped for key; -1: none
+
+	filtered bool // the entry is a value that became a tombstone
+	dropped  int64
 }
 
 // NewIter returns an iterator that stands before the first entry.
@@ -58,6 +69,10 @@ func (it *Iter) Next() bool {
 			return false
 		}
 		k := it.opts.In.Key()
+		if it.opts.Upper != nil && bytes.Compare(k.UserKey, it.opts.Upper) >= 0 {
+			return false
+		}
+		it.filtered = false
 		if it.stripe < 0 || !bytes.Equal(k.UserKey, it.key) {
 			it.key = append(it.key[:0], k.UserKey...)
 			it.stripe = len(it.opts.Snapshots) + 1
@@ -71,6 +86,9 @@ func (it *Iter) Next() bool {
 func (it *Iter) advance() bool {
 	if !it.started {
 		it.started = true
+		if it.opts.Lower != nil {
+			return it.opts.In.SeekGE(base.SearchKey(it.opts.Lower, base.MaxSeqNum))
+		}
 		return it.opts.In.First()
 	}
 	return it.opts.In.Valid() && it.opts.In.Next()
@@ -82,11 +100,20 @@ func (it *Iter) keep(k base.InternalKey) bool {
 	if s >= it.stripe {
 		return false // hidden by a newer version of the same stripe
 	}
+	newest := it.stripe > len(it.opts.Snapshots)
 	it.stripe = s
 	if by := it.del.OldestAbove(k.UserKey, k.SeqNum()); by != 0 && it.stripeOf(by) == s {
 		return false
 	}
-	if k.Kind() == base.KindDelete && s == 0 && it.nothingBelow(k.UserKey, k.UserKey) {
+	kind := k.Kind()
+	if it.opts.Filter != nil && newest && s == len(it.opts.Snapshots) && kind == base.KindSet &&
+		it.opts.Filter(k.UserKey, it.opts.In.Value()) {
+		// Older versions, here for the sake of snapshots or below, must not
+		// come to light: it goes on as a tombstone.
+		it.filtered, kind = true, base.KindDelete
+		it.dropped++
+	}
+	if kind == base.KindDelete && s == 0 && it.nothingBelow(k.UserKey, k.UserKey) {
 		return false
 	}
 	return true
@@ -97,10 +124,24 @@ func (it *Iter) nothingBelow(start, end []byte) bool {
 }
 
 // Key and Value return the entry, valid until Next.
-func (it *Iter) Key() base.InternalKey { return it.opts.In.Key() }
+func (it *Iter) Key() base.InternalKey {
+	k := it.opts.In.Key()
+	if it.filtered {
+		k.Trailer = base.MakeTrailer(k.SeqNum(), base.KindDelete)
+	}
+	return k
+}
 
 // Value returns the entry's value.
-func (it *Iter) Value() []byte { return it.opts.In.Value() }
+func (it *Iter) Value() []byte {
+	if it.filtered {
+		return nil
+	}
+	return it.opts.In.Value()
+}
+
+// Filtered returns how many values Filter dropped so far.
+func (it *Iter) Filtered() int64 { return it.dropped }
 
 // Error returns the first failure of the inputs.
 func (it *Iter) Error() error { return it.opts.In.Error() }

@@ -1,202 +1,229 @@
 // Package compaction decides which tables are to be merged and how their
-// entries are merged. It does no I/O and keeps no state: picking is a function
-// of a manifest.Version, merging one of the iterators it is given.
+// entries are merged. It does no I/O: picking is a function of a Tree, which is
+// a measured manifest.Version, and of the jobs under way; merging one of the
+// iterators it is given.
 package compaction
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
-// Options shape the tree.
-type Options struct {
-	// L0Trigger is the depth of level 0, in tables that lie over one another,
-	// at which it is merged into level 1.
-	L0Trigger int
-	// BaseBytes is the target size of level 1, and the size of level 0 at
-	// which it is merged whatever its depth.
-	BaseBytes int64
-	// Multiplier is the ratio of the targets of neighbouring levels.
-	Multiplier int
-	// TargetFileSize bounds the tables written, in bytes.
-	TargetFileSize int64
-}
+// Reason says why a job was picked, as it stands in metrics and logs.
+type Reason string
+
+// The reasons.
+const (
+	ReasonDepth      Reason = "level0"     // level 0 is too deep or too large
+	ReasonIntra      Reason = "intra0"     // level 0 is deep and cannot go down
+	ReasonSize       Reason = "size"       // the level is over its target
+	ReasonTombstones Reason = "tombstones" // many of them
+	ReasonManual     Reason = "manual"
+	ReasonCovered    Reason = "covered" // range deletes hide all of the tables
+)
 
 // Job is a set of tables to be merged into a level.
 type Job struct {
+	// Level is that of Inputs, Output where the result goes: below Level, or
+	// Level itself when tables are merged with one another (level 0) or
+	// rewritten (the last level).
 	Level, Output int
 	// Inputs are the tables of Level, newest first if it is level 0, else in
 	// key order; Below those of Output, in key order.
 	Inputs, Below []*manifest.FileMeta
-	// Move says that the inputs can change level as they are.
-	Move bool
+	// Start and End bound the user keys of all of them; End is excluded if
+	// Excl.
+	Start, End []byte
+	Excl       bool
+	// Move says that the inputs can change level as they are, Drop that they
+	// hold nothing that anybody sees and go without being read.
+	Move, Drop bool
+	Reason     Reason
 }
 
 // Files returns all tables of the job.
 func (j *Job) Files() []*manifest.FileMeta { return slices.Concat(j.Inputs, j.Below) }
 
-// L0Depth returns how many tables of level 0 lie over one another at most.
-func L0Depth(v *manifest.Version) int {
-	files := v.Levels[0]
-	depth := make([]int, len(files))
-	most := 0
-	for i := len(files) - 1; i >= 0; i-- {
-		for k := i + 1; k < len(files); k++ {
-			if depth[k] > depth[i] && files[i].Overlaps(files[k]) {
-				depth[i] = depth[k]
+// Context is what picking depends on besides the tree.
+type Context struct {
+	Busy *Busy
+	// Cursors hold, for each level, the largest key compacted there last.
+	Cursors [][]byte
+	// Floor is the oldest sequence number a snapshot holds, MaxSeqNum if there
+	// is no snapshot: tombstones above it cannot be dropped yet.
+	Floor base.SeqNum
+}
+
+// Pick returns the most urgent job that is in the way of none under way, nil if
+// there is none. Levels come by their score without the tables that are busy;
+// then tables full of tombstones, whatever the size of their level.
+func (t *Tree) Pick(c Context) *Job {
+	type scored struct {
+		level int
+		score float64
+	}
+	var due []scored
+	for level := range len(t.bytes) - 1 {
+		bytes, depth := t.bytes[level], t.Depth
+		if !c.Busy.empty() {
+			bytes -= c.Busy.bytesIn(level)
+			if level == 0 {
+				depth = t.freeDepth(c.Busy)
 			}
 		}
-		depth[i]++
-		most = max(most, depth[i])
+		if s := t.score(level, bytes, depth); s >= 1 {
+			due = append(due, scored{level, s})
+		}
+	}
+	slices.SortStableFunc(due, func(a, b scored) int { return cmp.Compare(b.score, a.score) })
+	for _, d := range due {
+		var j *Job
+		if d.level == 0 {
+			j = t.pickL0(c.Busy)
+		} else {
+			j = t.pickFile(d.level, c)
+		}
+		if j != nil {
+			return j
+		}
+	}
+	return t.pickDense(c)
+}
+
+// freeDepth returns the depth of level 0 without busy tables.
+func (t *Tree) freeDepth(b *Busy) int {
+	most := 0
+	for _, g := range t.groups {
+		free := slices.DeleteFunc(slices.Clone(g), b.has)
+		most = max(most, depth(free))
 	}
 	return most
 }
 
-// Target returns the target size of a level in bytes, from level 1 on.
-func (o *Options) Target(level int) int64 {
-	target := o.BaseBytes
-	for range level - 1 {
-		target *= int64(o.Multiplier)
-	}
-	return target
-}
-
-// Score says how much a level needs to be merged into the next: 1 and above
-// means it should be. The last level scores 0.
-func (o *Options) Score(v *manifest.Version, level int) float64 {
-	switch {
-	case level >= len(v.Levels)-1:
-		return 0
-	case level == 0:
-		return max(float64(L0Depth(v))/float64(o.L0Trigger), float64(v.LevelBytes(0))/float64(o.BaseBytes))
-	default:
-		return float64(v.LevelBytes(level)) / float64(o.Target(level))
-	}
-}
-
-// Debt returns the bytes by which the levels exceed their targets.
-func (o *Options) Debt(v *manifest.Version) int64 {
-	var debt int64
-	for level := range len(v.Levels) - 1 {
-		if level == 0 {
-			if o.Score(v, 0) >= 1 {
-				debt += v.LevelBytes(0)
-			}
-			continue
+// pickFile returns the job of the table with the least overlap below in
+// relation to its size, tombstones counting for what they may free; among
+// equals the first behind the cursor.
+func (t *Tree) pickFile(level int, c Context) *Job {
+	files, below := t.V.Levels[level], t.V.Levels[level+1]
+	costs := make([]float64, len(files))
+	at := 0
+	for i, f := range files {
+		for at < len(below) && below[at].EndsBefore(f.Smallest.UserKey) {
+			at++
 		}
-		debt += max(0, v.LevelBytes(level)-o.Target(level))
-	}
-	return debt
-}
-
-// Needed reports whether Pick would return a job.
-func (o *Options) Needed(v *manifest.Version) bool {
-	for level := range len(v.Levels) - 1 {
-		if len(v.Levels[level]) > 0 && o.Score(v, level) >= 1 {
-			return true
+		size := int64(0)
+		for k := at; k < len(below) && !f.EndsBefore(below[k].Smallest.UserKey); k++ {
+			size += below[k].Size
 		}
+		share := float64(tombstones(f)) / float64(max(1, f.Entries+f.RangeDels))
+		costs[i] = float64(size) / float64(f.Size) * (1 - share/2)
 	}
-	return false
-}
-
-// Pick returns the most urgent job, nil if there is none. In a level below 0
-// it takes the table that makes the least work per byte, and among equals the
-// first behind the level's cursor, the largest key compacted there last.
-func (o *Options) Pick(v *manifest.Version, cursors [][]byte) *Job {
-	best, bestScore := -1, 1.0
-	for level := range len(v.Levels) - 1 {
-		if s := o.Score(v, level); s >= bestScore && len(v.Levels[level]) > 0 {
-			if best < 0 || s > bestScore {
-				best, bestScore = level, s
-			}
-		}
-	}
-	switch {
-	case best < 0:
-		return nil
-	case best == 0:
-		return o.setup(v, 0, slices.Clone(v.Levels[0]))
-	default:
-		return o.setup(v, best, []*manifest.FileMeta{pickFile(v, best, cursors[best])})
-	}
-}
-
-// pickFile returns the table of a level with the least overlap below in
-// relation to its size.
-func pickFile(v *manifest.Version, level int, cursor []byte) *manifest.FileMeta {
-	files := v.Levels[level]
 	start := 0
-	if cursor != nil {
+	if cursor := c.Cursors[level]; cursor != nil {
 		start = manifest.Find(files, cursor)
 		if start < len(files) && !files[start].StartsAfter(cursor) {
 			start++
 		}
 	}
-	var best *manifest.FileMeta
+	var best *Job
 	var bestCost float64
 	for i := range files {
-		f := files[(start+i)%len(files)]
-		below := v.Overlapping(level+1, f.Smallest.UserKey, f.Largest.UserKey, f.ExclusiveEnd())
-		cost := float64(manifest.Bytes(below)) / float64(f.Size)
-		if best == nil || cost < bestCost {
-			best, bestCost = f, cost
+		i = (start + i) % len(files)
+		if best != nil && costs[i] >= bestCost || c.Busy.has(files[i]) {
+			continue
+		}
+		if j := t.setup(level, level+1, files[i:i+1:i+1]); !c.Busy.conflicts(j) {
+			j.Reason = ReasonSize
+			best, bestCost = j, costs[i]
 		}
 	}
 	return best
 }
 
+// pickDense returns a job for the sake of tombstones: a table of a level that
+// is full of them, one of the last level that can be rewritten without, or a
+// group of level 0 whose tombstones are many beside what they lie over.
+func (t *Tree) pickDense(c Context) *Job {
+	last := len(t.bytes) - 1
+	for _, d := range t.dense {
+		if c.Busy.has(d.f) {
+			continue
+		}
+		output := min(d.level+1, last)
+		if d.level == last && d.f.LargestSeq > c.Floor {
+			continue // they could not be dropped
+		}
+		j := t.setup(d.level, output, []*manifest.FileMeta{d.f})
+		if !c.Busy.conflicts(j) {
+			j.Reason = ReasonTombstones
+			return j
+		}
+	}
+	for _, g := range t.groups {
+		_, older := c.Busy.free(g)
+		if len(older) == 0 {
+			continue
+		}
+		var dead uint64
+		for _, f := range older {
+			dead += tombstones(f)
+		}
+		if dead == 0 {
+			continue
+		}
+		j := t.setup(0, t.Base, older)
+		var entries uint64
+		for _, f := range j.Below {
+			entries += f.Entries
+		}
+		if dead*4 >= entries && entries > 0 && !c.Busy.conflicts(j) {
+			j.Reason = ReasonTombstones
+			return j
+		}
+	}
+	return nil
+}
+
 // PickRange returns the job that merges what a level holds of [start, end]
-// into the next one, nil if there is nothing. nil bounds are open.
-func (o *Options) PickRange(v *manifest.Version, level int, start, end []byte) *Job {
-	inputs := v.Overlapping(level, start, end, false)
+// into the next one in use, nil if there is nothing. nil bounds are open. It
+// may conflict with jobs under way.
+func (t *Tree) PickRange(level int, start, end []byte) *Job {
+	inputs := t.V.Overlapping(level, start, end, false)
 	if len(inputs) == 0 {
 		return nil
 	}
+	output := level + 1
 	if level == 0 {
-		inputs = expandL0(v, inputs)
+		inputs, output = t.expandL0(inputs), t.Base
 	}
-	return o.setup(v, level, inputs)
+	j := t.setup(level, output, inputs)
+	j.Reason = ReasonManual
+	if Tombstones(j.Inputs) {
+		j.Move = false // merging may drop them
+	}
+	return j
 }
 
-// expandL0 adds the tables of level 0 that overlap those given or one another,
-// so that no older version stays above a newer one.
-func expandL0(v *manifest.Version, inputs []*manifest.FileMeta) []*manifest.FileMeta {
-	in := make(map[uint64]bool, len(inputs))
-	for _, f := range inputs {
-		in[f.Num] = true
+// setup completes a job with the tables below the inputs.
+func (t *Tree) setup(level, output int, inputs []*manifest.FileMeta) *Job {
+	j := &Job{Level: level, Output: output, Inputs: inputs}
+	j.Start, j.End, j.Excl = Bounds(inputs)
+	if level == output {
+		return j
 	}
-	for grown := true; grown; {
-		grown = false
-		for _, f := range v.Levels[0] {
-			if in[f.Num] {
-				continue
-			}
-			for _, g := range v.Levels[0] {
-				if in[g.Num] && f.Overlaps(g) {
-					in[f.Num], grown = true, true
-					break
-				}
-			}
-		}
+	j.Below = t.V.Overlapping(output, j.Start, j.End, j.Excl)
+	if len(j.Below) > 0 {
+		j.Start, j.End, j.Excl = Bounds(j.Files())
+		return j
 	}
-	var out []*manifest.FileMeta
-	for _, f := range v.Levels[0] {
-		if in[f.Num] {
-			out = append(out, f)
-		}
+	j.Move = level > 0 || disjoint(inputs)
+	if j.Move && slices.ContainsFunc(inputs, Dense) && !HasBelow(t.V, output, j.Start, j.End, j.Excl) {
+		j.Move = false // a merge drops them here and now
 	}
-	return out
-}
-
-// setup completes a job with the tables below the inputs. Level 0 is merged
-// into level 1 and so on: a table never jumps over one.
-func (o *Options) setup(v *manifest.Version, level int, inputs []*manifest.FileMeta) *Job {
-	j := &Job{Level: level, Output: level + 1, Inputs: inputs}
-	start, end, excl := Bounds(inputs)
-	j.Below = v.Overlapping(j.Output, start, end, excl)
-	j.Move = len(j.Below) == 0 && (level > 0 || disjoint(inputs))
 	return j
 }
 
@@ -219,22 +246,30 @@ func Bounds(files []*manifest.FileMeta) (start, end []byte, excl bool) {
 	return start, end, excl
 }
 
-func disjoint(files []*manifest.FileMeta) bool {
-	for i, f := range files {
-		for _, g := range files[:i] {
-			if f.Overlaps(g) {
-				return false
-			}
-		}
-	}
-	return true
+// disjoint reports whether no two of files overlap.
+func disjoint(files []*manifest.FileMeta) bool { return len(groups(files)) == len(files) }
+
+// Tombstones reports whether any of files holds one.
+func Tombstones(files []*manifest.FileMeta) bool {
+	return slices.ContainsFunc(files, func(f *manifest.FileMeta) bool { return tombstones(f) > 0 })
 }
 
 // HasBelow reports whether any level below level may hold a key in
 // [start, end], end excluded if excl.
 func HasBelow(v *manifest.Version, level int, start, end []byte, excl bool) bool {
 	for l := level + 1; l < len(v.Levels); l++ {
-		if len(v.Overlapping(l, start, end, excl)) > 0 {
+		files := v.Levels[l]
+		i := 0
+		if start != nil {
+			i = manifest.Find(files, start)
+		}
+		if i == len(files) {
+			continue
+		}
+		if end == nil {
+			return true
+		}
+		if c := bytes.Compare(files[i].Smallest.UserKey, end); c < 0 || c == 0 && !excl {
 			return true
 		}
 	}
