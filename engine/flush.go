@@ -56,7 +56,9 @@ func (db *DB) flushOldest() error {
 	}
 	m := db.imm[0]
 	snapshots := db.snapshots.list()
+	rs := db.acquireState() // keeps m
 	db.mu.Unlock()
+	defer rs.release()
 
 	// Older versions of the keys may lie anywhere below, so no tombstone goes.
 	files, err := db.writeTables(compaction.NewIter(compaction.IterOptions{

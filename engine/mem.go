@@ -16,6 +16,8 @@ const maxMemRangeDels = 512
 // memTable is a memtable with what the DB has to know about it.
 type memTable struct {
 	*memtable.Table
+	// refs counts the states that list the table; at 0 its memory goes back.
+	refs atomic.Int32
 	// firstSeg is the oldest log segment that holds records of it.
 	firstSeg uint64
 	// last is the newest sequence number in it, set when it becomes immutable.
@@ -32,6 +34,13 @@ type memDels struct {
 
 func newMemTable(size int64, firstSeg uint64) *memTable {
 	return &memTable{Table: memtable.New(int(size)), firstSeg: firstSeg}
+}
+
+// unref says that a state no longer needs the table.
+func (m *memTable) unref() {
+	if m.refs.Add(-1) == 0 {
+		m.Close()
+	}
 }
 
 // fits reports whether a batch that needs n bytes can be added for sure.

@@ -316,6 +316,9 @@ func (mt *meta) reopen() error {
 	if err := mt.db.Close(); err != nil {
 		return fmt.Errorf("second close: %w", err)
 	}
+	if n := mt.db.cache.Stats().InUse; n != 0 {
+		return fmt.Errorf("somebody holds on to %d bytes of cached blocks", n)
+	}
 	levels := mt.opts.Levels
 	rnd, sched := mt.opts.Rand, mt.opts.Scheduler
 	mt.opts = randomOptions(mt.rng, mt.fs)

@@ -295,6 +295,7 @@ func (r *recovery) room(need int64, seg uint64) error {
 		if err := r.flush(r.tables[0]); err != nil {
 			return err
 		}
+		r.tables[0].Close()
 		r.tables = slices.Delete(r.tables, 0, 1)
 	}
 	r.tables = append(r.tables, newMemTable(max(db.opts.MemTableSize, need+int64(memtable.Need(0, 0))), seg))

@@ -58,7 +58,14 @@ func (rs *readState) release() {
 
 // unref is release without the clean-up; it reports whether one is due.
 func (rs *readState) unref() bool {
-	return rs.refs.Add(-1) == 0 && rs.v.unref(rs.db)
+	if rs.refs.Add(-1) > 0 {
+		return false
+	}
+	rs.mem.unref()
+	for _, m := range rs.imm {
+		m.unref()
+	}
+	return rs.v.unref(rs.db)
 }
 
 func (v *version) unref(db *DB) (obsolete bool) {
@@ -109,7 +116,9 @@ func (db *DB) newVersion(mv *manifest.Version, old *version) *version {
 // called once db.mu is released.
 func (db *DB) installLocked(mem *memTable, imm []*memTable, v *version) bool {
 	rs := &readState{mem: mem, v: v, db: db, imm: make([]*memTable, len(imm))}
+	mem.refs.Add(1)
 	for i, m := range imm {
+		m.refs.Add(1)
 		rs.imm[len(imm)-1-i] = m
 	}
 	rs.refs.Store(1)

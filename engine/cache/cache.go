@@ -7,6 +7,8 @@ package cache
 import (
 	"math/bits"
 	"sync/atomic"
+
+	"github.com/pairdb/pairdb/engine/offheap"
 )
 
 // Key names a block. A file number must name one file for as long as the
@@ -24,9 +26,9 @@ func (k Key) hash() uint64 {
 }
 
 const (
-	// overheadBytes is what an entry costs beside its block: the entry
-	// itself, its slots in the table and its share of the sketch.
-	overheadBytes = 160
+	// overheadBytes is what a block costs beside its bytes: the Block itself,
+	// its slots in the table and its share of the sketch.
+	overheadBytes = 184
 	// minShardBytes keeps shards large enough for the biggest common blocks.
 	minShardBytes = 8 << 20
 	maxShards     = 64
@@ -36,6 +38,7 @@ const (
 // starts no goroutine. Readers take no lock and never wait. A nil *Cache is
 // valid and holds nothing.
 type Cache struct {
+	heap     *offheap.Heap // of the blocks
 	shards   []shard
 	shift    uint // of the hash, to the shard's number
 	maxBytes int64
@@ -51,7 +54,7 @@ func New(maxBytes int64) *Cache {
 	}
 	n := min(max(maxBytes/minShardBytes, 1), maxShards)
 	log := uint(bits.Len64(uint64(n)) - 1)
-	c := &Cache{shards: make([]shard, 1<<log), shift: 64 - log, maxBytes: maxBytes}
+	c := &Cache{heap: offheap.NewHeap(), shards: make([]shard, 1<<log), shift: 64 - log, maxBytes: maxBytes}
 	for i := range c.shards {
 		c.shards[i].init(maxBytes >> log)
 	}
@@ -62,20 +65,20 @@ func (c *Cache) shard(h uint64) *shard {
 	return &c.shards[h>>c.shift] // a shift by 64 gives 0
 }
 
-// Get returns the block under k. The caller must not change it, and may keep
-// it for as long as it likes: eviction only drops the cache's reference. While
+// Get returns the block under k, nil if there is none. The caller must not change
+// it and releases it after use; eviction only drops the cache's own hold. While
 // others change the cache a block that is there may be missed, very rarely.
-func (c *Cache) Get(k Key) ([]byte, bool) {
+func (c *Cache) Get(k Key) *Block {
 	if c == nil {
-		return nil, false
+		return nil
 	}
 	h := k.hash()
 	return c.shard(h).get(k, h)
 }
 
-// Set puts a block in, which nobody may change from then on. The cache may
-// drop it at once.
-func (c *Cache) Set(k Key, block []byte) {
+// Set puts a block of NewBlock in, which nobody may change from then on and which
+// goes in once. The caller's own hold stays. The cache may drop it at once.
+func (c *Cache) Set(k Key, block *Block) {
 	if c == nil {
 		return
 	}
@@ -107,8 +110,10 @@ type Stats struct {
 	Hits, Misses uint64
 	Evictions    uint64 // blocks dropped to make room, or not admitted
 	Bytes        int64  // held now, overhead included
-	MaxBytes     int64
-	Blocks       int
+	// InUse is what the blocks take that the cache or a reader holds, in bytes.
+	InUse    int64
+	MaxBytes int64
+	Blocks   int
 }
 
 // Stats returns the cache's figures, shard by shard.
@@ -116,7 +121,7 @@ func (c *Cache) Stats() Stats {
 	if c == nil {
 		return Stats{}
 	}
-	st := Stats{MaxBytes: c.maxBytes}
+	st := Stats{MaxBytes: c.maxBytes, InUse: c.heap.Used()}
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -130,8 +135,8 @@ func (c *Cache) Stats() Stats {
 	return st
 }
 
-// Close drops every block. Get misses and Set does nothing afterwards. It is
-// idempotent and returns nil.
+// Close drops every block; those that readers hold stay until they are released.
+// Get misses and Set does nothing afterwards. It is idempotent and returns nil.
 func (c *Cache) Close() error {
 	if c == nil || c.closed.Swap(true) {
 		return nil

@@ -5,40 +5,28 @@ import (
 	"sync/atomic"
 )
 
-// entry is a cached block. Key, hash, block and weight never change, and are
-// all that is read without the shard's lock.
-type entry struct {
-	key    Key
-	hash   uint64
-	block  []byte
-	weight int64
-
-	prev, next *entry
-	in         *list // nil once removed
-}
-
-// list is a queue of entries, most recently used first.
+// list is a queue of blocks, most recently used first.
 type list struct {
-	root  entry // root.next is the first, root.prev the last
+	root  Block // root.next is the first, root.prev the last
 	bytes int64
 }
 
 func (l *list) init() { l.root.prev, l.root.next = &l.root, &l.root }
 
-func (l *list) pushFront(e *entry) {
+func (l *list) pushFront(e *Block) {
 	e.prev, e.next = &l.root, l.root.next
 	e.prev.next, e.next.prev = e, e
 	e.in = l
 	l.bytes += e.weight
 }
 
-func (l *list) remove(e *entry) {
+func (l *list) remove(e *Block) {
 	e.prev.next, e.next.prev = e.next, e.prev
 	e.prev, e.next, e.in = nil, nil, nil
 	l.bytes -= e.weight
 }
 
-func (l *list) moveToFront(e *entry) {
+func (l *list) moveToFront(e *Block) {
 	if l.root.next != e {
 		l.remove(e)
 		l.pushFront(e)
@@ -46,7 +34,7 @@ func (l *list) moveToFront(e *entry) {
 }
 
 // last returns the least recently used entry, nil if there is none.
-func (l *list) last() *entry {
+func (l *list) last() *Block {
 	if l.root.prev == &l.root {
 		return nil
 	}
@@ -87,11 +75,21 @@ func (s *shard) init(maxBytes int64) {
 }
 
 func (s *shard) clear() {
+	old := s.table.Load()
 	s.table.Store(newTable(64))
 	s.sketch = newSketch(int(s.maxBytes / (4 << 10)))
 	for _, l := range []*list{&s.window, &s.probation, &s.protected} {
 		l.init()
 		l.bytes = 0
+	}
+	if old == nil {
+		return
+	}
+	for i := range old.slots {
+		if e := old.slots[i].Load(); e != nil {
+			e.in = nil // a late use moves nothing
+			e.Release()
+		}
 	}
 }
 
@@ -99,11 +97,11 @@ func (s *shard) bytes() int64 { return s.window.bytes + s.probation.bytes + s.pr
 
 // get looks a block up without a lock. The use is noted only if the lock is
 // free: under contention a few uses more or less change nothing.
-func (s *shard) get(k Key, h uint64) ([]byte, bool) {
+func (s *shard) get(k Key, h uint64) *Block {
 	e := s.table.Load().find(k, h)
-	if e == nil {
+	if e == nil || !e.acquire() {
 		s.misses.Add(1)
-		return nil, false
+		return nil
 	}
 	if s.mu.TryLock() {
 		s.hits++
@@ -112,11 +110,11 @@ func (s *shard) get(k Key, h uint64) ([]byte, bool) {
 	} else {
 		s.lockedOut.Add(1)
 	}
-	return e.block, true
+	return e
 }
 
 // touch notes a use of e.
-func (s *shard) touch(e *entry) {
+func (s *shard) touch(e *Block) {
 	s.sketch.add(e.hash)
 	switch e.in {
 	case &s.window, &s.protected:
@@ -138,11 +136,14 @@ func (s *shard) demote() {
 	}
 }
 
-// set puts a block in, or another block under a key that is there.
-func (s *shard) set(k Key, h uint64, block []byte) {
+// set puts a block in, or in the place of the one under its key.
+func (s *shard) set(k Key, h uint64, e *Block) {
 	t := s.table.Load()
 	old := t.find(k, h)
-	e := &entry{key: k, hash: h, block: block, weight: int64(len(block)) + overheadBytes}
+	if old == e || e.weight != 0 {
+		return // it is there, or was
+	}
+	e.key, e.hash, e.weight = k, h, int64(e.mem.Size())+overheadBytes
 	s.sketch.add(h)
 	if e.weight > s.maxBytes {
 		if old != nil {
@@ -151,10 +152,12 @@ func (s *shard) set(k Key, h uint64, block []byte) {
 		s.evictions++
 		return
 	}
+	e.refs.Add(1)
 	if old != nil {
 		in := old.in
 		in.remove(old)
 		t.replace(old, e)
+		old.Release()
 		in.pushFront(e)
 		s.demote()
 	} else {
@@ -185,9 +188,10 @@ func (s *shard) grow(t *table) *table {
 }
 
 // remove drops e.
-func (s *shard) remove(e *entry) {
+func (s *shard) remove(e *Block) {
 	e.in.remove(e)
 	s.table.Load().remove(e)
+	e.Release()
 }
 
 // evict brings the shard back within its bytes.
@@ -215,7 +219,7 @@ func (s *shard) evict() {
 
 // evictFor drops the candidate c, or the least recently used block if c was
 // used more often.
-func (s *shard) evictFor(c *entry) {
+func (s *shard) evictFor(c *Block) {
 	v := s.probation.last()
 	if v == c {
 		if v = s.protected.last(); v == nil {

@@ -7,17 +7,17 @@ import "sync/atomic"
 // removal may miss an entry that is being moved: for a cache that is a miss
 // too many, nothing worse.
 type table struct {
-	slots []atomic.Pointer[entry] // a power of two, at most half full
+	slots []atomic.Pointer[Block] // a power of two, at most half full
 	used  int
 }
 
-func newTable(size int) *table { return &table{slots: make([]atomic.Pointer[entry], size)} }
+func newTable(size int) *table { return &table{slots: make([]atomic.Pointer[Block], size)} }
 
 // at returns the slot index i stands for. The shard took the high bits of the
 // hash, so the low ones are fresh.
 func (t *table) at(i uint64) uint64 { return i & uint64(len(t.slots)-1) }
 
-func (t *table) find(k Key, h uint64) *entry {
+func (t *table) find(k Key, h uint64) *Block {
 	for i := h; ; i++ {
 		e := t.slots[t.at(i)].Load()
 		if e == nil || e.key == k {
@@ -31,7 +31,7 @@ func (t *table) find(k Key, h uint64) *entry {
 
 // insert adds an entry whose key is not there. The caller keeps the table at
 // most half full.
-func (t *table) insert(e *entry) {
+func (t *table) insert(e *Block) {
 	i := e.hash
 	for t.slots[t.at(i)].Load() != nil {
 		i++
@@ -41,9 +41,9 @@ func (t *table) insert(e *entry) {
 }
 
 // replace puts e in the place of old, which has the same key.
-func (t *table) replace(old, e *entry) { t.slots[t.slotOf(old)].Store(e) }
+func (t *table) replace(old, e *Block) { t.slots[t.slotOf(old)].Store(e) }
 
-func (t *table) slotOf(e *entry) uint64 {
+func (t *table) slotOf(e *Block) uint64 {
 	i := e.hash
 	for t.slots[t.at(i)].Load() != e {
 		i++
@@ -52,7 +52,7 @@ func (t *table) slotOf(e *entry) uint64 {
 }
 
 // remove takes e out and closes the gap, so that no tombstones pile up.
-func (t *table) remove(e *entry) {
+func (t *table) remove(e *Block) {
 	gap := t.slotOf(e)
 	for i := gap + 1; ; i++ {
 		next := t.slots[t.at(i)].Load()

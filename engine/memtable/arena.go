@@ -3,6 +3,8 @@ package memtable
 import (
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/pairdb/pairdb/engine/offheap"
 )
 
 const (
@@ -15,17 +17,18 @@ const (
 	maxArena = 1<<32 - 1<<20
 )
 
-// arena hands out byte ranges of one fixed allocation and never takes one
-// back. Offset 0 is never handed out: it is the nil of the links.
+// arena hands out byte ranges of one fixed region and never takes one back. Offset 0 is never handed out: it is the nil of the links.
 type arena struct {
-	buf  []byte
+	mem  *offheap.Region
+	buf  []byte         // all of mem
 	base unsafe.Pointer // &buf[0]; saves the bounds check of every link read
 	next atomic.Uint64  // first free byte, a multiple of nodeAlign
 }
 
 func (a *arena) init(size int) {
 	size = min(max(size, minArena), maxArena)
-	a.buf = make([]byte, size)
+	a.mem = offheap.NewRegion(size)
+	a.buf = a.mem.Bytes()
 	a.base = unsafe.Pointer(unsafe.SliceData(a.buf))
 	a.next.Store(nodeAlign)
 }

@@ -147,7 +147,8 @@ func BenchmarkAdd(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		copy(key, fmt.Appendf(key[:0], "%016d", uint64(i)*0x9e3779b97f4a7c15%1e15))
 		if err := tab.Add(base.MakeInternalKey(key, base.SeqNum(i+1), base.KindSet), value); err != nil {
-			tab.Reset()
+			tab.Close()
+			tab = memtable.New(64 << 20)
 		}
 	}
 }

@@ -4,8 +4,8 @@ import "github.com/pairdb/pairdb/engine/base"
 
 // Iter walks a Table in the order of base.Compare. It sees what was added
 // before it was positioned and may see what is added later; the caller filters
-// by sequence number. Keys and values alias the table and outlive the
-// iterator. One goroutine uses it. The zero Iter is to be given to Init.
+// by sequence number. Keys and values alias the table and are valid until it is
+// closed. One goroutine uses it. The zero Iter is to be given to Init.
 type Iter struct {
 	t   *Table
 	off uint32 // 0: not on an entry

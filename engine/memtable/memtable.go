@@ -3,7 +3,7 @@
 //
 // Any number of goroutines may add and read at once, without locks. Nothing
 // is ever changed or removed once added, so what a reader gets stays valid
-// until Reset.
+// until Close.
 package memtable
 
 import (
@@ -45,7 +45,7 @@ type header struct {
 	prev atomic.Uint32
 }
 
-// Table is a memtable. It is safe for concurrent use, but for Reset.
+// Table is a memtable. It is safe for concurrent use, but for Close.
 type Table struct {
 	arena  arena
 	head   uint32
@@ -66,14 +66,11 @@ func New(sizeBytes int) *Table {
 	return t
 }
 
-// Reset empties the table so that its memory can be used again, which saves
-// the page faults and the clearing of a new one. The caller sees to it that
-// nobody uses the table, an iterator on it or a slice got from it.
-func (t *Table) Reset() {
-	t.arena.next.Store(nodeAlign)
-	t.count.Store(0)
-	t.rangeDels.Store(nil)
-	t.makeHead()
+// Close gives the table's memory back. The caller sees to it that nobody uses the
+// table any more, an iterator on it or a slice got from it. It is idempotent.
+func (t *Table) Close() {
+	t.arena.mem.Free()
+	t.arena.buf, t.arena.base = nil, nil
 }
 
 func (t *Table) makeHead() {

@@ -17,6 +17,10 @@ type Iter struct {
 	haveIndex       bool   // indexAt is loaded; always with one level
 	haveData        bool
 
+	// indexMem and dataMem hold the blocks in index and data, if they are of
+	// the cache.
+	indexMem, dataMem *cache.Block
+
 	mode  iterMode
 	ahead readahead
 	own   []byte // decoded block that is not in the cache
@@ -83,16 +87,18 @@ func (it *Iter) loadIndex() bool {
 	}
 	it.haveIndex = false
 	var b block
+	var mem *cache.Block
 	if it.mode == modeDirect {
 		b, err = it.r.fetchBlock(h)
 	} else {
-		b, err = it.r.load(h)
+		b, mem, err = it.r.load(h)
 	}
 	if err != nil {
 		return it.failWith(err)
 	}
 	it.index.init(b)
-	it.indexAt, it.haveIndex = h, true
+	it.indexMem.Release()
+	it.indexAt, it.indexMem, it.haveIndex = h, mem, true
 	return true
 }
 
@@ -106,60 +112,49 @@ func (it *Iter) loadData() bool {
 		return true
 	}
 	it.haveData = false
-	b, err := it.readData(h)
+	b, mem, err := it.readData(h)
 	if err != nil {
 		return it.failWith(err)
 	}
 	it.data.init(b)
-	it.dataAt, it.haveData = h, true
+	it.dataMem.Release()
+	it.dataAt, it.dataMem, it.haveData = h, mem, true
 	return true
 }
 
-func (it *Iter) readData(h handle) (block, error) {
+// readData returns a data block and, if it is the cache's, the hold on it.
+func (it *Iter) readData(h handle) (block, *cache.Block, error) {
 	r := it.r
-	k := cache.Key{File: r.opts.FileNum, Offset: h.offset}
 	if it.mode != modeDirect {
-		if b, ok := r.opts.Cache.Get(k); ok {
-			blk, ok := parseBlock(b)
-			if !ok {
-				return block{}, r.corrupt(h.offset, errBlock)
-			}
-			return blk, nil
+		if b := r.opts.Cache.Get(r.key(h)); b != nil {
+			return r.parse(h, b)
 		}
 	}
 	raw, err := it.ahead.read(r, h)
 	if err != nil {
-		return block{}, err
+		return block{}, nil, err
+	}
+	if it.mode == modeFill && r.opts.Cache != nil {
+		return r.admit(h, raw)
 	}
 	payload, codec, err := r.verify(h, raw)
 	if err != nil {
-		return block{}, err
+		return block{}, nil, err
 	}
-	fill := it.mode == modeFill && r.opts.Cache != nil
-	var b []byte
-	switch {
-	case !fill:
-		// The block lives in it.own or in the read-ahead buffer, both of
-		// which stay as they are until the next block is read.
-		if b, err = r.decodeInto(it.own, h, payload, codec); err == nil && codec != CodecNone {
-			it.own = b
-		}
-	case codec == CodecNone:
-		b = append(make([]byte, 0, len(payload)), payload...)
-	default:
-		b, err = r.decodeInto(nil, h, payload, codec)
-	}
+	// The block lives in it.own or in the read-ahead buffer, both of which stay
+	// as they are until the next block is read.
+	b, err := r.decodeInto(it.own, h, payload, codec)
 	if err != nil {
-		return block{}, err
+		return block{}, nil, err
+	}
+	if codec != CodecNone {
+		it.own = b
 	}
 	blk, ok := parseBlock(b)
 	if !ok {
-		return block{}, r.corrupt(h.offset, errBlock)
+		return block{}, nil, r.corrupt(h.offset, errBlock)
 	}
-	if fill {
-		r.opts.Cache.Set(k, b)
-	}
-	return blk, nil
+	return blk, nil, nil
 }
 
 // done ends a positioning: ok says whether data stands on an entry.
@@ -325,7 +320,10 @@ func (it *Iter) Error() error { return it.err }
 // nothing else may be called afterwards.
 func (it *Iter) Close() error {
 	it.ahead.close(it.r)
-	it.own, it.haveData = nil, false
+	it.own, it.haveData, it.haveIndex = nil, false, false
 	it.data.end()
+	it.indexMem.Release()
+	it.dataMem.Release()
+	it.indexMem, it.dataMem = nil, nil
 	return it.err
 }

@@ -204,24 +204,59 @@ func (r *Reader) fetchInto(h handle, raw []byte, lent bool) ([]byte, error) {
 	return r.decodeInto(nil, h, payload, codec)
 }
 
-// load returns a data or index block, from the cache if it is there.
-func (r *Reader) load(h handle) (block, error) {
-	k := cache.Key{File: r.opts.FileNum, Offset: h.offset}
-	b, hit := r.opts.Cache.Get(k)
-	if !hit {
-		var err error
-		if b, err = r.fetch(h); err != nil {
-			return block{}, err
+// load returns a data or index block, from the cache if it is there, and the
+// memory it lies in, which the caller releases.
+func (r *Reader) load(h handle) (block, *cache.Block, error) {
+	if b := r.opts.Cache.Get(r.key(h)); b != nil {
+		return r.parse(h, b)
+	}
+	raw := r.dec.buffer(int(h.length) + trailerSize)
+	defer r.dec.release(raw)
+	if err := r.readAt(*raw, int64(h.offset)); err != nil {
+		return block{}, nil, err
+	}
+	return r.admit(h, *raw)
+}
+
+// key names a block in the cache.
+func (r *Reader) key(h handle) cache.Key {
+	return cache.Key{File: r.opts.FileNum, Offset: h.offset}
+}
+
+// admit decodes a block as it is stored into the cache.
+func (r *Reader) admit(h handle, raw []byte) (block, *cache.Block, error) {
+	payload, codec, err := r.verify(h, raw)
+	if err != nil {
+		return block{}, nil, err
+	}
+	n := len(payload)
+	if codec != CodecNone {
+		if n, err = decodedLen(payload); err != nil {
+			return block{}, nil, r.corrupt(h.offset, err)
 		}
 	}
-	blk, ok := parseBlock(b)
+	b := r.opts.Cache.NewBlock(n)
+	if codec == CodecNone {
+		copy(b.Bytes(), payload)
+	} else if err := r.dec.decode(b.Bytes(), payload, codec); err != nil {
+		b.Release()
+		return block{}, nil, r.corrupt(h.offset, err)
+	}
+	blk, mem, err := r.parse(h, b)
+	if err == nil {
+		r.opts.Cache.Set(r.key(h), b)
+	}
+	return blk, mem, err
+}
+
+// parse is parseBlock on what b holds; b is released if it is malformed.
+func (r *Reader) parse(h handle, b *cache.Block) (block, *cache.Block, error) {
+	blk, ok := parseBlock(b.Bytes())
 	if !ok {
-		return block{}, r.corrupt(h.offset, errBlock)
+		b.Release()
+		return block{}, nil, r.corrupt(h.offset, errBlock)
 	}
-	if !hit {
-		r.opts.Cache.Set(k, b)
-	}
-	return blk, nil
+	return blk, b, nil
 }
 
 // lookup finds, in an index block, the block that holds the first key at or
@@ -268,19 +303,24 @@ func (r *Reader) Get(dst, userKey []byte, seq base.SeqNum) (value []byte, kind b
 	tr := base.MakeTrailer(seq, base.KindMax)
 	h, ok, err := r.lookup(&r.index, r.foot.index, userKey, tr)
 	if ok && r.foot.levels == 2 {
-		var part block
-		if part, err = r.load(h); err != nil {
+		part, mem, err := r.load(h)
+		if err != nil {
 			return dst, 0, 0, false, err
 		}
-		h, ok, err = r.lookup(&part, h, userKey, tr)
+		if h, ok, err = r.lookup(&part, h, userKey, tr); err != nil {
+			mem.Release()
+			return dst, 0, 0, false, err
+		}
+		mem.Release()
 	}
 	if err != nil || !ok {
 		return dst, 0, 0, false, err
 	}
-	data, err := r.load(h)
+	data, mem, err := r.load(h)
 	if err != nil {
 		return dst, 0, 0, false, err
 	}
+	defer mem.Release()
 	v, t, _, same, err := data.find(userKey, tr)
 	if err != nil || (same && !pointKind(t.Kind())) {
 		return dst, 0, 0, false, r.corrupt(h.offset, errBlock)
