@@ -58,7 +58,7 @@ type Options struct {
 	// reads, higher writes. Default 4.
 	L0CompactionTrigger int
 	// L0SlowdownTrigger is the depth from which writers are slowed down, more
-	// and more up to L0StopTrigger, where they wait. Defaults 12 and 24.
+	// and more up to L0StopTrigger, where they wait. Defaults 20 and 40.
 	L0SlowdownTrigger int
 	L0StopTrigger     int
 	// LBaseBytes is the target size of the base level, default 256 MiB, and
@@ -156,7 +156,7 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.MaxOpenTables, 1000)
 	orDefault(&o.Levels, 5)
 	orDefault(&o.L0CompactionTrigger, 4)
-	orDefault(&o.L0SlowdownTrigger, max(12, o.L0CompactionTrigger+1))
+	orDefault(&o.L0SlowdownTrigger, max(20, 3*o.L0CompactionTrigger))
 	orDefault(&o.L0StopTrigger, 2*o.L0SlowdownTrigger)
 	orDefault(&o.LBaseBytes, 256<<20)
 	orDefault(&o.LevelMultiplier, 10)

@@ -72,6 +72,9 @@ func (b *Busy) has(f *manifest.FileMeta) bool {
 
 // bytesIn returns the bytes that jobs take out of a level.
 func (b *Busy) bytesIn(level int) int64 {
+	if b == nil {
+		return 0
+	}
 	var n int64
 	for _, j := range b.jobs {
 		if j.Level == level && j.Output > level {

@@ -52,6 +52,41 @@ func depth(files []*manifest.FileMeta) int {
 	return most
 }
 
+// maxPatience bounds how many times deeper or larger than usual level 0 may get.
+const maxPatience = 2
+
+// patience says how many times deeper or larger than usual tables of level 0 may
+// get before they are merged. That rewrites what lies below, so the more they have
+// gathered in comparison, the fewer bytes are written for each of their own; and
+// filters spare the read of a key the tables that do not have it.
+func patience(bytes, below int64) float64 {
+	return min(max(1, float64(below)/float64(2*bytes)), maxPatience)
+}
+
+// scoreGroup is the score of tables of level 0 that overlap.
+func (t *Tree) scoreGroup(files []*manifest.FileMeta) float64 {
+	if len(files) == 0 {
+		return 0
+	}
+	bytes := manifest.Bytes(files)
+	start, end, excl := Bounds(files)
+	below := manifest.Bytes(t.V.Overlapping(t.Base, start, end, excl))
+	s := max(float64(depth(files))/float64(t.opts.L0Trigger), float64(bytes)/float64(t.opts.BaseBytes))
+	return s / patience(bytes, below)
+}
+
+// scoreGroups returns the highest score of a group without its busy tables.
+func (t *Tree) scoreGroups(b *Busy) float64 {
+	most := 0.0
+	for _, g := range t.groups {
+		if !b.empty() {
+			g = slices.DeleteFunc(slices.Clone(g), b.has)
+		}
+		most = max(most, t.scoreGroup(g))
+	}
+	return most
+}
+
 // free splits a group at its busy tables: those newer than all of them and
 // those older than all of them. Without any, all are older.
 func (b *Busy) free(group []*manifest.FileMeta) (newer, older []*manifest.FileMeta) {
@@ -84,13 +119,14 @@ func (t *Tree) pickL0(b *Busy) *Job {
 	}
 	var best option
 	var job *Job
+	large := float64(t.bytes[0])/float64(t.opts.BaseBytes) >= patience(t.bytes[0], t.bytes[t.Base])
 	for _, g := range t.groups {
 		_, older := b.free(g)
 		o := option{older, depth(older)}
 		if len(older) == 0 || o.depth <= best.depth {
 			continue
 		}
-		if t.score(0, manifest.Bytes(older), o.depth) < 1 && t.bytes[0] < t.opts.BaseBytes {
+		if t.scoreGroup(older) < 1 && !large {
 			continue
 		}
 		if j := t.setup(0, t.Base, older); !b.conflicts(j) {

@@ -68,14 +68,7 @@ func (t *Tree) Pick(c Context) *Job {
 	}
 	var due []scored
 	for level := range len(t.bytes) - 1 {
-		bytes, depth := t.bytes[level], t.Depth
-		if !c.Busy.empty() {
-			bytes -= c.Busy.bytesIn(level)
-			if level == 0 {
-				depth = t.freeDepth(c.Busy)
-			}
-		}
-		if s := t.score(level, bytes, depth); s >= 1 {
+		if s := t.score(level, c.Busy); s >= 1 {
 			due = append(due, scored{level, s})
 		}
 	}
@@ -92,16 +85,6 @@ func (t *Tree) Pick(c Context) *Job {
 		}
 	}
 	return t.pickDense(c)
-}
-
-// freeDepth returns the depth of level 0 without busy tables.
-func (t *Tree) freeDepth(b *Busy) int {
-	most := 0
-	for _, g := range t.groups {
-		free := slices.DeleteFunc(slices.Clone(g), b.has)
-		most = max(most, depth(free))
-	}
-	return most
 }
 
 // pickFile returns the job of the table with the least overlap below in

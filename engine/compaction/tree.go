@@ -127,16 +127,17 @@ func (t *Tree) Cold(level int) bool {
 
 // Score says how much a level needs to be merged into the next one: 1 and above
 // means that it should be. The last level scores 0.
-func (t *Tree) Score(level int) float64 { return t.score(level, t.bytes[level], t.Depth) }
+func (t *Tree) Score(level int) float64 { return t.score(level, nil) }
 
-// score is Score for a level of so many bytes.
-func (t *Tree) score(level int, bytes int64, depth int) float64 {
+// score is Score for what a level holds besides busy tables.
+func (t *Tree) score(level int, busy *Busy) float64 {
 	base := float64(t.opts.BaseBytes)
+	bytes := t.bytes[level] - busy.bytesIn(level)
 	switch {
-	case level == len(t.bytes)-1 || bytes == 0:
+	case level == len(t.bytes)-1 || bytes <= 0:
 		return 0
 	case level == 0:
-		return max(float64(depth)/float64(t.opts.L0Trigger), float64(bytes)/base)
+		return max(t.scoreGroups(busy), float64(bytes)/base/patience(bytes, t.bytes[t.Base]))
 	case level < t.wanted:
 		return 1 + float64(bytes)/base // to be emptied
 	default:
