@@ -11,7 +11,6 @@ import (
 
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/cache"
-	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
 	"github.com/pairdb/pairdb/engine/memtable"
 	"github.com/pairdb/pairdb/engine/sstable"
@@ -86,7 +85,8 @@ type recovery struct {
 	end   wal.End
 
 	last   base.SeqNum
-	tables []*memTable // oldest first; the last one may be written to
+	tables []*memTable    // oldest first; the last one may be written to
+	ahead  *recoveryFlush // of tables[0], or nil
 }
 
 func (r *recovery) run() error {
@@ -94,7 +94,7 @@ func (r *recovery) run() error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	if err := r.replay(); err != nil {
+	if err := r.settle(r.replay()); err != nil {
 		return err
 	}
 	if err := r.begin(); err != nil {
@@ -281,8 +281,9 @@ func (r *recovery) record(seg uint64, payload []byte) error {
 	return nil
 }
 
-// room makes sure that the last memtable takes need bytes. Full ones are kept
-// for the background, as many as writers may leave; more are flushed here.
+// room makes sure that the last memtable takes need bytes. Full ones are flushed
+// while the log is read on, so that there are never more of them than writers may
+// leave.
 func (r *recovery) room(need int64, seg uint64) error {
 	db := r.db
 	if n := len(r.tables); n > 0 {
@@ -292,30 +293,13 @@ func (r *recovery) room(need int64, seg uint64) error {
 		r.tables[n-1].last = r.last
 	}
 	if len(r.tables) > db.opts.MaxImmutable {
-		if err := r.flush(r.tables[0]); err != nil {
+		if err := r.flushed(); err != nil {
 			return err
 		}
-		r.tables[0].Close()
-		r.tables = slices.Delete(r.tables, 0, 1)
 	}
+	r.flushAhead()
 	r.tables = append(r.tables, newMemTable(max(db.opts.MemTableSize, need+int64(memtable.Need(0, 0))), seg))
 	return nil
-}
-
-// flush writes a memtable to tables, which the new manifest will list.
-func (r *recovery) flush(m *memTable) error {
-	files, err := r.db.writeTables(compaction.NewIter(compaction.IterOptions{
-		In: m.NewIter(), RangeDels: m.Table.RangeDels(),
-	}), outputOptions{})
-	if err != nil {
-		return err
-	}
-	e := &manifest.Edit{FlushedSeq: m.last}
-	for _, f := range files {
-		e.Added = append(e.Added, manifest.NewFile{Level: 0, FileMeta: f})
-	}
-	r.state, err = r.state.Apply(e)
-	return err
 }
 
 // begin makes the segment and the manifest that the DB goes on with.
