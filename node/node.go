@@ -39,6 +39,9 @@ type Options struct {
 	// it hears nothing. PulseEvery 0: never. Like the others it must not block.
 	Pulse      func()
 	PulseEvery time.Duration
+	// Memory is how much this process may use, in bytes: what is under way for
+	// clients and other nodes is bounded by it. 0: nobody limits it.
+	Memory int64
 	// ClockSkew shifts this node's wall clock, for tests. Default 0.
 	ClockSkew time.Duration
 }

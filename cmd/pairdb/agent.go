@@ -61,6 +61,7 @@ SIGHUP reads the configuration again and takes over log.level.`,
 		err = node.Run(cmd.Context(), c, node.Options{
 			Logger:  logger,
 			Version: readVersion().Version,
+			Memory:  memory.usable,
 			Ready: func(at node.Addresses) {
 				logger.Info("ready", "name", at.Name, "node_id", at.NodeID, "grpc", at.GRPC, "peer", at.Peer, "http", at.HTTP, "gossip", at.Gossip)
 				tell("READY=1", "STATUS=serving as "+at.Name+" on "+at.GRPC)

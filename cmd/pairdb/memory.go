@@ -11,8 +11,9 @@ import (
 )
 
 // memoryPercent is how much of the memory there is this process may use. The
-// rest is for what Go does not count, and for the kernel's share of a container.
-const memoryPercent = 90
+// rest is for what Go does not count: the program itself, mapped files, and what
+// the kernel holds for sockets and files, some 70 MiB of a loaded node.
+const memoryPercent = 80
 
 // memoryLimit is how much memory this process may use. All are bytes.
 type memoryLimit struct {

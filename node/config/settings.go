@@ -246,7 +246,7 @@ func storageSettings() []Setting {
 		},
 		{
 			Path: "storage.cache_size", Default: "256MiB", max: 1024 * gib,
-			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache. Unless it is set: at most 1/4 of the memory this process may use, which is 90 % of its cgroup's limit or the machine's memory, or GOMEMLIMIT if that is less.",
+			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache. Unless it is set: at most 1/4 of the memory this process may use, which is 80 % of its cgroup's limit or the machine's memory, or GOMEMLIMIT if that is less.",
 			field: func(c *Config) any { return &c.Storage.CacheSize },
 		},
 		{
