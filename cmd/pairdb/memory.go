@@ -66,6 +66,6 @@ func readMemory() (memoryLimit, error) {
 	if merr != nil {
 		machine, err = 0, errors.Join(err, fmt.Errorf("read the machine's memory: %w", merr))
 	}
-	_, set := os.LookupEnv("GOMEMLIMIT")
+	set := os.Getenv("GOMEMLIMIT") != "" // empty is the same as not set to Go, too
 	return decideMemory(cgroup, machine, set, debug.SetMemoryLimit(-1)), err
 }
