@@ -44,8 +44,9 @@ func layers() map[string][]string {
 		"node": append([]string{
 			"engine", "hints", "coord/repair", "node/config", "node/replica", "node/rpc", "node/rest",
 		}, edge...),
-		"cmd":   {"node", "node/config", "client", "api", "api/errcode", "engine"},
-		"tools": {},
+		"configs": {},
+		"cmd":     {"node", "node/config", "client", "api", "api/errcode", "engine", "configs"},
+		"tools":   {},
 	}
 }
 

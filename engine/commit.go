@@ -194,6 +194,7 @@ func (db *DB) leadLocked(sync bool) error {
 func (db *DB) beginLocked(sync bool) (group []byte) {
 	q := &db.commit
 	q.leading = true
+	db.stats.leadBegan.Store(db.opts.Now().UnixNano())
 	q.round++
 	q.inflight = 0
 	if sync {
@@ -229,6 +230,7 @@ func (db *DB) writeGroup(group []byte, sync bool) error {
 func (db *DB) endLocked(group []byte, synced bool, err error) error {
 	q := &db.commit
 	q.leading = false
+	db.stats.leadBegan.Store(0)
 	q.written, q.inflightBytes = db.log.Size(), 0
 	if cap(group) <= keepPending {
 		q.spare = group[:0]

@@ -10,9 +10,12 @@ import (
 
 // counters are updated without locks.
 type counters struct {
-	batches, ops, batchBytes                   atomic.Int64
-	syncs, syncNanos, syncBytes, rotations     atomic.Int64
-	flushes, flushTables, flushBytes           atomic.Int64
+	batches, ops, batchBytes               atomic.Int64
+	syncs, syncNanos, syncBytes, rotations atomic.Int64
+	flushes, flushTables, flushBytes       atomic.Int64
+	// leadBegan is when the present leader of the log took it, in nanoseconds of
+	// Options.Now, 0 if there is none.
+	leadBegan                                  atomic.Int64
 	compactions, moves, compactIn, compactOut  atomic.Int64
 	jobErrors, manifestBytes, manifestSwitches atomic.Int64
 	stalls, stallNanos                         [stallReasons]atomic.Int64
@@ -71,8 +74,11 @@ type Metrics struct {
 	// Applied batches, their operations and encoded bytes.
 	Batches, Ops, BatchBytes int64
 
-	WALSyncs     int64
-	WALSyncTime  time.Duration
+	WALSyncs    int64
+	WALSyncTime time.Duration
+	// WALBusy is how long the write and sync of the log under way have been
+	// running, 0 if there are none. If they do not end, the disk hangs.
+	WALBusy      time.Duration
 	WALSyncBytes int64 // records written by groups that were synced
 	WALRotations int64
 	WALSegments  int
@@ -130,6 +136,9 @@ func (db *DB) Metrics() Metrics {
 	}
 	m.Pools = map[string]PoolMetrics{
 		poolFlush: c.pools.flush.metrics(), poolCompact: c.pools.compact.metrics(), poolClean: c.pools.clean.metrics(),
+	}
+	if began := c.leadBegan.Load(); began != 0 {
+		m.WALBusy = max(1, time.Duration(db.opts.Now().UnixNano()-began))
 	}
 	for r := range stallReasons {
 		m.Stalls[r.String()] = StallMetrics{Count: c.stalls[r].Load(), Time: time.Duration(c.stallNanos[r].Load())}

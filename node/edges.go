@@ -97,9 +97,10 @@ func (n *Node) openEdges() error {
 	var err error
 	meta := metadata{n.gossip}
 	self, _, _ := n.gossip.Identity()
+	kv := newAdmission(n.coord, shareOf(n.opts.Memory, admittedShare, minAdmitted, maxAdmitted), n.cfg.Timeouts.Write)
 	n.server, err = rpc.NewServer(rpc.Options{
 		Self:        self,
-		Coordinator: n.coord,
+		Coordinator: kv,
 		Metadata:    meta,
 		Meta:        n.gossip,
 		Peer:        n.coord,
@@ -109,12 +110,15 @@ func (n *Node) openEdges() error {
 		Observe:     n.events.rpc,
 		Now:         n.clock.Now,
 		Logger:      n.log.With("component", "rpc"),
+
+		MaxHeldBytes:  int(shareOf(n.opts.Memory, heldShare, minHeld, maxHeld)),
+		MaxReplyBytes: int(shareOf(n.opts.Memory, heldShare, minHeld, maxReplies)),
 	})
 	if err != nil {
 		return err
 	}
 	handler, err := rest.New(rest.Options{
-		KV:       n.coord,
+		KV:       kv,
 		Metadata: meta,
 		Figures: func(ctx context.Context) map[ring.NodeID]rest.NodeFigures {
 			figures := map[ring.NodeID]rest.NodeFigures{}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,18 @@ type Options struct {
 	Version string
 	// Ready is called once, when the node serves clients.
 	Ready func(Addresses)
+	// Stopping is called once, when the node begins to end, with how long it
+	// may at most wait for others; what then remains is to write the memtables
+	// out and to close.
+	Stopping func(limit time.Duration)
+	// Pulse is called every PulseEvery from Ready to Stopping, but only while
+	// the node is found alive: it is for a watchdog that ends the process when
+	// it hears nothing. PulseEvery 0: never. Like the others it must not block.
+	Pulse      func()
+	PulseEvery time.Duration
+	// Memory is how much this process may use, in bytes: what is under way for
+	// clients and other nodes is bounded by it. 0: nobody limits it.
+	Memory int64
 	// ClockSkew shifts this node's wall clock, for tests. Default 0.
 	ClockSkew time.Duration
 }
@@ -44,6 +57,8 @@ type Node struct {
 	// stopping is set by Close, readOnly closed when the engine gave up writing.
 	stopping atomic.Bool
 	readOnly chan struct{}
+	// asked gets an answer from the loop of Serve.
+	asked chan struct{}
 
 	lis    *listeners
 	addrs  Addresses
@@ -82,7 +97,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	if opts.Logger == nil {
 		return nil, errors.New("node: a logger is required")
 	}
-	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{})}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
@@ -163,8 +178,12 @@ func explainEngine(dir string, err error) error {
 }
 
 // Serve runs the node until ctx ends, a door fails, or the cluster refuses it.
-// It returns nil when ctx ended.
+// It returns nil when ctx ended and the delay that balancers need is over.
 func (n *Node) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var pulse sync.WaitGroup
+	defer pulse.Wait()
+	defer cancel()
 	if err := n.server.ServePeers(n.lis.peer); err != nil {
 		return err
 	}
@@ -187,14 +206,24 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
-	ready, readOnly := n.gossip.Ready(), n.readOnly
+	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
+	var drained <-chan time.Time
 	for {
 		changed := n.gossip.Changed()
 		select {
 		case <-changed:
 			// A peer may be back, or elsewhere: do not wait out the pause.
 			n.peers.Refresh()
-		case <-ctx.Done():
+		case <-stop:
+			delay := n.cfg.Timeouts.DrainDelay
+			if delay == 0 {
+				return nil
+			}
+			// Whoever looks at health gets the time to send clients elsewhere.
+			n.log.Info("not ready; serving on for a while", "drain_delay", delay)
+			n.unready()
+			stop, ready, drained = nil, nil, time.After(delay)
+		case <-drained:
 			return nil
 		case <-ready:
 			ready = nil
@@ -202,6 +231,10 @@ func (n *Node) Serve(ctx context.Context) error {
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
+			if n.opts.PulseEvery > 0 {
+				pulse.Go(func() { n.pulse(ctx) })
+			}
+		case <-n.asked:
 		case <-readOnly:
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
@@ -222,8 +255,7 @@ func (n *Node) Serve(ctx context.Context) error {
 func (n *Node) Close(ctx context.Context) error {
 	n.log.Info("stopping", "name", n.addrs.Name)
 	start := time.Now()
-	n.stopping.Store(true)
-	n.server.SetReady(false)
+	n.unready()
 	var errs []error
 	note := func(what string, err error) {
 		if err != nil {
@@ -251,6 +283,18 @@ func (n *Node) Close(ctx context.Context) error {
 		n.log.Info("stopped", "name", n.addrs.Name, "took", time.Since(start).Round(time.Millisecond))
 	}
 	return err
+}
+
+// unready makes every door say that clients should go elsewhere, while it goes
+// on serving those that come. Again is no error.
+func (n *Node) unready() {
+	if n.stopping.Swap(true) {
+		return
+	}
+	if n.opts.Stopping != nil {
+		n.opts.Stopping(n.cfg.Timeouts.DrainDelay + n.cfg.Timeouts.Shutdown)
+	}
+	n.server.SetReady(false)
 }
 
 // flush writes the memtables to tables, unless the engine only reads any more.

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -33,7 +35,12 @@ SIGHUP reads the configuration again and takes over log.level.`,
 	}
 	config.RegisterFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := loadConfig(cmd)
+		memory, memoryErr := readMemory()
+		c, sources, err := loadConfig(cmd, memory.usable)
+		if err != nil {
+			return err
+		}
+		manager, err := newServiceManager(a.getenv, os.Getpid())
 		if err != nil {
 			return err
 		}
@@ -44,12 +51,24 @@ SIGHUP reads the configuration again and takes over log.level.`,
 		logger := a.newLogger(c.Log.Format, &level)
 		stop := reloadOnHangup(cmd, logger, &level)
 		defer stop()
+		useMemory(memory, memoryErr, logger, c, sources)
+		tell := func(lines ...string) {
+			if err := manager.tell(lines...); err != nil {
+				logger.Warn("the service manager does not hear", "lines", lines, "err", err)
+			}
+		}
+		tell("STATUS=starting")
 		err = node.Run(cmd.Context(), c, node.Options{
 			Logger:  logger,
 			Version: readVersion().Version,
+			Memory:  memory.usable,
 			Ready: func(at node.Addresses) {
 				logger.Info("ready", "name", at.Name, "node_id", at.NodeID, "grpc", at.GRPC, "peer", at.Peer, "http", at.HTTP, "gossip", at.Gossip)
+				tell("READY=1", "STATUS=serving as "+at.Name+" on "+at.GRPC)
 			},
+			Pulse:      func() { tell("WATCHDOG=1") },
+			PulseEvery: manager.watchdog / 2,
+			Stopping:   func(limit time.Duration) { tell(stopping(limit + releaseTime)...) },
 		})
 		return agentError(cmd.Context(), err)
 	}
@@ -67,6 +86,22 @@ func agentError(ctx context.Context, err error) error {
 		return nil // before it had come up
 	}
 	return &failure{exit: errcode.ExitFailed, what: "agent: " + err.Error(), err: err}
+}
+
+// releaseTime is what a stop may take beyond the node's own limits: memtables
+// have to reach a slow disk.
+const releaseTime = time.Minute
+
+// useMemory makes the garbage collector keep to the limit and logs, once, how
+// much of the machine this process takes for its own.
+func useMemory(memory memoryLimit, err error, logger *slog.Logger, c config.Config, sources config.Sources) {
+	if err != nil {
+		logger.Warn("memory limit", "err", err)
+	}
+	debug.SetMemoryLimit(memory.goLimit)
+	logger.Info("limits", "gomaxprocs", runtime.GOMAXPROCS(0), "gomemlimit", memory.goLimit, "usable_memory", memory.usable, "memory_from", memory.from,
+		"memtable_size", c.Storage.MemtableSize.String(), "memtable_size_from", sources["storage.memtable_size"].String(),
+		"cache_size", c.Storage.CacheSize.String(), "cache_size_from", sources["storage.cache_size"].String())
 }
 
 func setLevel(level *slog.LevelVar, c config.Config) error {
@@ -102,7 +137,7 @@ func reloadOnHangup(cmd *cobra.Command, logger *slog.Logger, level *slog.LevelVa
 				return
 			case <-hangup:
 			}
-			c, err := loadConfig(cmd)
+			c, _, err := loadConfig(cmd, 0) // for what is reloaded the memory does not matter
 			if err == nil {
 				err = setLevel(level, c)
 			}

@@ -11,7 +11,7 @@ import (
 
 func (a *app) configCommand() *cobra.Command {
 	return group("config", "Check and show the agent's configuration", groupRun,
-		a.configValidateCommand(), a.configDefaultsCommand())
+		a.configValidateCommand(), a.configPrintCommand(), a.configDefaultsCommand())
 }
 
 func (a *app) configValidateCommand() *cobra.Command {
@@ -26,11 +26,40 @@ nearest known name. Nothing is started.`,
 	}
 	config.RegisterFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if _, err := loadConfig(cmd); err != nil {
+		if _, _, err := loadConfig(cmd, 0); err != nil {
 			return err
 		}
 		a.note("the configuration is valid")
 		return nil
+	}
+	return cmd
+}
+
+func (a *app) configPrintCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "print",
+		Short: "Write the configuration that an agent would start with, and where each value comes from",
+		Long: `Write the configuration that pairdb agent would start with here if it were given
+the same flags and environment: every setting, and where its value comes from.
+Defaults that the memory of this machine or cgroup bounds are shown bounded.`,
+		Example: "  pairdb config print --config /etc/pairdb/pairdb.yaml",
+		Args:    args(),
+	}
+	config.RegisterFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		memory, err := readMemory()
+		if err != nil {
+			a.note("%v", err)
+		}
+		c, sources, err := loadConfig(cmd, memory.usable)
+		if err != nil {
+			return err
+		}
+		text, err := config.Print(c, sources)
+		if err != nil {
+			return err
+		}
+		return a.write(text)
 	}
 	return cmd
 }
@@ -47,16 +76,17 @@ func (a *app) configDefaultsCommand() *cobra.Command {
 }
 
 // loadConfig reads the configuration that the flags of cmd and the environment
-// give. What was configured wrongly is a *config.Error.
-func loadConfig(cmd *cobra.Command) (config.Config, error) {
+// give to a process that may use memory bytes, 0 for any number. What was
+// configured wrongly is a *config.Error.
+func loadConfig(cmd *cobra.Command, memory int64) (config.Config, config.Sources, error) {
 	opts, err := config.FlagOptions(cmd.Flags())
 	if err != nil {
-		return config.Config{}, err
+		return config.Config{}, nil, err
 	}
-	opts.Env = os.Environ()
-	c, _, err := config.Load(opts)
+	opts.Env, opts.Memory = os.Environ(), memory
+	c, sources, err := config.Load(opts)
 	if err != nil {
-		return config.Config{}, fmt.Errorf("load configuration: %w", err)
+		return config.Config{}, nil, fmt.Errorf("load configuration: %w", err)
 	}
-	return c, nil
+	return c, sources, nil
 }

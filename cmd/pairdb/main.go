@@ -83,7 +83,7 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupMeta, Title: "More:"},
 	)
 	for _, cmd := range []*cobra.Command{
-		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(),
+		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
 		a.putCommand(), a.getCommand(), a.deleteCommand(), a.importCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
 		a.benchCommand(), a.versionCommand(),

@@ -90,7 +90,7 @@ type Limits struct {
 
 // Timeouts bounds how long things may take.
 type Timeouts struct {
-	Write, Read, Shutdown time.Duration
+	Write, Read, DrainDelay, Shutdown time.Duration
 }
 
 // Log says what is logged, and how.

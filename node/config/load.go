@@ -26,14 +26,18 @@ type LoadOptions struct {
 	// Flags has what the command line says, by the settings' paths.
 	// FlagValues makes it.
 	Flags map[string]string
+	// Memory is what this process may use, in bytes. The defaults of the
+	// engine's memtable and cache are bounded by it. 0: nobody limits it.
+	Memory int64
 }
 
 // Source says where the value of a setting comes from.
 type Source struct {
-	// Kind is default, file, env or flag.
+	// Kind is default, memory, file, env or flag; memory is a default that was
+	// bounded by LoadOptions.Memory.
 	Kind string
-	// Where is the file and line, the variable, or the flag. Empty for a
-	// default.
+	// Where is the file and line, the variable, the flag, or the bound. Empty
+	// for a default.
 	Where string
 }
 
@@ -74,6 +78,7 @@ func Load(opts LoadOptions) (Config, Sources, error) {
 	}
 	l.env(opts.Env)
 	l.flags(opts.Flags)
+	l.fit(opts.Memory)
 	for _, p := range l.config.problems() {
 		p.Where = l.sources[p.Setting].Where
 		l.problems = append(l.problems, p)

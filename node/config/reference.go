@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -37,6 +38,44 @@ func Reference() []byte {
 		fmt.Fprintf(&b, "  %s: %s\n", key, s.yamlDefault())
 	}
 	return b.Bytes()
+}
+
+// Print returns the configuration c as a file that loads as c, each setting with
+// where its value comes from.
+func Print(c Config, sources Sources) ([]byte, error) {
+	var b bytes.Buffer
+	section := ""
+	for _, s := range settings() {
+		name, key, _ := strings.Cut(s.Path, ".")
+		if name != section {
+			section = name
+			fmt.Fprintf(&b, "%s:\n", name)
+		}
+		value, err := s.yamlValue(&c)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "  %s: %s # %s\n", key, value, sources[s.Path])
+	}
+	return b.Bytes(), nil
+}
+
+// yamlValue writes what c says for the setting as one line of YAML.
+func (s Setting) yamlValue(c *Config) (string, error) {
+	var value any = s.Value(c)
+	switch p := s.field(c).(type) {
+	case *[]string:
+		// JSON, which is YAML on one line.
+		value = append([]string{}, *p...)
+	case *string:
+	default:
+		return s.Value(c), nil
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", s.Path, err)
+	}
+	return string(text), nil
 }
 
 // describe returns the comment of a setting.

@@ -241,12 +241,12 @@ func storageSettings() []Setting {
 	return []Setting{
 		{
 			Path: "storage.memtable_size", Default: "64MiB", min: 64 * kib, max: 2 * gib,
-			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory and a longer restart.",
+			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory, of which three such tables may be held, and a longer restart. Unless it is set: at most 1/16 of the memory this process may use, but 16MiB.",
 			field: func(c *Config) any { return &c.Storage.MemtableSize },
 		},
 		{
 			Path: "storage.cache_size", Default: "256MiB", max: 1024 * gib,
-			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache.",
+			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache. Unless it is set: at most 1/4 of the memory this process may use, which is 80 % of its cgroup's limit or the machine's memory, or GOMEMLIMIT if that is less.",
 			field: func(c *Config) any { return &c.Storage.CacheSize },
 		},
 		{
@@ -283,6 +283,11 @@ func otherSettings() []Setting {
 			Path: "timeouts.read", Default: "3s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),
 			Help:  "How long a read may take; a client's earlier deadline goes first.",
 			field: func(c *Config) any { return &c.Timeouts.Read },
+		},
+		{
+			Path: "timeouts.drain_delay", Default: "0s", max: int64(10 * time.Minute),
+			Help:  "How long a node that was told to stop goes on serving, not ready, before it leaves and closes its doors. Longer than a load balancer takes to notice, none of its requests is refused; 0s stops at once.",
+			field: func(c *Config) any { return &c.Timeouts.DrainDelay },
 		},
 		{
 			Path: "timeouts.shutdown", Default: "15s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),

@@ -10,31 +10,55 @@ import (
 	"strings"
 )
 
-// installCompiler makes sure that there is a C compiler, which the race detector
-// needs. Root on Debian gets one installed; anybody else is told what to do.
+// program is one that the checks need beside Go.
+type program struct {
+	name string
+	// why says in a few words what it is needed for.
+	why string
+	// packages of Debian that have it.
+	packages []string
+}
+
+// installTools makes sure that everything the checks need is there.
+func installTools(ctx context.Context, out io.Writer) error {
+	return errors.Join(
+		installCompiler(ctx, out),
+		install(ctx, out, program{"systemd-analyze", "the check of the systemd unit", []string{"systemd"}}),
+		install(ctx, out, program{"kill", "the systemd unit", []string{"procps"}}),
+	)
+}
+
+// installCompiler makes sure that there is the C compiler that the race detector
+// needs.
 func installCompiler(ctx context.Context, out io.Writer) error {
 	cc, err := output(ctx, "go", "env", "CC")
 	if err != nil {
 		return err
 	}
 	name, _, _ := strings.Cut(strings.TrimSpace(cc), " ")
-	if path, err := exec.LookPath(name); err == nil {
+	return install(ctx, out, program{name, "the race detector", []string{"gcc", "libc6-dev"}})
+}
+
+// install makes sure that there is a program. Root on Debian gets it installed;
+// anybody else is told what to do.
+func install(ctx context.Context, out io.Writer, p program) error {
+	if path, err := exec.LookPath(p.name); err == nil {
 		fmt.Fprintln(out, path)
 		return nil
 	}
-	const hint = "the race detector needs a C compiler, and there is no %s; install it (on Debian, as root: apt-get install gcc libc6-dev)"
+	hint := fmt.Errorf("%s needs %s, and there is none; install it (on Debian, as root: apt-get install %s)", p.why, p.name, strings.Join(p.packages, " "))
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
-		return fmt.Errorf(hint, name)
+		return hint
 	}
 	env := []string{"DEBIAN_FRONTEND=noninteractive"}
 	if err := errors.Join(
 		stream(ctx, out, env, "apt-get", "-q", "update"),
-		stream(ctx, out, env, "apt-get", "-q", "install", "-y", "--no-install-recommends", "gcc", "libc6-dev"),
+		stream(ctx, out, env, "apt-get", append([]string{"-q", "install", "-y", "--no-install-recommends"}, p.packages...)...),
 	); err != nil {
 		return err
 	}
-	if _, err := exec.LookPath(name); err != nil {
-		return fmt.Errorf(hint, name)
+	if _, err := exec.LookPath(p.name); err != nil {
+		return hint
 	}
 	return nil
 }

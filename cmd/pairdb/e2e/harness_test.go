@@ -54,7 +54,13 @@ type agent struct {
 	name string
 	dir  string
 	args []string // beside data dir, name, ports and addr file
-	addr addresses
+	env  []string // beside the environment of the test
+	// cloneflags are the namespaces the process gets for its own.
+	cloneflags uintptr
+	// cgroup is a folder of the memory controller it runs in; "": that of the
+	// test.
+	cgroup string
+	addr   addresses
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -125,8 +131,13 @@ func (a *agent) launch() error {
 		return err
 	}
 	cmd := exec.Command(binary, append(args, a.args...)...)
+	if a.cgroup != "" {
+		// It has to be there before it looks for its limit.
+		cmd = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(a.cgroup, "cgroup.procs")}, cmd.Args...)...)
+	}
+	cmd.Env = append(os.Environ(), a.env...)
 	cmd.Stdout, cmd.Stderr = logs, logs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: a.cloneflags}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, logs.Close())
 	}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// memoryPercent is how much of the memory there is this process may use. The
+// rest is for what Go does not count: the program itself, mapped files, and what
+// the kernel holds for sockets and files, some 70 MiB of a loaded node.
+const memoryPercent = 80
+
+// memoryLimit is how much memory this process may use. All are bytes.
+type memoryLimit struct {
+	// usable is what the sizes of the engine are fitted to.
+	usable int64
+	// goLimit is what the garbage collector keeps below, math.MaxInt64 for
+	// nothing.
+	goLimit int64
+	// from says what limits: cgroup, machine or GOMEMLIMIT.
+	from string
+}
+
+// decideMemory decides by what the cgroup and the machine have (0: unknown or
+// unlimited), and by what GOMEMLIMIT says, if it is set: then it is obeyed,
+// math.MaxInt64 for off, but can make no more memory than there is.
+func decideMemory(cgroup, machine uint64, goSet bool, goLimit int64) memoryLimit {
+	l := memoryLimit{usable: math.MaxInt64, goLimit: math.MaxInt64}
+	for _, there := range []struct {
+		bytes uint64
+		from  string
+	}{{machine, "machine"}, {cgroup, "cgroup"}} {
+		if there.bytes == 0 {
+			continue
+		}
+		if usable := int64(min(there.bytes, math.MaxInt64) / 100 * memoryPercent); usable < l.usable {
+			l.usable, l.from = usable, there.from
+		}
+	}
+	l.goLimit = l.usable
+	if goSet {
+		l.goLimit = goLimit
+		if goLimit < l.usable {
+			l.usable, l.from = goLimit, "GOMEMLIMIT"
+		}
+	}
+	return l
+}
+
+// readMemory finds out how much memory this process may use. An error says what
+// could not be read; the limit then is that of the rest.
+func readMemory() (memoryLimit, error) {
+	cgroup, err := memlimit.FromCgroup()
+	switch {
+	case errors.Is(err, memlimit.ErrNoLimit), errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
+		cgroup, err = 0, nil
+	case err != nil:
+		cgroup, err = 0, fmt.Errorf("read the memory limit of the cgroup: %w; set GOMEMLIMIT if there is one", err)
+	}
+	machine, merr := memlimit.FromSystem()
+	if merr != nil {
+		machine, err = 0, errors.Join(err, fmt.Errorf("read the machine's memory: %w", merr))
+	}
+	set := os.Getenv("GOMEMLIMIT") != "" // empty is the same as not set to Go, too
+	return decideMemory(cgroup, machine, set, debug.SetMemoryLimit(-1)), err
+}

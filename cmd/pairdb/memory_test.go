@@ -1,0 +1,29 @@
+package main
+
+import (
+	"math"
+	"testing"
+)
+
+func TestDecideMemory(t *testing.T) {
+	const mib = 1 << 20
+	for name, tc := range map[string]struct {
+		cgroup, machine uint64
+		set             bool
+		goLimit         int64
+		want            memoryLimit
+	}{
+		"container":            {512 * mib, 8192 * mib, false, math.MaxInt64, memoryLimit{512 * mib / 100 * 80, 512 * mib / 100 * 80, "cgroup"}},
+		"machine":              {0, 1000 * mib, false, math.MaxInt64, memoryLimit{800 * mib, 800 * mib, "machine"}},
+		"limit beyond machine": {8000 * mib, 1000 * mib, false, math.MaxInt64, memoryLimit{800 * mib, 800 * mib, "machine"}},
+		"nothing known":        {0, 0, false, math.MaxInt64, memoryLimit{math.MaxInt64, math.MaxInt64, ""}},
+		"huge":                 {math.MaxUint64, 0, false, math.MaxInt64, memoryLimit{math.MaxInt64 / 100 * 80, math.MaxInt64 / 100 * 80, "cgroup"}},
+		"user is stricter":     {1000 * mib, 8000 * mib, true, 300 * mib, memoryLimit{300 * mib, 300 * mib, "GOMEMLIMIT"}},
+		"user is laxer":        {1000 * mib, 8000 * mib, true, 980 * mib, memoryLimit{800 * mib, 980 * mib, "cgroup"}},
+		"user says off":        {1000 * mib, 8000 * mib, true, math.MaxInt64, memoryLimit{800 * mib, math.MaxInt64, "cgroup"}},
+	} {
+		if got := decideMemory(tc.cgroup, tc.machine, tc.set, tc.goLimit); got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+	}
+}
