@@ -6,10 +6,10 @@ FUZZTIME ?= 60s
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash bench e2e
+.PHONY: help build test race lint fmt gen check fuzz crash bench bench-compare bench-recover e2e
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the binary into bin/
 	$(GO) build -o bin/pairdb ./cmd/pairdb
@@ -41,6 +41,14 @@ crash: ## enumerate every crash point of the storage engine, which takes long
 
 bench: ## run the benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-compare: ## compare the engine with Pebble, Badger, goleveldb and RocksDB (1.5 h, needs librocksdb-dev)
+	cd tools/enginebench && CGO_ENABLED=1 $(GO) build -tags rocksdb -o ../../bin/enginebench .
+	bin/enginebench compare -dir $${TMPDIR:-/tmp}/enginebench -rounds 3
+
+bench-recover: ## time recovery from 10 GB of log, and opening 1,000 tables
+	cd tools/enginebench && $(GO) build -o ../../bin/enginebench .
+	bin/enginebench recover -dir $${TMPDIR:-/tmp}/enginebench -gb 10
 
 e2e: ## run the tests of real processes
 	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e

@@ -98,8 +98,9 @@ func useMemory(memory memoryLimit, err error, logger *slog.Logger, c config.Conf
 	if err != nil {
 		logger.Warn("memory limit", "err", err)
 	}
-	debug.SetMemoryLimit(memory.goLimit)
-	logger.Info("limits", "gomaxprocs", runtime.GOMAXPROCS(0), "gomemlimit", memory.goLimit, "usable_memory", memory.usable, "memory_from", memory.from,
+	goLimit := memory.collected(int64(c.Storage.CacheSize), int64(c.Storage.MemtableSize))
+	debug.SetMemoryLimit(goLimit)
+	logger.Info("limits", "gomaxprocs", runtime.GOMAXPROCS(0), "gomemlimit", goLimit, "usable_memory", memory.usable, "memory_from", memory.from,
 		"memtable_size", c.Storage.MemtableSize.String(), "memtable_size_from", sources["storage.memtable_size"].String(),
 		"cache_size", c.Storage.CacheSize.String(), "cache_size_from", sources["storage.cache_size"].String())
 }

@@ -52,6 +52,25 @@ func decideMemory(cgroup, machine uint64, goSet bool, goLimit int64) memoryLimit
 	return l
 }
 
+const (
+	// memtables is how many of them there are at once: one takes writes while two
+	// more may wait for their flush.
+	memtables = 3
+	// leastCollected is the part of the usable memory that the collector is left
+	// at the least, whatever the engine was given.
+	leastCollected = 4
+)
+
+// collected is what the garbage collector keeps below: the limit without what
+// the engine has outside its heap, which are cache and memtables. A limit that
+// was set for the collector stays as it is.
+func (l memoryLimit) collected(cache, memtable int64) int64 {
+	if l.goLimit == math.MaxInt64 || l.goLimit != l.usable || l.from == "GOMEMLIMIT" {
+		return l.goLimit
+	}
+	return max(l.goLimit-cache-memtables*memtable, l.goLimit/leastCollected)
+}
+
 // readMemory finds out how much memory this process may use. An error says what
 // could not be read; the limit then is that of the rest.
 func readMemory() (memoryLimit, error) {

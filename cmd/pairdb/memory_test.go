@@ -5,6 +5,25 @@ import (
 	"testing"
 )
 
+func TestCollectorLeavesTheEngineItsMemory(t *testing.T) {
+	const mib = 1 << 20
+	for name, tc := range map[string]struct {
+		limit           memoryLimit
+		cache, memtable int64
+		want            int64
+	}{
+		"container":     {memoryLimit{400 * mib, 400 * mib, "cgroup"}, 100 * mib, 25 * mib, 225 * mib},
+		"large engine":  {memoryLimit{400 * mib, 400 * mib, "cgroup"}, 300 * mib, 64 * mib, 100 * mib},
+		"user's limit":  {memoryLimit{300 * mib, 300 * mib, "GOMEMLIMIT"}, 75 * mib, 18 * mib, 300 * mib},
+		"laxer user":    {memoryLimit{800 * mib, 980 * mib, "cgroup"}, 75 * mib, 18 * mib, 980 * mib},
+		"nothing known": {memoryLimit{math.MaxInt64, math.MaxInt64, ""}, 256 * mib, 64 * mib, math.MaxInt64},
+	} {
+		if got := tc.limit.collected(tc.cache, tc.memtable); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
 func TestDecideMemory(t *testing.T) {
 	const mib = 1 << 20
 	for name, tc := range map[string]struct {

@@ -17,6 +17,8 @@ const (
 	pins = "-modfile=tools/pins/go.mod"
 	// testTimeout bounds the tests of one package.
 	testTimeout = "-timeout=20m"
+	// peers is the module that holds our engine against others.
+	peers = "tools/enginebench"
 	// e2e has the tests of real processes. The race detector cannot see into
 	// them, so they run without it.
 	e2e = "github.com/pairdb/pairdb/cmd/pairdb/e2e"
@@ -33,6 +35,7 @@ func steps(fuzzTime time.Duration) []step {
 		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
 		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
 		{name: "test", what: "all tests; also that generated files are current and layers are kept", run: command("go", "test", "-count=1", testTimeout, "./...")},
+		{name: "peers", what: "the comparison with other engines builds and runs", run: command("go", "-C", peers, "test", "-count=1", testTimeout, "./...")},
 		{name: "race", what: "all tests in one process, under the race detector", run: race},
 		{name: "fuzz", what: fmt.Sprintf("each fuzz target for %s", fuzzTime), run: func(ctx context.Context, out io.Writer) error {
 			return fuzz(ctx, out, fuzzTime)
@@ -88,6 +91,7 @@ func tidy(ctx context.Context, out io.Writer) error {
 	return errors.Join(
 		stream(ctx, out, nil, "go", "mod", "tidy", "-diff"),
 		stream(ctx, out, nil, "go", "-C", "tools/pins", "mod", "tidy", "-diff"),
+		stream(ctx, out, nil, "go", "-C", peers, "mod", "tidy", "-diff"),
 	)
 }
 
