@@ -3,7 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
-	"sync"
+	"time"
 
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/wal"
@@ -70,17 +70,26 @@ type commitQueue struct {
 	// rotating says that the leader is changing segments, so that nobody may
 	// add to pending.
 	rotating bool
-	// wake[round&1] is for those whose batch the leader is syncing, the other
-	// one for those who go into the next sync.
-	round uint64
-	wake  [2]sync.Cond
+	// inGroup wait for the group that is being synced, inNext for the one after
+	// it.
+	inGroup, inNext waitList
+	// The next sync is put off for up to patience until expect writers wait for it,
+	// if that is not 0. gathering says that somebody does.
+	gather    gather
+	expect    int
+	patience  time.Duration
+	gathering bool
+	timer     Timer
+	took      time.Duration // of the last sync
+	// wanted counts those who wait to have the log to themselves: nobody is
+	// handed the lead meanwhile.
+	wanted int
 }
 
-func (q *commitQueue) init(mu *sync.Mutex) { q.wake[0].L, q.wake[1].L = mu, mu }
-
+// wakeAll makes everybody who waits look again.
 func (q *commitQueue) wakeAll() {
-	q.wake[0].Broadcast()
-	q.wake[1].Broadcast()
+	q.inGroup.wakeAll()
+	q.inNext.wakeAll()
 }
 
 // Apply makes the batch visible, all of it at once, and returns the token by
@@ -128,7 +137,7 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	db.stats.applied(b)
 	db.oweDelayLocked(len(b.data))
 	if !o.Sync && len(q.pending) >= writeThreshold && !q.leading {
-		err = db.leadLocked(false)
+		err = db.leadLocked()
 	}
 	db.mu.Unlock()
 	if full {
@@ -152,42 +161,17 @@ func (db *DB) WaitDurable(seq base.SeqNum) error {
 	if db.DurableSeq() >= seq {
 		return nil
 	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.waitLocked(min(seq, db.commit.last))
+	return db.wait(min(seq, db.VisibleSeq()))
 }
 
-func (db *DB) waitLocked(seq base.SeqNum) error {
-	q := &db.commit
-	for db.DurableSeq() < seq {
-		if err := db.usableLocked(); err != nil {
-			return err
-		}
-		switch {
-		case !q.leading:
-			if err := db.leadLocked(true); err != nil {
-				return err
-			}
-		case q.inflight >= seq:
-			q.wake[q.round&1].Wait()
-		default:
-			q.wake[(q.round+1)&1].Wait()
-		}
-	}
-	return nil
-}
-
-// syncLocked makes all that was applied durable.
-func (db *DB) syncLocked() error { return db.waitLocked(db.commit.last) }
-
-// leadLocked writes all that is pending as one group, without the lock, and
-// syncs it if asked to. Nobody is leading when it is called.
-func (db *DB) leadLocked(sync bool) error {
-	group := db.beginLocked(sync)
+// leadLocked writes all that is pending as one group, without the lock and
+// without a sync. Nobody is leading when it is called.
+func (db *DB) leadLocked() error {
+	group := db.beginLocked(false)
 	db.mu.Unlock()
-	err := db.writeGroup(group, sync)
+	err := db.lead(group, false)
 	db.mu.Lock()
-	return db.endLocked(group, sync, err)
+	return err
 }
 
 // beginLocked takes the lead and the pending records.
@@ -195,10 +179,18 @@ func (db *DB) beginLocked(sync bool) (group []byte) {
 	q := &db.commit
 	q.leading = true
 	db.stats.leadBegan.Store(db.opts.Now().UnixNano())
-	q.round++
 	q.inflight = 0
 	if sync {
 		q.inflight = q.last
+	}
+	q.gathering = false
+	if sync {
+		if q.expect > 0 {
+			q.gather.outcome(q.inNext.n+1, q.expect)
+			q.expect = 0
+		}
+		// Who waited for the next group waits for this one now.
+		q.inGroup, q.inNext = q.inNext, q.inGroup
 	}
 	group = q.pending
 	q.inflightBytes, q.pendingBytes = q.pendingBytes, 0
@@ -221,13 +213,16 @@ func (db *DB) writeGroup(group []byte, sync bool) error {
 	}
 	start := db.opts.Now()
 	err := db.log.Commit()
-	db.stats.synced(db.opts.Now().Sub(start), len(group))
+	db.commit.took = db.opts.Now().Sub(start) // only the leader looks at it
+	db.stats.synced(db.commit.took, len(group))
 	return err
 }
 
-// endLocked gives the lead back after a group was written with result err. The
-// records of a group are visible, so that any failure is final.
-func (db *DB) endLocked(group []byte, synced bool, err error) error {
+// endLocked gives the lead back after a group was written with result err, or
+// to somebody who waits for the next group. The caller passes the returned
+// handOver on once it has released mu. The records of a group are
+// visible, so that any failure is final.
+func (db *DB) endLocked(group []byte, synced bool, err error) (handOver, error) {
 	q := &db.commit
 	q.leading = false
 	db.stats.leadBegan.Store(0)
@@ -236,21 +231,32 @@ func (db *DB) endLocked(group []byte, synced bool, err error) error {
 		q.spare = group[:0]
 	}
 	if err != nil {
-		db.failLocked(err)
+		db.failLocked(err) // wakes everybody
 		err = db.failed
 		db.mu.Unlock()
 		db.reportFailure(err)
 		db.mu.Lock()
-		return err
+		return handOver{}, err
 	}
+	var h handOver
 	if synced {
 		db.raiseDurableLocked(q.inflight)
+		h.done = q.inGroup
+		q.inGroup = waitList{}
+		q.expect, q.patience = q.gather.plan(q.took, h.done.n+1, q.inNext.n)
 	}
-	// Those whose sync this was, and one of the next to lead it.
-	q.wake[q.round&1].Broadcast()
-	q.wake[(q.round+1)&1].Signal()
+	switch {
+	case q.inNext.empty():
+	case q.wanted > 0 || db.usableLocked() != nil:
+		h.next = q.inNext.first() // to look again
+	case synced && q.expect > 0:
+		db.gatherLocked()
+	default:
+		h.next = q.inNext.first()
+		q.reserveFor(h.next)
+	}
 	db.progress.Broadcast()
-	return nil
+	return h, nil
 }
 
 func (db *DB) raiseDurableLocked(seq base.SeqNum) {
@@ -290,9 +296,17 @@ func (db *DB) rotateLogLocked(need int64) error {
 	if err == nil {
 		q.limit = max(q.limit, db.log.Size()+need)
 	}
-	if written && err != nil && !errors.Is(err, ErrReadOnly) {
-		// The group is durable and the log usable; only the room is missing.
-		return errors.Join(err, db.endLocked(group, true, nil))
+	failed := err
+	if written && !errors.Is(err, ErrReadOnly) {
+		// The group is durable and the log usable; at most the room is missing.
+		failed = nil
 	}
-	return db.endLocked(group, true, err)
+	h, failed := db.endLocked(group, true, failed)
+	db.mu.Unlock()
+	h.pass()
+	db.mu.Lock()
+	if failed != nil {
+		return failed
+	}
+	return err
 }

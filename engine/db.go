@@ -130,12 +130,14 @@ func (db *DB) newFileNum() uint64 { return db.nextFile.Add(1) - 1 }
 // tables that are not open yet. It is idempotent.
 func (db *DB) Close() error {
 	db.mu.Lock()
-	if db.closed {
-		db.mu.Unlock()
+	closed := db.closed
+	db.mu.Unlock()
+	if closed {
 		return nil
 	}
 	// Before the log is closed, so that whoever waits for a commit gets it.
-	err := db.syncLocked()
+	err := db.wait(db.VisibleSeq())
+	db.mu.Lock()
 	if db.closed {
 		db.mu.Unlock()
 		return nil
@@ -146,6 +148,9 @@ func (db *DB) Close() error {
 	for db.commit.leading || db.manifestBusy ||
 		db.flush.running+db.compact.running+db.clean.running+db.helpers > 0 {
 		db.progress.Wait()
+	}
+	if db.commit.timer != nil {
+		db.commit.timer.Stop()
 	}
 	db.mu.Unlock()
 	if db.pool != nil {

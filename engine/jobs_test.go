@@ -91,8 +91,10 @@ func TestPoolsAreBounded(t *testing.T) {
 	var entered sync.WaitGroup
 	entered.Add(4)
 	job := func() {
-		if n := now.Add(1); n > most.Load() {
-			most.Store(n)
+		for n := now.Add(1); ; {
+			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+				break
+			}
 		}
 		if done.Load() == 0 {
 			entered.Done()

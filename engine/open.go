@@ -33,7 +33,6 @@ func Open(dir string, opts Options) (*DB, error) {
 	db := &DB{opts: opts, dir: path.Clean(dir), fs: opts.FS, cache: opts.Cache, sched: opts.Scheduler}
 	db.shape = opts.shape()
 	db.progress.L = &db.mu
-	db.commit.init(&db.mu)
 	if db.sched == nil {
 		db.pool = newPools(map[string]int{poolFlush: 1, poolCompact: opts.MaxBackgroundJobs, poolClean: 1})
 		db.sched = db.pool

@@ -90,6 +90,10 @@ type Options struct {
 	// for metrics only, Sleep to slow writers down.
 	Now   func() time.Time
 	Sleep func(time.Duration)
+	// Timer makes a stopped timer that calls f, on a goroutine of its own, once
+	// the time is over for which it was last reset. Writers of whom several wait
+	// for a sync use one. Default is that of package time.
+	Timer func(f func()) Timer
 	// Scheduler runs background jobs. Default is a bounded pool of goroutines
 	// for each kind: one flush, MaxBackgroundJobs compactions and one clean-up
 	// at a time.
@@ -108,6 +112,12 @@ type Options struct {
 	OnRecovered func(key []byte)
 	// Events are called at points of interest.
 	Events Events
+}
+
+// Timer is a timer as time.AfterFunc makes it.
+type Timer interface {
+	Reset(time.Duration) bool
+	Stop() bool
 }
 
 // Scheduler runs background jobs. Go must call f once, at any time, on any
@@ -171,6 +181,13 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Sleep == nil {
 		o.Sleep = time.Sleep
+	}
+	if o.Timer == nil {
+		o.Timer = func(f func()) Timer {
+			t := time.AfterFunc(time.Hour, f)
+			t.Stop()
+			return t
+		}
 	}
 }
 

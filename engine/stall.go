@@ -48,9 +48,9 @@ func (db *DB) makeRoomLocked(b *Batch) (full bool, err error) {
 		}
 		switch {
 		case q.rotating || len(q.pending) > maxPending && q.leading:
-			db.progress.Wait()
+			db.awaitLogLocked()
 		case len(q.pending) > maxPending:
-			err = db.leadLocked(false)
+			err = db.leadLocked()
 		case db.version.depth >= db.opts.L0StopTrigger:
 			err = db.stallLocked(StallLevel0)
 		case !db.mem.fits(b.memSize):
@@ -62,7 +62,7 @@ func (db *DB) makeRoomLocked(b *Batch) (full bool, err error) {
 			full = true
 		case q.written+q.inflightBytes+q.pendingBytes+wal.GroupBytes(len(b.data)) > q.limit:
 			if q.leading {
-				db.progress.Wait()
+				db.awaitLogLocked()
 				break
 			}
 			err = db.rotateLogLocked(wal.GroupBytes(len(b.data)))
@@ -73,6 +73,14 @@ func (db *DB) makeRoomLocked(b *Batch) (full bool, err error) {
 			return full, err
 		}
 	}
+}
+
+// awaitLogLocked waits until the leader, who hands the lead to nobody meanwhile,
+// is done, or something else has changed.
+func (db *DB) awaitLogLocked() {
+	db.commit.wanted++
+	db.progress.Wait()
+	db.commit.wanted--
 }
 
 // rotateMemLocked makes the memtable immutable, if there is anything in it, and
