@@ -18,13 +18,13 @@ const (
 	// memory is what the node's container may use, in MiB.
 	memory = 512
 	// trees is how often the tree is imported, each for a tenant of its own: in
-	// all about as many bytes as the container has memory.
-	trees = 4
+	// all three quarters of the container's memory, in bytes of values alone.
+	trees = 3
 )
 
 // TestImportInLittleMemory: a node with the defaults of its configuration, in a
-// container with little memory and no swap, takes an import of as many bytes, and
-// gives each back.
+// container with little memory and no swap, takes an import of nearly as many
+// bytes, and gives each back.
 func TestImportInLittleMemory(t *testing.T) {
 	must(t, "sh", "-euc", "cd '"+shared.root+"' && "+imageCommand)
 	network := must(t, "docker", "network", "create", shared.project+"-memory")
