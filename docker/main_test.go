@@ -99,6 +99,10 @@ func poll(t *testing.T, limit time.Duration, what string, f func() (bool, error)
 		if time.Since(begin) > limit {
 			t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-shared.ctx.Done():
+			t.Fatalf("%s: %v", what, context.Cause(shared.ctx))
+		}
 	}
 }
