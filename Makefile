@@ -6,13 +6,20 @@ FUZZTIME ?= 60s
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help build test race lint fmt gen check fuzz crash bench bench-compare bench-recover e2e
+=======
+.PHONY: help build image test race lint fmt gen check fuzz crash bench e2e docker
+>>>>>>> wt-docker
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the binary into bin/
 	$(GO) build -o bin/pairdb ./cmd/pairdb
+
+image: ## build the container image, named $PAIRDB_IMAGE or pairdb
+	$(GO) run ./tools/image
 
 test: ## run all tests
 	$(GO) test ./...
@@ -52,3 +59,6 @@ bench-recover: ## time recovery from 10 GB of log, and opening 1,000 tables
 
 e2e: ## run the tests of real processes
 	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e
+
+docker: ## run the tests of image and compose cluster against a Docker engine
+	$(GO) run ./tools/check -only docker

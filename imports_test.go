@@ -46,6 +46,7 @@ func layers() map[string][]string {
 		}, edge...),
 		"configs": {},
 		"cmd":     {"node", "node/config", "client", "api", "api/errcode", "engine", "configs"},
+		"docker":  {},
 		"tools":   {},
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,9 +22,12 @@ type Addresses struct {
 	NodeID string `json:"node_id"`
 	Name   string `json:"name"`
 	GRPC   string `json:"grpc"`
-	Peer   string `json:"peer"`
-	HTTP   string `json:"http"`
-	Gossip string `json:"gossip"`
+	// GRPCLocal is how this machine itself reaches GRPC, which may be the
+	// address of a router in front of it.
+	GRPCLocal string `json:"grpc_local"`
+	Peer      string `json:"peer"`
+	HTTP      string `json:"http"`
+	Gossip    string `json:"gossip"`
 }
 
 // listeners are the TCP doors of a node; gossip opens its own.
@@ -109,39 +114,6 @@ func defaultName() (string, error) {
 // maxNodeName bounds a node's name, in bytes.
 const maxNodeName = 63
 
-// advertiseHost is the host other nodes and clients are told. An unspecified
-// bind address cannot be told, so the first private address of the machine is.
-func advertiseHost(c *config.Listen) (string, error) {
-	if c.Advertise != "" {
-		return c.Advertise, nil
-	}
-	ip := net.ParseIP(c.Bind)
-	if ip == nil || !ip.IsUnspecified() {
-		return c.Bind, nil
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return "", fmt.Errorf("find an address to advertise: %w", err)
-	}
-	var public string
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		if !ok || !n.IP.IsGlobalUnicast() || n.IP.To4() == nil {
-			continue
-		}
-		if n.IP.IsPrivate() {
-			return n.IP.String(), nil
-		}
-		if public == "" {
-			public = n.IP.String()
-		}
-	}
-	if public == "" {
-		return "", fmt.Errorf("the bind address %s can not be told to others and this machine has no other address; give one with --advertise", c.Bind)
-	}
-	return public, nil
-}
-
 // hostPort joins the host others are told with the port really bound.
 func hostPort(host string, a net.Addr) string {
 	_, port, err := net.SplitHostPort(a.String())
@@ -168,6 +140,39 @@ func writeAddrFile(path string, a Addresses) error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write address file %s: %w", path, err), os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// maxAddrFile bounds what is read of an address file, in bytes.
+const maxAddrFile = 4 << 10
+
+// ReadAddrFile reads what a node wrote to its --addr-file. The error matches
+// fs.ErrNotExist while no node is up that writes there.
+func ReadAddrFile(path string) (Addresses, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Addresses{}, fmt.Errorf("read address file: %w", err)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxAddrFile))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return Addresses{}, fmt.Errorf("read address file %s: %w", path, err)
+	}
+	var a Addresses
+	if err := json.Unmarshal(b, &a); err != nil || a.GRPC == "" || a.GRPCLocal == "" {
+		return Addresses{}, fmt.Errorf("read address file %s: it is none that an agent wrote", path)
+	}
+	return a, nil
+}
+
+// removeAddrFile takes an address file away. Without a path, or with no file
+// there, nothing happens.
+func removeAddrFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove address file: %w", err)
 	}
 	return nil
 }

@@ -22,12 +22,19 @@ func (n *Node) openGossip() error {
 	if err != nil {
 		return err
 	}
-	host, err := advertiseHost(&c.Listen)
+	if picksAddress(&c.Listen) {
+		if n.machine, err = machineAddresses(); err != nil {
+			return err
+		}
+	}
+	host, err := advertiseHost(&c.Listen, n.machine)
 	if err != nil {
 		return err
 	}
+	n.host = host
 	n.addrs = Addresses{
-		Name: c.Node.Name, GRPC: hostPort(host, n.lis.grpc.Addr()),
+		Name: c.Node.Name,
+		GRPC: hostPort(host, n.lis.grpc.Addr()), GRPCLocal: hostPort(localHost(c.Listen.Bind), n.lis.grpc.Addr()),
 		Peer: hostPort(host, n.lis.peer.Addr()), HTTP: hostPort(host, n.lis.http.Addr()),
 	}
 	n.meta, err = rpc.NewMetaClient(rpc.MetaClientOptions{

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
-	"os"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -60,12 +59,15 @@ type Node struct {
 	// asked gets an answer from the loop of Serve.
 	asked chan struct{}
 
-	lis    *listeners
-	addrs  Addresses
-	jobs   goroutines // finite jobs of engine-side callers and of the coordinator
-	reg    *prometheus.Registry
-	ops    *operations
-	events *counters
+	lis   *listeners
+	addrs Addresses
+	// host is what others were told, machine the addresses there were then.
+	host    string
+	machine []netip.Addr
+	jobs    goroutines // finite jobs of engine-side callers and of the coordinator
+	reg     *prometheus.Registry
+	ops     *operations
+	events  *counters
 
 	meta   *rpc.MetaClient
 	gossip *gossip.Gossip
@@ -119,13 +121,18 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
-	for _, build := range []func() error{n.openGossip, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
+	for _, build := range []func() error{n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
 	}
 	return n, nil
 }
+
+// forgetAddresses takes away what a life that was killed left behind: its
+// addresses may be another node's by now. The data directory is locked, so the
+// file is not that of a running process with the same configuration.
+func (n *Node) forgetAddresses() error { return removeAddrFile(n.cfg.Listen.AddrFile) }
 
 // openEngine opens the engine and the replica store on it.
 func (n *Node) openEngine() error {
@@ -206,6 +213,8 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
+	address := time.NewTicker(addressEach)
+	defer address.Stop()
 	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
 	var drained <-chan time.Time
 	for {
@@ -239,6 +248,10 @@ func (n *Node) Serve(ctx context.Context) error {
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
 			n.server.SetReady(false)
+		case <-address.C:
+			if err := n.checkAddress(); err != nil {
+				return err
+			}
 		case err := <-n.gossip.Fatal():
 			return err
 		case <-n.server.Failed():
@@ -273,11 +286,7 @@ func (n *Node) Close(ctx context.Context) error {
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
 	note("release", n.release())
-	if n.cfg.Listen.AddrFile != "" {
-		if err := os.Remove(n.cfg.Listen.AddrFile); !errors.Is(err, fs.ErrNotExist) {
-			note("remove address file", err)
-		}
-	}
+	note("stop", removeAddrFile(n.cfg.Listen.AddrFile))
 	err := errors.Join(errs...)
 	if err == nil {
 		n.log.Info("stopped", "name", n.addrs.Name, "took", time.Since(start).Round(time.Millisecond))

@@ -76,7 +76,7 @@ func fakeAgent() {
 		panic(err)
 	}
 	cl.Close()
-	b, err := json.Marshal(node.Addresses{Name: c.Node.Name, GRPC: s.Addr(), HTTP: "127.0.0.1:1"})
+	b, err := json.Marshal(node.Addresses{Name: c.Node.Name, GRPC: s.Addr(), GRPCLocal: s.Addr(), HTTP: "127.0.0.1:1"})
 	if err != nil {
 		panic(err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -272,15 +271,13 @@ func (n *devNode) awaitAddresses(ctx context.Context) error {
 	poll := time.NewTicker(devPoll)
 	defer poll.Stop()
 	for {
-		b, err := os.ReadFile(n.addrFile)
+		at, err := node.ReadAddrFile(n.addrFile)
 		if err == nil {
-			if err := json.Unmarshal(b, &n.at); err != nil {
-				return fmt.Errorf("read the addresses of %s: %w", n.name, err)
-			}
+			n.at = at
 			return nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read the addresses of %s: %w", n.name, err)
+			return fmt.Errorf("learn where %s listens: %w", n.name, err)
 		}
 		select {
 		case <-ctx.Done():

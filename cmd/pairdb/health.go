@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/node"
 )
 
 // healthPoll is how often health --wait asks.
@@ -27,18 +29,33 @@ type endpointHealth struct {
 func (a *app) healthCommand() *cobra.Command {
 	var f clientFlags
 	var wait time.Duration
+	var addrFile string
 	cmd := a.clientCommand(&cobra.Command{
 		Use:   "health",
 		Short: "Ask nodes whether they serve; exit code 10 says that one does not",
 		Long: `Ask every endpoint whether its node takes requests. The exit code is 0 if all do,
-10 if one says that it does not, and 6 if one cannot be reached.`,
+10 if one says that it does not, and 6 if one cannot be reached.
+
+A check of one node on its own machine, such as that of a container, names with
+--addr-file the file that the agent writes, and so asks that node and no other.`,
 		GroupID: groupCluster,
 		Args:    args(),
 	}, &f)
 	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until all are healthy, at most this long")
+	cmd.Flags().StringVar(&addrFile, "addr-file", "", "ask the node that wrote this file, its listen.addr_file, in place of --endpoint")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if wait < 0 {
 			return usagef("pairdb health: --wait is %s; it cannot be negative", wait)
+		}
+		if cmd.Flags().Changed("addr-file") {
+			if cmd.Flags().Changed("endpoint") {
+				return usagef("pairdb health: --addr-file and --endpoint name different nodes; use one of them")
+			}
+			endpoint, err := waitAddrFile(cmd.Context(), addrFile, wait)
+			if err != nil {
+				return err
+			}
+			f.endpoints = []string{endpoint}
 		}
 		return f.withClient(func(c *client.Client) error {
 			all, err := waitHealthy(cmd.Context(), c, wait)
@@ -49,6 +66,39 @@ func (a *app) healthCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// waitAddrFile reads where this machine reaches the node that wrote file. It looks
+// again until the file is there or wait is over, at least once: a node writes it
+// when it is up, and takes it away when it stops.
+func waitAddrFile(ctx context.Context, file string, wait time.Duration) (endpoint string, err error) {
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	poll := time.NewTicker(healthPoll)
+	defer poll.Stop()
+	for {
+		at, err := node.ReadAddrFile(file)
+		if err == nil {
+			return at.GRPCLocal, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		f := &failure{
+			exit: errcode.ExitConnect, what: "health: " + err.Error(), err: err,
+			next: "The agent writes it once it listens: wait with --wait 60s, or look at its log.",
+		}
+		if wait == 0 {
+			return "", f
+		}
+		select {
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		case <-over.C:
+			return "", f
+		case <-poll.C:
+		}
+	}
 }
 
 // waitHealthy asks all endpoints of c until all serve or wait is over, at least

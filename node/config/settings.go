@@ -136,7 +136,7 @@ func listenSettings() []Setting {
 		},
 		{
 			Path: "listen.advertise", Default: "", Flag: "advertise",
-			Help:  "Host name or address, without port, that other nodes and clients reach this node by. Empty: listen.bind, or the first private address of the machine if that is a wildcard such as 0.0.0.0.",
+			Help:  "Host name or address, without port, that other nodes and clients reach this node by. Empty: listen.bind, or the first private address of the machine if that is a wildcard such as 0.0.0.0; a node that loses an address found so and gets another ends with an error, to be started with the new one.",
 			field: func(c *Config) any { return &c.Listen.Advertise },
 		},
 		{

@@ -25,6 +25,7 @@ func installTools(ctx context.Context, out io.Writer) error {
 		installCompiler(ctx, out),
 		install(ctx, out, program{"systemd-analyze", "the check of the systemd unit", []string{"systemd"}}),
 		install(ctx, out, program{"kill", "the systemd unit", []string{"procps"}}),
+		installDocker(ctx, out),
 	)
 }
 
@@ -37,6 +38,23 @@ func installCompiler(ctx context.Context, out io.Writer) error {
 	}
 	name, _, _ := strings.Cut(strings.TrimSpace(cc), " ")
 	return install(ctx, out, program{name, "the race detector", []string{"gcc", "libc6-dev"}})
+}
+
+// installDocker makes sure that there are the programs which the tests in
+// containers call, and unless an engine answers one that they can start.
+func installDocker(ctx context.Context, out io.Writer) error {
+	why := "the test of image and compose cluster"
+	err := errors.Join(
+		install(ctx, out, program{"docker", why, []string{"docker.io"}}),
+		install(ctx, out, program{"docker-compose", why, []string{"docker-compose"}}),
+	)
+	if err != nil {
+		return err
+	}
+	if _, err := output(ctx, "docker", "version"); err == nil {
+		return nil
+	}
+	return install(ctx, out, program{"dockerd", why, []string{"docker.io"}})
 }
 
 // install makes sure that there is a program. Root on Debian gets it installed;

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,20 +23,24 @@ const (
 	// e2e has the tests of real processes. The race detector cannot see into
 	// them, so they run without it.
 	e2e = "github.com/pairdb/pairdb/cmd/pairdb/e2e"
+	// containers has the tests against a Docker engine. They hold the clock
+	// against it, so they run alone, and without the race detector too.
+	containers = "github.com/pairdb/pairdb/docker"
 )
 
 // steps lists the gate, what is quick first.
 func steps(fuzzTime time.Duration) []step {
 	return []step{
-		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit", run: installTools},
+		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, Docker", run: installTools},
 		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
 		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
 		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},
 		{name: "staticcheck", what: "staticcheck", run: command("go", "tool", pins, "staticcheck", "./...")},
 		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
 		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
-		{name: "test", what: "all tests; also that generated files are current and layers are kept", run: command("go", "test", "-count=1", testTimeout, "./...")},
+		{name: "test", what: "all tests but those in containers; also that generated files are current and layers are kept", run: test},
 		{name: "peers", what: "the comparison with other engines builds and runs", run: command("go", "-C", peers, "test", "-count=1", testTimeout, "./...")},
+		{name: "docker", what: "the image and the compose cluster, against a Docker engine", run: docker},
 		{name: "race", what: "all tests in one process, under the race detector", run: race},
 		{name: "fuzz", what: fmt.Sprintf("each fuzz target for %s", fuzzTime), run: func(ctx context.Context, out io.Writer) error {
 			return fuzz(ctx, out, fuzzTime)
@@ -95,21 +100,38 @@ func tidy(ctx context.Context, out io.Writer) error {
 	)
 }
 
-// race runs the tests of every package that has any, but for those of real
-// processes, under the race detector.
+// test runs all tests but those that have a step of their own.
+func test(ctx context.Context, out io.Writer) error {
+	return testWithout(ctx, out, nil, nil, containers)
+}
+
+// docker runs the tests in containers. They start an engine if none answers.
+func docker(ctx context.Context, out io.Writer) error {
+	if err := installDocker(ctx, out); err != nil {
+		return err
+	}
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, containers)
+}
+
+// race runs all tests that can be run in one process under the race detector.
 func race(ctx context.Context, out io.Writer) error {
 	if err := installCompiler(ctx, out); err != nil {
 		return err
 	}
+	return testWithout(ctx, out, []string{"CGO_ENABLED=1"}, []string{"-race"}, e2e, containers)
+}
+
+// testWithout runs the tests of every package that has any, but for some.
+func testWithout(ctx context.Context, out io.Writer, env, flags []string, without ...string) error {
 	list, err := output(ctx, "go", "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", "./...")
 	if err != nil {
 		return err
 	}
-	args := []string{"test", "-race", "-count=1", testTimeout}
+	args := append([]string{"test", "-count=1", testTimeout}, flags...)
 	for pkg := range strings.FieldsSeq(list) {
-		if pkg != e2e {
+		if !slices.Contains(without, pkg) {
 			args = append(args, pkg)
 		}
 	}
-	return stream(ctx, out, []string{"CGO_ENABLED=1"}, "go", args...)
+	return stream(ctx, out, env, "go", args...)
 }
