@@ -68,8 +68,9 @@ type Info struct {
 // Visitor is told what Inspect finds; an error ends the inspection. Nil
 // functions are not called.
 type Visitor struct {
-	// Block is called for each block in the order of the file, after the
-	// entries of that block.
+	// Block is called for each block: the data blocks in the order of keys, an
+	// index block after those it names, then the others in the order of the
+	// file. A data block comes after its entries.
 	Block func(BlockInfo) error
 	// Entry is called for each entry of a data block at offset at; key and
 	// value are valid until it returns.
@@ -118,9 +119,11 @@ type inspection struct {
 	info  Info
 
 	topInfo BlockInfo
-	next    uint64 // where the next data or index block may begin
-	raw     []byte
-	own     []byte // decoded data block
+	// next says where the next data and index block may begin. The first data
+	// block of an index block may lie before the index block before it.
+	next [2]uint64
+	raw  []byte
+	own  []byte // decoded data block
 }
 
 // report hands a block to the visitor.
@@ -186,16 +189,15 @@ func (in *inspection) keys() error {
 		return err
 	}
 	top := append([]byte(nil), b...) // b may be the buffer of the next block
-	child := in.data
 	if in.r.foot.levels == 2 {
-		child = in.index
+		return in.walk(&in.topInfo, in.r.foot.index, top, BlockIndex, in.index)
 	}
-	return in.walk(&in.topInfo, in.r.foot.index, top, in.r.limit, child)
+	return in.walk(&in.topInfo, in.r.foot.index, top, BlockData, in.data)
 }
 
-// walk calls child for each handle in the index block b, which must lie in
-// order and before limit.
-func (in *inspection) walk(info *BlockInfo, at handle, b []byte, limit uint64, child func(handle) error) error {
+// walk calls child for each handle in the index block b. They name blocks of
+// kind, which lie in order.
+func (in *inspection) walk(info *BlockInfo, at handle, b []byte, kind BlockKind, child func(handle) error) error {
 	blk, ok := parseBlock(b)
 	if !ok {
 		info.Err = in.r.corrupt(at.offset, errBlock)
@@ -207,17 +209,17 @@ func (in *inspection) walk(info *BlockInfo, at handle, b []byte, limit uint64, c
 		info.Entries++
 		h, ok := decodeHandle(it.value)
 		switch {
-		case !ok || !h.within(limit):
+		case !ok || !h.within(in.r.limit):
 			info.Err = in.r.corrupt(at.offset, errHandle)
 			continue
-		case h.offset < in.next:
+		case h.offset < in.next[kind]:
 			info.Err = in.r.corrupt(h.offset, errOverlap)
 			continue
 		}
 		if err := child(h); err != nil {
 			return err
 		}
-		in.next = max(in.next, h.offset+h.length+trailerSize)
+		in.next[kind] = h.offset + h.length + trailerSize
 	}
 	if it.bad {
 		info.Err = in.r.corrupt(at.offset, errBlock)
@@ -225,8 +227,7 @@ func (in *inspection) walk(info *BlockInfo, at handle, b []byte, limit uint64, c
 	return nil
 }
 
-// index visits an index block of the lower level: first what it names, which
-// lies before it.
+// index visits an index block of the lower level, after what it names.
 func (in *inspection) index(h handle) error {
 	info := describe(BlockIndex, h)
 	b, err := in.read(&info, h, nil)
@@ -234,7 +235,7 @@ func (in *inspection) index(h handle) error {
 		return err
 	}
 	if info.Err == nil {
-		if err := in.walk(&info, h, append([]byte(nil), b...), h.offset, in.data); err != nil {
+		if err := in.walk(&info, h, append([]byte(nil), b...), BlockData, in.data); err != nil {
 			return err
 		}
 	}

@@ -42,10 +42,15 @@ func Replay(fs vfs.FS, dir string, segs []uint64, fn func(seg uint64, payload []
 	return replay(fs, dir, segs, true, fn)
 }
 
-// Verify reads the given segments as Replay does and changes nothing: the last
-// segment is not synced, so what it reads may be less durable than it looks.
+// Read is Replay for those who change nothing: the last segment is not synced, so
+// what it reads may be less durable than it looks.
+func Read(fs vfs.FS, dir string, segs []uint64, fn func(seg uint64, payload []byte) error) (ReplayStats, error) {
+	return replay(fs, dir, segs, false, fn)
+}
+
+// Verify is Read for those who only want to know whether it can be done.
 func Verify(fs vfs.FS, dir string, segs []uint64) (ReplayStats, error) {
-	return replay(fs, dir, segs, false, func(uint64, []byte) error { return nil })
+	return Read(fs, dir, segs, func(uint64, []byte) error { return nil })
 }
 
 func replay(fs vfs.FS, dir string, segs []uint64, sync bool, fn func(uint64, []byte) error) (ReplayStats, error) {
