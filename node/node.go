@@ -129,7 +129,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 
 // openEngine opens the engine and the replica store on it.
 func (n *Node) openEngine() error {
-	dir := filepath.Join(n.cfg.Node.DataDir, dataFolder)
+	dir := filepath.Join(n.cfg.Node.DataDir, EngineDir)
 	s := &n.cfg.Storage
 	if n.gossip.Snapshot().Layout != nil {
 		// The engine was made before the cluster was founded.

@@ -80,12 +80,14 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupData, Title: "Data:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
+		&cobra.Group{ID: groupTrouble, Title: "Trouble:"},
 		&cobra.Group{ID: groupMeta, Title: "More:"},
 	)
 	for _, cmd := range []*cobra.Command{
 		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
 		a.putCommand(), a.getCommand(), a.deleteCommand(), a.importCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
+		a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),
 	} {
 		root.AddCommand(cmd)
@@ -100,6 +102,7 @@ const (
 	groupRun     = "run"
 	groupData    = "data"
 	groupCluster = "cluster"
+	groupTrouble = "trouble"
 	groupMeta    = "meta"
 )
 

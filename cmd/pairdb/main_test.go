@@ -73,6 +73,10 @@ func TestScripts(t *testing.T) {
 			"stop":    scriptStop,
 			"serving": scriptServing,
 			"bytes":   scriptBytes,
+
+			"enginedir": scriptEngineDir,
+			"only":      scriptOnly,
+			"flip":      scriptFlip,
 		},
 	})
 }
