@@ -86,8 +86,11 @@ func debugFailed(path string, err error) error {
 }
 
 // plainError writes an error on one line that cannot drive a terminal.
-func plainError(err error) string {
-	s := strings.TrimSpace(err.Error())
+func plainError(err error) string { return visibleText(err.Error()) }
+
+// visibleText is visible for a sentence, which needs no quotes.
+func visibleText(s string) string {
+	s = strings.TrimSpace(s)
 	if visible(s) == s {
 		return s
 	}
