@@ -39,8 +39,9 @@ func layers() map[string][]string {
 		"hints":         {"gossip/ring", "api/errcode"},
 		"node/config":   {},
 		"node/replica":  {"engine", "coord", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
-		"node/rpc":      edge,
-		"node/rest":     edge,
+		"node/access":   {},
+		"node/rpc":      append([]string{"node/access"}, edge...),
+		"node/rest":     append([]string{"node/access"}, edge...),
 		"node": append([]string{
 			"engine", "hints", "coord/repair", "node/config", "node/replica", "node/rpc", "node/rest",
 		}, edge...),

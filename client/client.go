@@ -54,6 +54,7 @@ type conn struct {
 	kv       pairdbv1.KVClient
 	tenants  pairdbv1.TenantsClient
 	cluster  pairdbv1.ClusterClient
+	admin    pairdbv1.AdminClient
 	health   healthpb.HealthClient
 }
 
@@ -104,6 +105,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 		kv:       pairdbv1.NewKVClient(cc),
 		tenants:  pairdbv1.NewTenantsClient(cc),
 		cluster:  pairdbv1.NewClusterClient(cc),
+		admin:    pairdbv1.NewAdminClient(cc),
 		health:   healthpb.NewHealthClient(cc),
 	}, nil
 }

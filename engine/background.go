@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -81,11 +82,12 @@ func (db *DB) end(j *job, name string, err error, release func()) {
 		release()
 	}
 	j.running--
-	j.failed = err != nil
+	stopped := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	j.failed = err != nil && !stopped // whoever asked for it gave it up; nothing is wrong
 	db.progress.Broadcast()
 	closed := db.closed
 	db.mu.Unlock()
-	if err == nil || closed || errors.Is(err, ErrClosed) {
+	if err == nil || stopped || closed || errors.Is(err, ErrClosed) {
 		return
 	}
 	db.stats.jobErrors.Add(1)

@@ -186,3 +186,35 @@ func (r *batchReader) bytes() []byte {
 	r.rest = r.rest[w+int(n):]
 	return out
 }
+
+// Op is one operation of a batch. Value is empty for a delete and the exclusive
+// end of the keys for a range delete.
+type Op struct {
+	Seq        base.SeqNum
+	Kind       base.Kind
+	Key, Value []byte
+}
+
+// ReadBatch calls fn for each operation of a batch as a log record holds it. The
+// bytes of an Op alias the record. A record that is no batch is an error before or
+// after the operations that could be read; an error of fn is returned as it is.
+func ReadBatch(record []byte, fn func(Op) error) error {
+	r, err := newBatchReader(record)
+	if err != nil {
+		return err
+	}
+	for {
+		seq := r.first + base.SeqNum(r.read)
+		kind, key, value, ok := r.next()
+		if !ok {
+			break
+		}
+		if err := fn(Op{Seq: seq, Kind: kind, Key: key, Value: value}); err != nil {
+			return err
+		}
+	}
+	if r.bad {
+		return errBatch
+	}
+	return nil
+}

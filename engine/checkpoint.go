@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 
-	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
@@ -59,76 +58,4 @@ func (db *DB) writeCheckpoint(dir string, state manifest.State) error {
 		return err
 	}
 	return db.fs.SyncDir(path.Dir(dir))
-}
-
-// Verify reads every block of every table, holds the tables against the
-// manifest and the manifest's file against what is in memory. Damage is
-// ErrCorrupt. Reads and writes go on meanwhile.
-func (db *DB) Verify() error {
-	if db.closing.Load() {
-		return ErrClosed
-	}
-	if err := db.verifyManifest(); err != nil {
-		return fmt.Errorf("verify manifest: %w", err)
-	}
-	rs := db.acquireState()
-	defer rs.release()
-	if err := rs.v.Check(); err != nil {
-		return fmt.Errorf("verify levels: %w: %w", ErrCorrupt, err)
-	}
-	for _, level := range rs.v.levels {
-		for _, t := range level {
-			if err := db.verifyTable(t); err != nil {
-				return fmt.Errorf("verify table %d: %w", t.Num, err)
-			}
-		}
-	}
-	return nil
-}
-
-// verifyManifest reads the manifest while nobody writes it.
-func (db *DB) verifyManifest() error {
-	db.mu.Lock()
-	for db.manifestBusy {
-		db.progress.Wait()
-	}
-	if db.closed {
-		db.mu.Unlock()
-		return ErrClosed
-	}
-	db.manifestBusy = true
-	failed := db.failed != nil
-	db.mu.Unlock()
-	defer func() {
-		db.mu.Lock()
-		db.manifestBusy = false
-		db.progress.Broadcast()
-		db.mu.Unlock()
-	}()
-	state, num, err := manifest.Load(db.fs, db.dir)
-	if err != nil || failed {
-		// After a failed write the file may be ahead of what is in memory.
-		return err
-	}
-	want := db.manifest.State()
-	if num != db.manifest.Num() || state.Version.String() != want.Version.String() ||
-		state.FlushedSeq != want.FlushedSeq || state.LogNumber != want.LogNumber {
-		return base.Corruptf(db.dir+"/"+manifest.Name(num), -1, "does not say what was written to it")
-	}
-	return nil
-}
-
-// verifyTable reads a table from the disk, past the cache.
-func (db *DB) verifyTable(t *table) error {
-	r, err := db.tables.newReader(t.FileMeta)
-	if err != nil {
-		return err
-	}
-	defer r.Close() // only read
-	m := r.Meta()
-	if m.Entries != t.Entries || m.RangeDels != t.RangeDels || m.LargestSeq != t.LargestSeq ||
-		base.Compare(m.Smallest, t.Smallest) != 0 || base.Compare(m.Largest, t.Largest) != 0 {
-		return base.Corruptf(db.dir+"/"+tableName(t.Num), -1, "is not the table the manifest lists")
-	}
-	return r.VerifyChecksums()
 }

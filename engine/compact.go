@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -53,7 +54,7 @@ func (db *DB) runCompaction() error {
 	}
 	rs := db.claimLocked(job)
 	db.mu.Unlock()
-	return db.doCompaction(rs, job)
+	return db.doCompaction(rs, job, nil)
 }
 
 // claimLocked takes the tables and the range of a job for the caller, who does
@@ -64,54 +65,108 @@ func (db *DB) claimLocked(job *compaction.Job) *readState {
 	return db.acquireState() // mu is held: it is that of db.version
 }
 
-// doCompaction does a claimed job and gives back its claim.
-func (db *DB) doCompaction(rs *readState, job *compaction.Job) error {
+// doCompaction does a claimed job and gives back its claim. stop, if not nil, is
+// asked now and then, by several goroutines, and its error ends the job.
+func (db *DB) doCompaction(rs *readState, job *compaction.Job, stop func() error) error {
 	db.schedule() // others may go on beside it
-	err := db.protect(poolCompact, func() error { return db.compactTables(rs, job) })
+	err := db.protect(poolCompact, func() error { return db.compactTables(rs, job, stop) })
 	rs.release()
 	db.end(&db.compact, poolCompact, err, func() { db.busy.Remove(job) })
 	return err
+}
+
+// CompactOptions say what CompactWith merges. The zero value is everything.
+type CompactOptions struct {
+	// Start and End bound the keys, End included; nil bounds are open. A table
+	// that holds any of them is merged whole.
+	Start, End []byte
+	// Progress, if set, is called after each merge by the goroutine that
+	// compacts.
+	Progress func(CompactProgress)
+}
+
+// CompactProgress says how far a CompactWith has come.
+type CompactProgress struct {
+	Level int // whose tables are being merged into the next one
+	// Done of the Tables that Level held of the keys when its turn came are
+	// merged, or were by others.
+	Done, Tables int
+	// Merges were done so far, in all levels; Bytes is what they read.
+	Merges int
+	Bytes  int64
 }
 
 // Compact merges everything in [start, end] down to the lowest level that holds
 // any of it, which drops what is overwritten or deleted there. nil bounds are
 // open. Memtables are flushed first.
 func (db *DB) Compact(start, end []byte) error {
-	if err := db.Flush(); err != nil {
-		return err
-	}
-	for level := range db.opts.Levels - 1 {
-		if err := db.compactLevel(level, start, end); err != nil {
-			return fmt.Errorf("compact level %d: %w", level, err)
-		}
-	}
-	return nil
+	_, err := db.CompactWith(context.Background(), CompactOptions{Start: start, End: end})
+	return err
 }
 
-// compactLevel merges what a level holds of [start, end] into the next one,
-// unless there is nothing below and nothing to drop.
-func (db *DB) compactLevel(level int, start, end []byte) error {
-	rs := db.acquireState()
+// CompactWith is Compact for a caller who wants to see how it goes and to be able
+// to stop it: once ctx ends, the merge under way is dropped and the error is that
+// of ctx. The flush at the beginning, and a compaction of the background that is
+// in the way, are waited for all the same. The merges done before stay.
+func (db *DB) CompactWith(ctx context.Context, opts CompactOptions) (CompactProgress, error) {
+	c := &compactCall{db: db, ctx: ctx, opts: opts}
+	if err := ctx.Err(); err != nil {
+		return c.progress, fmt.Errorf("compact: %w", err)
+	}
+	if err := db.Flush(); err != nil {
+		return c.progress, err
+	}
+	for level := range db.opts.Levels - 1 {
+		if err := c.level(level); err != nil {
+			return c.progress, fmt.Errorf("compact level %d: %w", level, err)
+		}
+	}
+	return c.progress, nil
+}
+
+// compactCall is one CompactWith.
+type compactCall struct {
+	db       *DB
+	ctx      context.Context
+	opts     CompactOptions
+	progress CompactProgress
+}
+
+// level merges what a level holds of the keys into the next one, unless there is
+// nothing below and nothing to drop.
+func (c *compactCall) level(level int) error {
+	start, end := c.opts.Start, c.opts.End
+	rs := c.db.acquireState()
 	todo := rs.v.Overlapping(level, start, end, false)
 	below := level == 0 || compaction.HasBelow(rs.v.Version, level, start, end, false)
 	rs.release()
 	if !below {
 		return nil
 	}
-	for _, f := range todo {
-		if err := db.compactFile(level, f, start, end); err != nil {
+	c.progress.Level, c.progress.Done, c.progress.Tables = level, 0, len(todo)
+	for i, f := range todo {
+		if err := c.file(level, f); err != nil {
 			return err
+		}
+		c.progress.Done = i + 1
+		if c.opts.Progress != nil {
+			c.opts.Progress(c.progress)
 		}
 	}
 	return nil
 }
 
-// compactFile merges f, if it is still in level, into the next one; from level
-// 0, all of [start, end] goes with it. It waits for jobs in its way.
-func (db *DB) compactFile(level int, f *manifest.FileMeta, start, end []byte) error {
+// file merges f, if it is still in level, into the next one; from level 0, all of
+// the keys go with it. It waits for jobs in its way.
+func (c *compactCall) file(level int, f *manifest.FileMeta) error {
+	db, start, end := c.db, c.opts.Start, c.opts.End
 	db.mu.Lock()
 	for {
-		if err := db.usableLocked(); err != nil {
+		err := db.usableLocked()
+		if err == nil {
+			err = c.ctx.Err()
+		}
+		if err != nil {
 			db.mu.Unlock()
 			return err
 		}
@@ -126,10 +181,12 @@ func (db *DB) compactFile(level int, f *manifest.FileMeta, start, end []byte) er
 		if !db.busy.Conflicts(job) {
 			rs := db.claimLocked(job)
 			db.mu.Unlock()
-			err := db.doCompaction(rs, job)
+			err := db.doCompaction(rs, job, c.ctx.Err)
 			if err == nil {
-				db.schedule()
+				c.progress.Merges++
+				c.progress.Bytes += manifest.Bytes(job.Files())
 			}
+			db.schedule() // also after a stop: what was claimed is free again
 			return err
 		}
 		db.progress.Wait()
@@ -146,7 +203,7 @@ func findFile(v *manifest.Version, level int, num uint64) (*manifest.FileMeta, b
 }
 
 // compactTables does a claimed job on the version of rs.
-func (db *DB) compactTables(rs *readState, job *compaction.Job) error {
+func (db *DB) compactTables(rs *readState, job *compaction.Job, stop func() error) error {
 	e := &manifest.Edit{}
 	for _, f := range job.Inputs {
 		e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: job.Level, Num: f.Num})
@@ -157,7 +214,7 @@ func (db *DB) compactTables(rs *readState, job *compaction.Job) error {
 			e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: job.Output, Num: f.Num})
 		}
 		var err error
-		if files, err = db.mergeTables(rs, job); err != nil {
+		if files, err = db.mergeTables(rs, job, stop); err != nil {
 			return err
 		}
 	}

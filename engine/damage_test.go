@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -46,6 +47,15 @@ func damaged(disk *vfs.MemFS, name string, b []byte, want map[string]string) (no
 	if err := writeWhole(disk, name, b); err != nil {
 		return false, err
 	}
+	report, err := VerifyDir(context.Background(), disk, "db", VerifyOptions{})
+	if err != nil {
+		return false, fmt.Errorf("verify the directory: %w", err)
+	}
+	defer func() {
+		if seen := len(report.Damage) > 0; err == nil && seen != noticed {
+			err = fmt.Errorf("use of the DB noticed damage: %t; VerifyDir found %v", noticed, report.Damage)
+		}
+	}()
 	allowed := func(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFormat) }
 	opts := tiny(disk, 3)
 	opts.Scheduler = &queued{} // nothing but what the test does

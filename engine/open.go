@@ -83,7 +83,7 @@ type recovery struct {
 	segs  []uint64 // segments found, ascending
 	end   wal.End
 
-	last   base.SeqNum
+	log    logCursor
 	tables []*memTable    // oldest first; the last one may be written to
 	ahead  *recoveryFlush // of tables[0], or nil
 }
@@ -99,9 +99,9 @@ func (r *recovery) run() error {
 	if err := r.begin(); err != nil {
 		return err
 	}
-	db.commit.last, db.flushedSeq = r.last, r.state.FlushedSeq
-	db.visible.Store(uint64(r.last))
-	db.durable.Store(uint64(r.last)) // Replay synced what it read
+	db.commit.last, db.flushedSeq = r.log.last, r.state.FlushedSeq
+	db.visible.Store(uint64(r.log.last))
+	db.durable.Store(uint64(r.log.last)) // Replay synced what it read
 	db.cursors = make([][]byte, db.opts.Levels)
 	n := len(r.tables) - 1
 	db.installLocked(r.tables[n], r.tables[:n], db.newVersion(r.state.Version, nil))
@@ -205,33 +205,19 @@ func (r *recovery) checkFiles() error {
 	db := r.db
 	for _, level := range r.state.Version.Levels {
 		for _, f := range level {
-			path := db.dir + "/" + tableName(f.Num)
-			info, err := db.fs.Stat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return base.Corruptf(path, -1, "table is missing")
-			}
-			if err != nil {
+			if err := checkTableFile(db.fs, db.dir, f); err != nil {
 				return err
-			}
-			if info.Size != f.Size {
-				return base.Corruptf(path, -1, "table has %d bytes, the manifest says %d", info.Size, f.Size)
 			}
 		}
 	}
-	if n := r.state.LogNumber; n != 0 && !slices.Contains(r.segs, n) {
-		// The segment was made before the edit that names it, so either it
-		// or a later edit, which named another, is lost.
-		return base.Corruptf(db.dir+"/"+walDir+"/"+wal.NumberedName(n), -1, "log segment is missing")
-	}
-	return nil
+	return checkFirstSegment(db.dir, r.state, r.segs)
 }
 
 // replay reads the log into memtables.
 func (r *recovery) replay() error {
 	db := r.db
-	r.last = r.state.FlushedSeq
-	i, _ := slices.BinarySearch(r.segs, r.state.LogNumber)
-	r.segs = r.segs[i:]
+	r.log = logCursor{dir: db.dir, flushed: r.state.FlushedSeq, last: r.state.FlushedSeq}
+	r.segs = neededSegments(r.state, r.segs)
 	if len(r.segs) == 0 {
 		return nil
 	}
@@ -241,55 +227,38 @@ func (r *recovery) replay() error {
 		db.opts.Logger.Info("cut the unacknowledged end of the log", "dir", db.dir,
 			"segment", stats.End.Segment, "offset", stats.End.Length, "bytes", stats.TornBytes)
 	}
-	if end := r.state.LogEnd; err == nil && (end.Segment > stats.End.Segment ||
-		end.Segment == stats.End.Segment && end.Length > stats.End.Length) {
-		// The DB was closed in good order, so there is no torn tail to cut.
-		return base.Corruptf(db.dir+"/"+walDir+"/"+wal.NumberedName(stats.End.Segment), stats.End.Length,
-			"log ends before offset %d of segment %d, where it was closed", end.Length, end.Segment)
+	if err == nil {
+		err = checkLogEnd(db.dir, r.state, stats.End)
 	}
 	return err
 }
 
 // record applies one log record.
 func (r *recovery) record(seg uint64, payload []byte) error {
-	db := r.db
-	corrupt := func(format string, args ...any) error {
-		return base.Corruptf(db.dir+"/"+walDir+"/"+wal.NumberedName(seg), -1, format, args...)
-	}
-	b, err := newBatchReader(payload)
-	if err != nil {
-		return corrupt("%w", err)
-	}
-	if b.last() <= r.state.FlushedSeq {
-		return nil
-	}
-	if b.first != r.last+1 {
-		return corrupt("batch %d follows %d: some are missing", b.first, r.last)
-	}
-	need, err := batchNeed(payload, db.opts.OnRecovered)
-	if err != nil {
-		return corrupt("%w", err)
-	}
-	if err := r.room(need, seg); err != nil {
+	before := r.log.last
+	if needed, err := r.log.next(seg, payload); err != nil || !needed {
 		return err
 	}
-	if err := r.tables[len(r.tables)-1].apply(payload); err != nil {
+	need, err := batchNeed(payload, r.db.opts.OnRecovered)
+	if err != nil {
+		return r.log.corrupt(seg, "%w", err)
+	}
+	if err := r.room(need, seg, before); err != nil {
 		return err
 	}
-	r.last = b.last()
-	return nil
+	return r.tables[len(r.tables)-1].apply(payload)
 }
 
 // room makes sure that the last memtable takes need bytes. Full ones are flushed
 // while the log is read on, so that there are never more of them than writers may
-// leave.
-func (r *recovery) room(need int64, seg uint64) error {
+// leave. last is the newest number in them.
+func (r *recovery) room(need int64, seg uint64, last base.SeqNum) error {
 	db := r.db
 	if n := len(r.tables); n > 0 {
 		if r.tables[n-1].fits(need) {
 			return nil
 		}
-		r.tables[n-1].last = r.last
+		r.tables[n-1].last = last
 	}
 	if len(r.tables) > db.opts.MaxImmutable {
 		if err := r.flushed(); err != nil {

@@ -22,6 +22,8 @@ type outputOptions struct {
 	level  int
 	cold   bool               // see Options.tableOptions
 	cutter *compaction.Cutter // nil cuts by size alone
+	// stop, if not nil, is asked now and then; its error ends the writing.
+	stop func() error
 	// wrote, if not nil, is told now and then how many more bytes were
 	// written; it may wait.
 	wrote func(n int64) error
@@ -137,6 +139,11 @@ func (o *output) run(it *compaction.Iter) error {
 func (o *output) check() error {
 	if o.db.closing.Load() {
 		return ErrClosed
+	}
+	if o.stop != nil {
+		if err := o.stop(); err != nil {
+			return err
+		}
 	}
 	if o.wrote == nil || o.w == nil {
 		return nil

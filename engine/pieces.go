@@ -17,6 +17,7 @@ type merge struct {
 	db        *DB
 	rs        *readState
 	job       *compaction.Job
+	stop      func() error // see doCompaction
 	snapshots []base.SeqNum
 	dels      []base.RangeDel
 	// inputs and below are the job's tables but for those that dels hide.
@@ -38,8 +39,8 @@ type piece struct {
 const maxPieces = 8
 
 // mergeTables writes the merged tables of a job.
-func (db *DB) mergeTables(rs *readState, job *compaction.Job) ([]*manifest.FileMeta, error) {
-	m := &merge{db: db, rs: rs, job: job}
+func (db *DB) mergeTables(rs *readState, job *compaction.Job, stop func() error) ([]*manifest.FileMeta, error) {
+	m := &merge{db: db, rs: rs, job: job, stop: stop}
 	db.mu.Lock()
 	m.snapshots = db.snapshots.list()
 	helpers := max(0, db.opts.MaxBackgroundJobs-db.compact.running-db.helpers)
@@ -204,7 +205,7 @@ func (m *merge) piece(i int) (files []*manifest.FileMeta, filtered int64, err er
 	})
 	tree := m.rs.v.tree
 	files, err = m.db.writePiece(it, outputOptions{
-		level: m.job.Output, cold: tree.Cold(m.job.Output),
+		level: m.job.Output, cold: tree.Cold(m.job.Output), stop: m.stop,
 		cutter: tree.NewCutter(m.job.Output, lower),
 	})
 	return files, it.Filtered(), err

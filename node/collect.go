@@ -194,7 +194,7 @@ func boolValue(b bool) float64 {
 }
 
 func (n *Node) diskUsage() (vfs.Usage, error) {
-	return vfs.OS().DiskUsage(filepath.Join(n.cfg.Node.DataDir, dataFolder))
+	return vfs.OS().DiskUsage(filepath.Join(n.cfg.Node.DataDir, EngineDir))
 }
 
 // localInfo is what this node tells others about its own data.

@@ -17,11 +17,11 @@ const dataFormat = 1
 // formatFile is the first file made in a data directory and the first looked at.
 const formatFile = "FORMAT"
 
-// The folders of a data directory: identity, votes and log; the engine.
-const (
-	metaFolder = "meta"
-	dataFolder = "data"
-)
+// metaFolder is the folder of a data directory that has identity, votes and log.
+const metaFolder = "meta"
+
+// EngineDir is the folder of a data directory that the engine has to itself.
+const EngineDir = "data"
 
 // maxFormatBytes bounds what is read of it.
 const maxFormatBytes = 4 << 10
@@ -53,7 +53,7 @@ func openDataDir(dir string) (err error) {
 		return fmt.Errorf("data directory %s has format %d, written by a newer version of pairdb; this one knows formats up to %d: run the newer version", dir, have.Format, dataFormat)
 	}
 	_, metaErr := root.Stat(metaFolder)
-	_, dataErr := root.Stat(dataFolder)
+	_, dataErr := root.Stat(EngineDir)
 	switch {
 	case errors.Is(metaErr, fs.ErrNotExist) && errors.Is(dataErr, fs.ErrNotExist):
 		return nil

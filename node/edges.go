@@ -105,6 +105,7 @@ func (n *Node) openEdges() error {
 		Meta:        n.gossip,
 		Peer:        n.coord,
 		Local:       n.localInfo,
+		Admin:       admin{n},
 		Asker:       n.meta,
 		Classify:    classify,
 		Observe:     n.events.rpc,

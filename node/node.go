@@ -136,7 +136,7 @@ func (n *Node) forgetAddresses() error { return removeAddrFile(n.cfg.Listen.Addr
 
 // openEngine opens the engine and the replica store on it.
 func (n *Node) openEngine() error {
-	dir := filepath.Join(n.cfg.Node.DataDir, dataFolder)
+	dir := filepath.Join(n.cfg.Node.DataDir, EngineDir)
 	s := &n.cfg.Storage
 	if n.gossip.Snapshot().Layout != nil {
 		// The engine was made before the cluster was founded.

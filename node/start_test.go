@@ -26,7 +26,7 @@ func TestDataDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mkdir(dataFolder)
+	mkdir(EngineDir)
 	if err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "identity") {
 		t.Errorf("data without metadata: %v", err)
 	}
@@ -58,7 +58,7 @@ func TestLostDataIsRefused(t *testing.T) {
 	nodes := startNodes(t, 0)
 	put(t, nodes[0].client(), "k", "v")
 	nodes[0].stop()
-	data := filepath.Join(nodes[0].cfg.Node.DataDir, dataFolder)
+	data := filepath.Join(nodes[0].cfg.Node.DataDir, EngineDir)
 	away := data + ".away"
 	if err := os.Rename(data, away); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,8 @@ import (
 const maxMessage = 10<<20 + 64<<10
 
 // Hook is asked before each request. A non-nil error is the answer, and nothing
-// is done. method is the full gRPC method, such as "/pairdb.v1.KV/Put".
+// is done. method is the full gRPC method, such as "/pairdb.v1.KV/Put". req is nil
+// for a call that is answered by a stream.
 type Hook func(ctx context.Context, method string, req any) error
 
 // Server is one such node. It is safe for concurrent use.
@@ -37,7 +38,8 @@ type Server struct {
 
 	mu struct {
 		sync.Mutex
-		hook Hook
+		hook   Hook
+		damage []*pairdbv1.Damage
 	}
 }
 
@@ -49,10 +51,11 @@ func Start(store *Store) (*Server, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	s := &Server{store: store, addr: lis.Addr().String(), health: health.NewServer(), served: make(chan struct{})}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept))
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept), grpc.StreamInterceptor(s.interceptStream))
 	pairdbv1.RegisterKVServer(s.grpc, kvService{store: store})
 	pairdbv1.RegisterTenantsServer(s.grpc, tenantService{store: store})
 	pairdbv1.RegisterClusterServer(s.grpc, clusterService{store: store})
+	pairdbv1.RegisterAdminServer(s.grpc, adminService{server: s})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	store.addNode(s.addr)
 	go func() {
@@ -73,6 +76,19 @@ func (s *Server) SetHook(h Hook) {
 	s.mu.hook = h
 }
 
+// SetDamage says what a verification finds from now on.
+func (s *Server) SetDamage(d ...*pairdbv1.Damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.damage = d
+}
+
+func (s *Server) damage() []*pairdbv1.Damage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.damage
+}
+
 // SetServing says what the health service answers from now on.
 func (s *Server) SetServing(serving bool) {
 	st := healthpb.HealthCheckResponse_NOT_SERVING
@@ -89,15 +105,28 @@ func (s *Server) Close() {
 }
 
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := s.ask(ctx, info.FullMethod, req); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := s.ask(stream.Context(), info.FullMethod, nil); err != nil {
+		return err
+	}
+	return handler(srv, stream)
+}
+
+// ask asks the hook, if there is one.
+func (s *Server) ask(ctx context.Context, method string, req any) error {
 	s.mu.Lock()
 	hook := s.mu.hook
 	s.mu.Unlock()
-	if hook != nil {
-		if err := hook(ctx, info.FullMethod, req); err != nil {
-			return nil, err
-		}
+	if hook == nil {
+		return nil
 	}
-	return handler(ctx, req)
+	return hook(ctx, method, req)
 }
 
 // Fail returns an error as a node sends it: the gRPC status of the code's row,

@@ -48,7 +48,17 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, args := range [][]string{{"put", "k", "v"}, {"get", "k"}, {"status"}, {"health", "--wait", "1h"}, {"import", "--dir", t.TempDir()}} {
+	for _, args := range [][]string{
+		{"put", "k", "v"},
+		{"get", "k"},
+		{"status"},
+		{"health", "--wait", "1h"},
+		{"import", "--dir", t.TempDir()},
+		{"flush"},
+		{"compact"},
+		{"verify"},
+		{"stats"},
+	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		s.SetServing(false)
 		s.SetHook(func(rctx context.Context, _ string, _ any) error {

@@ -80,12 +80,16 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupData, Title: "Data:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
+		&cobra.Group{ID: groupUpkeep, Title: "Upkeep:"},
+		&cobra.Group{ID: groupLook, Title: "Look:"},
+		&cobra.Group{ID: groupTrouble, Title: "Trouble:"},
 		&cobra.Group{ID: groupMeta, Title: "More:"},
 	)
 	for _, cmd := range []*cobra.Command{
 		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
 		a.putCommand(), a.getCommand(), a.deleteCommand(), a.importCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
+		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.statsCommand(), a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),
 	} {
 		root.AddCommand(cmd)
@@ -100,6 +104,9 @@ const (
 	groupRun     = "run"
 	groupData    = "data"
 	groupCluster = "cluster"
+	groupUpkeep  = "upkeep"
+	groupLook    = "look"
+	groupTrouble = "trouble"
 	groupMeta    = "meta"
 )
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client/clienttest"
 )
 
@@ -73,6 +74,11 @@ func TestScripts(t *testing.T) {
 			"stop":    scriptStop,
 			"serving": scriptServing,
 			"bytes":   scriptBytes,
+
+			"damaged":   scriptDamaged,
+			"enginedir": scriptEngineDir,
+			"only":      scriptOnly,
+			"flip":      scriptFlip,
 		},
 	})
 }
@@ -159,6 +165,13 @@ func scriptServing(ts *testscript.TestScript, _ bool, args []string) {
 	serving, err := strconv.ParseBool(strings.Join(args, " "))
 	ts.Check(err)
 	ts.Value(scriptNodesKey).(*scriptNodes).servers[0].SetServing(serving)
+}
+
+// damaged makes the first node find damage from now on.
+func scriptDamaged(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Value(scriptNodesKey).(*scriptNodes).servers[0].SetDamage(
+		&pairdbv1.Damage{File: "000007.sst", Offset: 512, Reason: "block checksum mismatch"},
+		&pairdbv1.Damage{Offset: -1, Reason: "levels \x1b[31moverlap"})
 }
 
 // bytes FILE N makes a file of N bytes, FILE QUOTED one with those bytes.

@@ -55,18 +55,17 @@ func Load(vf vfs.FS, dir string) (State, uint64, error) {
 	if err != nil {
 		return State{}, 0, err
 	}
-	path := dir + "/" + Name(num)
-	b, err := readFile(vf, path, maxFile)
+	info, err := Inspect(vf, dir+"/"+Name(num), nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return State{}, 0, base.Corruptf(path, -1, "CURRENT names a missing file")
+		err = base.Corruptf(dir+"/"+Name(num), -1, "CURRENT names a missing file")
 	}
 	if err != nil {
-		return State{}, 0, err
+		return State{}, num, err
 	}
-	state, err := decode(path, num, b)
-	return state, num, err
+	return info.State, num, nil
 }
 
+// readFile reads a small file.
 func readFile(vf vfs.FS, path string, limit int64) ([]byte, error) {
 	f, err := vf.Open(path)
 	if err != nil {
@@ -94,74 +93,40 @@ func readAll(f vfs.File, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// decode sums up the log in b.
-func decode(path string, num uint64, b []byte) (State, error) {
-	nonce, err := decodeFileHeader(path, num, b)
-	if err != nil {
-		return State{}, err
-	}
-	var state State
-	off := headerLen
-	for first := true; ; first = false {
-		payload, ok := recordAt(b, nonce, off)
-		if !ok {
-			if first {
-				return State{}, base.Corruptf(path, int64(off), "damaged snapshot")
-			}
-			break
-		}
-		e, levels, err := decodeEdit(payload, first)
-		if err == nil && first {
-			state.Version = NewVersion(levels)
-		}
-		if err == nil {
-			state, err = state.Apply(e)
-		}
-		if errors.Is(err, base.ErrFormat) {
-			return State{}, fmt.Errorf("read manifest %s: %w", path, err)
-		}
-		if err != nil {
-			return State{}, &base.CorruptError{File: path, Offset: int64(off), Err: err}
-		}
-		off += align(recordHeaderLen + len(payload))
-	}
-	// Each record is written only after the one before it was synced, so a
-	// record behind the damage proves that what is damaged was durable.
-	for at := off + recordAlign; at+recordHeaderLen <= len(b); at += recordAlign {
-		if _, ok := recordAt(b, nonce, at); ok {
-			return State{}, base.Corruptf(path, int64(off), "damaged edit before an intact one at %d", at)
-		}
-	}
-	return state, nil
-}
-
-func decodeFileHeader(path string, num uint64, b []byte) (nonce uint64, err error) {
+// decodeFileHeader checks the first bytes of the log at path, which must be
+// number num, or any if num is 0.
+func decodeFileHeader(path string, num uint64, b []byte) (number, nonce uint64, err error) {
 	if len(b) < headerLen || string(b[:8]) != magic ||
-		crc32.Checksum(b[:headerLen-4], castagnoli) != binary.LittleEndian.Uint32(b[headerLen-4:]) {
-		return 0, base.Corruptf(path, 0, "damaged manifest header")
+		crc32.Checksum(b[:headerLen-4], castagnoli) != binary.LittleEndian.Uint32(b[headerLen-4:headerLen]) {
+		return 0, 0, base.Corruptf(path, 0, "damaged manifest header")
 	}
 	if b[8] != formatVersion {
-		return 0, fmt.Errorf("%w: manifest %s has version %d, known is %d", base.ErrFormat, path, b[8], formatVersion)
+		return 0, 0, fmt.Errorf("%w: manifest %s has version %d, known is %d", base.ErrFormat, path, b[8], formatVersion)
 	}
-	if got := binary.LittleEndian.Uint64(b[12:]); got != num {
-		return 0, base.Corruptf(path, 0, "file holds manifest %d", got)
+	number = binary.LittleEndian.Uint64(b[12:])
+	if num != 0 && number != num {
+		return 0, 0, base.Corruptf(path, 0, "file holds manifest %d", number)
 	}
-	return binary.LittleEndian.Uint64(b[20:]), nil
+	return number, binary.LittleEndian.Uint64(b[20:]), nil
 }
 
 // recordAt returns the payload of the record at off, if there is an intact one.
-func recordAt(b []byte, nonce uint64, off int) ([]byte, bool) {
-	if off+recordHeaderLen > len(b) {
-		return nil, false
-	}
-	h := b[off:]
-	if binary.LittleEndian.Uint64(h) != nonce^uint64(off) {
-		return nil, false
+// It is valid until the window moves.
+func recordAt(w *vfs.Window, nonce uint64, off int64) ([]byte, error) {
+	h, err := w.Bytes(off, recordHeaderLen)
+	if h == nil || err != nil || binary.LittleEndian.Uint64(h) != nonce^uint64(off) {
+		return nil, err
 	}
 	n := binary.LittleEndian.Uint32(h[8:])
-	if n > maxRecord || int(n) > len(h)-recordHeaderLen {
-		return nil, false
+	if n > maxRecord {
+		return nil, nil
 	}
-	payload := h[recordHeaderLen:][:n:n]
-	return payload, recordSum(h, payload) == binary.LittleEndian.Uint32(h[12:])
+	if h, err = w.Bytes(off, recordHeaderLen+int(n)); h == nil || err != nil {
+		return nil, err
+	}
+	payload := h[recordHeaderLen:]
+	if recordSum(h, payload) != binary.LittleEndian.Uint32(h[12:]) {
+		return nil, nil
+	}
+	return payload, nil
 }

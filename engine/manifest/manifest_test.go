@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -153,6 +154,15 @@ func TestCrashes(t *testing.T) {
 	if points < 300 {
 		t.Errorf("only %d points", points)
 	}
+}
+
+// decode sums up a log in memory.
+func decode(path string, num uint64, b []byte) (State, error) {
+	info, err := walk(bytes.NewReader(b), int64(len(b)), path, num, nil)
+	if err != nil {
+		return State{}, err
+	}
+	return info.State, nil
 }
 
 // TestDamage flips every byte of a log: the answer is that of the undamaged

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/pairdb/pairdb/engine/vfs"
@@ -28,7 +29,7 @@ func TestConformance(t *testing.T) {
 	cases := map[string]func(t *testing.T, fsys vfs.FS, dir string){
 		"files": conformFiles, "append": conformAppend, "reuse": conformReuse,
 		"names": conformNames, "trees": conformTrees, "sizes": conformSizes,
-		"open after remove": conformUnlinked, "locks": conformLocks,
+		"open after remove": conformUnlinked, "locks": conformLocks, "shared locks": conformSharedLocks,
 		"errors": conformErrors, "random": conformRandom,
 	}
 	for name, impl := range impls {
@@ -267,6 +268,29 @@ func conformLocks(t *testing.T, fsys vfs.FS, dir string) {
 	must(t, l.Close())
 	must(t, other.Close())
 	wantList(t, fsys, dir, "LOCK", "OTHER")
+}
+
+func conformSharedLocks(t *testing.T, fsys vfs.FS, dir string) {
+	_, err := fsys.LockShared(dir + "/LOCK")
+	wantIs(t, err, fs.ErrNotExist)
+	l, err := fsys.Lock(dir + "/LOCK")
+	must(t, err)
+	_, err = fsys.LockShared(dir + "/LOCK")
+	wantIs(t, err, syscall.EWOULDBLOCK)
+	must(t, l.Close())
+	first, err := fsys.LockShared(dir + "/LOCK")
+	must(t, err)
+	second, err := fsys.LockShared(dir + "/LOCK")
+	must(t, err)
+	must(t, first.Close())
+	if _, err := fsys.Lock(dir + "/LOCK"); err == nil {
+		t.Error("a shared lock did not keep Lock out")
+	}
+	must(t, second.Close())
+	l, err = fsys.Lock(dir + "/LOCK")
+	must(t, err)
+	must(t, l.Close())
+	wantList(t, fsys, dir, "LOCK")
 }
 
 func conformErrors(t *testing.T, fsys vfs.FS, dir string) {

@@ -82,7 +82,7 @@ func (m *MemFS) Crash(mode CrashMode, rng *rand.Rand) *MemFS {
 	c := &crash{
 		mode: mode, rng: rng, cut: ^uint64(0),
 		from:  m,
-		to:    &MemFS{locks: map[string]bool{}, limit: m.limit},
+		to:    &MemFS{locks: map[string]int{}, limit: m.limit},
 		dirs:  map[*memDir]*memDir{},
 		files: map[*inode]*inode{},
 		names: map[*memDir]map[string]node{},

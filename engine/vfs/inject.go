@@ -110,7 +110,7 @@ var ErrKilled = errors.New("vfs: process killed")
 // write. An error that matches ErrKilled does not do so.
 //
 // OpCreate is also Lock; OpRemove is also RemoveAll; OpRead is Open, OpenAppend,
-// ReadAt, Size, List, Stat and DiskUsage. Close is never seen by the hook.
+// ReadAt, Size, List, Stat, LockShared and DiskUsage. Close is never seen by the hook.
 func Inject(fs FS, hook func(Op) error) FS {
 	if hook == nil {
 		hook = func(Op) error { return nil }
@@ -234,6 +234,13 @@ func (i *injectFS) Lock(name string) (io.Closer, error) {
 		return nil, err
 	}
 	return i.fs.Lock(name)
+}
+
+func (i *injectFS) LockShared(name string) (io.Closer, error) {
+	if err := i.check(Op{Kind: OpRead, Path: name}); err != nil {
+		return nil, err
+	}
+	return i.fs.LockShared(name)
 }
 
 func (i *injectFS) DiskUsage(dir string) (Usage, error) {

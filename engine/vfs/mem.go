@@ -18,9 +18,9 @@ import (
 type MemFS struct {
 	mu    sync.RWMutex
 	root  *memDir
-	locks map[string]bool
-	seq   uint64 // numbers nodes and pending changes
-	limit int64  // bytes, 0 for none
+	locks map[string]int // holders of a shared lock, -1 for an exclusive one
+	seq   uint64         // numbers nodes and pending changes
+	limit int64          // bytes, 0 for none
 	// Invariant: used is the sum of the live sizes of the files that have a
 	// name or an open handle.
 	used int64
@@ -31,7 +31,7 @@ const unlimited = 1 << 40
 
 // NewMem returns an empty file system of unlimited size.
 func NewMem() *MemFS {
-	m := &MemFS{locks: map[string]bool{}}
+	m := &MemFS{locks: map[string]int{}}
 	m.root = m.newDir()
 	return m
 }

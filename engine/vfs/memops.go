@@ -301,7 +301,7 @@ func (m *MemFS) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := path.Clean("/" + name)
-	if m.locks[key] {
+	if m.locks[key] != 0 {
 		return nil, pathErr("lock", name, syscall.EWOULDBLOCK)
 	}
 	if _, err := m.file("lock", name); err != nil {
@@ -312,7 +312,22 @@ func (m *MemFS) Lock(name string) (io.Closer, error) {
 			return nil, err
 		}
 	}
-	m.locks[key] = true
+	m.locks[key] = -1
+	return &memLock{fs: m, key: key}, nil
+}
+
+// LockShared implements FS.
+func (m *MemFS) LockShared(name string) (io.Closer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.file("lock", name); err != nil {
+		return nil, err
+	}
+	key := path.Clean("/" + name)
+	if m.locks[key] < 0 {
+		return nil, pathErr("lock", name, syscall.EWOULDBLOCK)
+	}
+	m.locks[key]++
 	return &memLock{fs: m, key: key}, nil
 }
 
@@ -327,6 +342,10 @@ func (l *memLock) Close() error {
 	l.once.Do(func() {
 		l.fs.mu.Lock()
 		defer l.fs.mu.Unlock()
+		if n := l.fs.locks[l.key]; n > 1 {
+			l.fs.locks[l.key] = n - 1
+			return
+		}
 		delete(l.fs.locks, l.key)
 	})
 	return nil

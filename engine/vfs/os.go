@@ -110,7 +110,18 @@ func (osFS) Lock(name string) (io.Closer, error) {
 	}
 	// Closing the descriptor releases the lock, and so does the end of the
 	// process, however it ends.
-	if err := lockFile(f); err != nil {
+	if err := lockFile(f, false); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "lock", Path: name, Err: err}, f.Close())
+	}
+	return f, nil
+}
+
+func (osFS) LockShared(name string) (io.Closer, error) {
+	f, err := os.Open(filepath.FromSlash(name))
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f, true); err != nil {
 		return nil, errors.Join(&os.PathError{Op: "lock", Path: name, Err: err}, f.Close())
 	}
 	return f, nil

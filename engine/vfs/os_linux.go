@@ -19,8 +19,12 @@ func fallocate(f *os.File, offset, length int64) error {
 	return err
 }
 
-func lockFile(f *os.File) error {
-	err := retryInterrupted(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+func lockFile(f *os.File, shared bool) error {
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
+	}
+	err := retryInterrupted(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
 	runtime.KeepAlive(f)
 	return err
 }

@@ -14,6 +14,6 @@ func datasync(f *os.File) error { return f.Sync() }
 
 func fallocate(*os.File, int64, int64) error { return errors.ErrUnsupported }
 
-func lockFile(*os.File) error { return errors.ErrUnsupported }
+func lockFile(*os.File, bool) error { return errors.ErrUnsupported }
 
 func diskUsage(string) (Usage, error) { return Usage{}, errors.ErrUnsupported }

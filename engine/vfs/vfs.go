@@ -66,6 +66,11 @@ type FS interface {
 	// Lock takes an exclusive lock on the file, creating it, and fails at
 	// once when another holder has it. Close releases it.
 	Lock(name string) (io.Closer, error)
+	// LockShared takes a shared lock on the file, which must exist, and
+	// changes nothing. Many may hold one at once; it keeps Lock from
+	// succeeding, and fails at once with an error that matches
+	// syscall.EWOULDBLOCK when Lock has succeeded. Close releases it.
+	LockShared(name string) (io.Closer, error)
 	// DiskUsage reports the file system that holds dir, in bytes.
 	DiskUsage(dir string) (Usage, error)
 }

@@ -250,6 +250,17 @@ func fixGroups(raw []byte) {
 	}
 }
 
+// makeSound makes of raw, which is long enough for a header, segment 1 with right
+// checksums.
+func makeSound(raw []byte) {
+	copy(raw, segmentMagic)
+	raw[8] = formatVersion
+	binary.LittleEndian.PutUint64(raw[16:], 1)
+	binary.LittleEndian.PutUint64(raw[48:], uint64(len(raw)))
+	fixHeader(raw)
+	fixGroups(raw)
+}
+
 // FuzzReplay replays hostile bytes, as they are and with their checksums made
 // right. Whatever it accepts, Verify accepts with the same figures, and what
 // it delivers fits into the file.
@@ -265,12 +276,7 @@ func FuzzReplay(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, fix bool) {
 		raw = slices.Clone(raw)
 		if fix && len(raw) >= segmentHeaderLen {
-			copy(raw, segmentMagic)
-			raw[8] = formatVersion
-			binary.LittleEndian.PutUint64(raw[16:], 1)
-			binary.LittleEndian.PutUint64(raw[48:], uint64(len(raw)))
-			fixHeader(raw)
-			fixGroups(raw)
+			makeSound(raw)
 		}
 		m := logFiles{raw}.mount(t)
 		total := 0

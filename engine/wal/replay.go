@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
@@ -43,10 +42,15 @@ func Replay(fs vfs.FS, dir string, segs []uint64, fn func(seg uint64, payload []
 	return replay(fs, dir, segs, true, fn)
 }
 
-// Verify reads the given segments as Replay does and changes nothing: the last
-// segment is not synced, so what it reads may be less durable than it looks.
+// Read is Replay for those who change nothing: the last segment is not synced, so
+// what it reads may be less durable than it looks.
+func Read(fs vfs.FS, dir string, segs []uint64, fn func(seg uint64, payload []byte) error) (ReplayStats, error) {
+	return replay(fs, dir, segs, false, fn)
+}
+
+// Verify is Read for those who only want to know whether it can be done.
 func Verify(fs vfs.FS, dir string, segs []uint64) (ReplayStats, error) {
-	return replay(fs, dir, segs, false, func(uint64, []byte) error { return nil })
+	return Read(fs, dir, segs, func(uint64, []byte) error { return nil })
 }
 
 func replay(fs vfs.FS, dir string, segs []uint64, sync bool, fn func(uint64, []byte) error) (ReplayStats, error) {
@@ -110,17 +114,21 @@ type segmentReader struct {
 	file   vfs.File
 	size   int64
 	header segmentHeader
-
-	// win holds the bytes of the file from winOff on.
-	win    []byte
-	winOff int64
+	win    *vfs.Window
 }
 
-// readAhead is the least a segmentReader reads at once.
-const readAhead = 256 << 10
+// scanStep is how much of a file is looked at at once for what was written
+// behind the end of the log.
+const scanStep = 256 << 10
 
 func openSegment(fs vfs.FS, dir string, num uint64) (*segmentReader, error) {
-	r := &segmentReader{path: segmentPath(dir, num)}
+	return openSegmentFile(fs, segmentPath(dir, num), num)
+}
+
+// openSegmentFile opens the segment at path, which must be number num, or any if
+// num is 0.
+func openSegmentFile(fs vfs.FS, path string, num uint64) (*segmentReader, error) {
+	r := &segmentReader{path: path}
 	f, err := fs.Open(r.path)
 	if err != nil {
 		return nil, fmt.Errorf("open log segment: %w", err)
@@ -144,7 +152,7 @@ func (r *segmentReader) readHeader(num uint64) error {
 	if err != nil {
 		return fmt.Errorf("read log segment %s: %w", r.path, err)
 	}
-	r.size = size
+	r.size, r.win = size, vfs.NewWindow(r.file, size)
 	b, err := r.bytes(0, segmentHeaderLen)
 	if err != nil {
 		return err
@@ -158,7 +166,7 @@ func (r *segmentReader) readHeader(num uint64) error {
 		return fmt.Errorf("read log segment %s: %w", r.path, err)
 	case err != nil:
 		return &base.CorruptError{File: r.path, Offset: 0, Err: err}
-	case r.header.number != num:
+	case num != 0 && r.header.number != num:
 		return base.Corruptf(r.path, 0, "file holds segment %d", r.header.number)
 	case size < r.header.allocated:
 		return base.Corruptf(r.path, size, "segment of %d bytes is truncated", r.header.allocated)
@@ -169,26 +177,11 @@ func (r *segmentReader) readHeader(num uint64) error {
 // bytes returns file[off:off+n], valid until the next call, or nil when the
 // file ends before that.
 func (r *segmentReader) bytes(off int64, n int) ([]byte, error) {
-	if n < 0 || off > r.size || int64(n) > r.size-off {
-		return nil, nil
+	b, err := r.win.Bytes(off, n)
+	if err != nil {
+		return nil, fmt.Errorf("read log segment %s: %w", r.path, err)
 	}
-	if off < r.winOff || off+int64(n) > r.winOff+int64(len(r.win)) {
-		want := int(min(max(int64(n), readAhead), r.size-off))
-		if cap(r.win) < want {
-			r.win = make([]byte, want)
-		}
-		r.win, r.winOff = r.win[:want], off
-		// ReadAt may return io.EOF with a full read at the end of the file.
-		if got, err := r.file.ReadAt(r.win, off); got < want {
-			r.win = r.win[:0]
-			if err == nil || err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, fmt.Errorf("read log segment %s: %w", r.path, err)
-		}
-	}
-	at := int(off - r.winOff)
-	return r.win[at : at+n], nil
+	return b, nil
 }
 
 // groupAt returns the header, if there is a valid one at off, and the body, nil
@@ -291,7 +284,7 @@ func (r *segmentReader) readTail(stats *ReplayStats, fn func(uint64, []byte) err
 func (r *segmentReader) scan(off int64) (durable, last int64, err error) {
 	durable, last = off, off
 	for off+groupHeaderLen <= r.size {
-		b, err := r.bytes(off, int(min(readAhead, r.size-off)))
+		b, err := r.bytes(off, int(min(scanStep, r.size-off)))
 		if err != nil {
 			return 0, 0, err
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // Storage keys are [partition u16][kind u8][tenant u32][token u64][key], big
@@ -20,4 +21,40 @@ func appendKey(dst []byte, at *coord.Address) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(at.Tenant))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(at.Token))
 	return append(dst, at.Key...)
+}
+
+// keyHead is the length of what stands before the key itself.
+const keyHead = 2 + 1 + 4 + 8
+
+// StorageKey is a storage key in its parts.
+type StorageKey struct {
+	Partition ring.Partition
+	Tenant    ring.TenantNumber
+	Token     ring.Token
+	Key       []byte // aliases what was parsed
+}
+
+// ParseKey takes the storage key of an object apart, for tools. ok is false for
+// any other bytes; the token is held against the key.
+func ParseKey(b []byte) (k StorageKey, ok bool) {
+	if len(b) <= keyHead || b[2] != kindObject {
+		return StorageKey{}, false
+	}
+	k = StorageKey{
+		Partition: ring.Partition(binary.BigEndian.Uint16(b)),
+		Tenant:    ring.TenantNumber(binary.BigEndian.Uint32(b[3:])),
+		Token:     ring.Token(binary.BigEndian.Uint64(b[7:])),
+		Key:       b[keyHead:],
+	}
+	if ring.KeyToken(k.Tenant, k.Key) != k.Token {
+		return StorageKey{}, false
+	}
+	return k, true
+}
+
+// PartitionRange returns the bounds of the storage keys of the partitions first
+// to last, both included: every one of their keys is at or after start and before
+// end.
+func PartitionRange(first, last ring.Partition) (start, end []byte) {
+	return binary.BigEndian.AppendUint16(nil, uint16(first)), binary.BigEndian.AppendUint16(nil, uint16(last)+1)
 }

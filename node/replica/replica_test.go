@@ -163,6 +163,31 @@ func TestStorageKeyIsPermanent(t *testing.T) {
 	}
 }
 
+// What is stored can be taken apart again; whatever else there is cannot.
+func TestParseKey(t *testing.T) {
+	a := at("key")
+	a.Token = ring.KeyToken(a.Tenant, a.Key)
+	key := appendKey(nil, &a)
+	got, ok := ParseKey(key)
+	if !ok || got.Partition != a.Partition || got.Tenant != a.Tenant || got.Token != a.Token || string(got.Key) != "key" {
+		t.Errorf("%+v, %t", got, ok)
+	}
+	start, end := PartitionRange(a.Partition, a.Partition)
+	if bytes.Compare(start, key) > 0 || bytes.Compare(key, end) >= 0 || len(end) != 2 {
+		t.Errorf("%x is not from %x to %x", key, start, end)
+	}
+	for i := range key {
+		bad := bytes.Clone(key)
+		bad[i] ^= 1
+		if _, ok := ParseKey(bad); ok && i >= 2 { // the partition stands by itself
+			t.Errorf("accepted with byte %d changed", i)
+		}
+		if _, ok := ParseKey(key[:i]); ok {
+			t.Errorf("accepted cut to %d", i)
+		}
+	}
+}
+
 func TestCountersStartAtOnePerPartition(t *testing.T) {
 	b := newBench(t)
 	var dots []causal.Dot

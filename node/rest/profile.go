@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pairdb/pairdb/node/access"
 )
 
 // maxProfileTime bounds the profiles that take their time.
@@ -16,7 +18,7 @@ const maxProfileTime = 5 * time.Minute
 // profile serves the runtime's profiles to callers on this machine alone: they
 // tell what the process does, and cost it time.
 func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
-	if !fromLoopback(r.RemoteAddr) {
+	if !access.FromThisMachine(r.RemoteAddr, localAddr(r)) {
 		h.fail(w, r, forbidden("profiles are served to callers on this machine only"))
 		return
 	}
@@ -46,11 +48,12 @@ func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// fromLoopback says that a host:port is of this machine.
-func fromLoopback(remote string) bool {
-	host, _, err := net.SplitHostPort(remote)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
+// localAddr is the address of this node that a request came to, "" if unknown.
+func localAddr(r *http.Request) string {
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return a.String()
+	}
+	return ""
 }
 
 // namesNoDomain says that a Host header, with a port or without, is an IP

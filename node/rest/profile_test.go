@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -15,22 +17,28 @@ func TestProfilesAreLocal(t *testing.T) {
 	for _, c := range []struct {
 		remote, host string
 		want         int
+		local        net.Addr
 	}{
-		{"127.0.0.1:1", "127.0.0.1:8080", 200},
-		{"127.0.0.1:1", "127.0.0.1", 200},
-		{"127.0.0.1:1", "localhost:8080", 200},
-		{"127.0.0.1:1", "LocalHost", 200},
-		{"[::1]:1", "[::1]:8080", 200},
-		{"[::1]:1", "[::1]", 200},
-		{"192.0.2.7:1", "127.0.0.1:8080", 403},
-		{"nonsense", "127.0.0.1:8080", 403},
-		{"127.0.0.1:1", "pages.example:8080", 403},
-		{"127.0.0.1:1", "pages.example", 403},
-		{"127.0.0.1:1", "localhost.pages.example:8080", 403},
-		{"127.0.0.1:1", "", 403},
+		{"127.0.0.1:1", "127.0.0.1:8080", 200, nil},
+		{"127.0.0.1:1", "127.0.0.1", 200, nil},
+		{"127.0.0.1:1", "localhost:8080", 200, nil},
+		{"127.0.0.1:1", "LocalHost", 200, nil},
+		{"[::1]:1", "[::1]:8080", 200, nil},
+		{"[::1]:1", "[::1]", 200, nil},
+		{"192.0.2.7:1", "127.0.0.1:8080", 403, nil},
+		{"192.0.2.7:1", "192.0.2.7:8080", 200, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 8080}},
+		{"192.0.2.8:1", "192.0.2.7:8080", 403, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 8080}},
+		{"nonsense", "127.0.0.1:8080", 403, nil},
+		{"127.0.0.1:1", "pages.example:8080", 403, nil},
+		{"127.0.0.1:1", "pages.example", 403, nil},
+		{"127.0.0.1:1", "localhost.pages.example:8080", 403, nil},
+		{"127.0.0.1:1", "", 403, nil},
 	} {
 		r := httptest.NewRequest("GET", "/debug/pprof/goroutine?debug=1", nil)
 		r.RemoteAddr, r.Host = c.remote, c.host
+		if c.local != nil {
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, c.local))
+		}
 		w := httptest.NewRecorder()
 		f.handler.ServeHTTP(w, r)
 		if w.Code != c.want {

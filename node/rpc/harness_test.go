@@ -74,7 +74,7 @@ func serverOptions(t testing.TB, self ring.NodeID, meta Metadata, h coord.PeerHa
 	return Options{
 		Self: self, Coordinator: new(fakeCoordinator), Metadata: meta, Meta: noMeta{}, Peer: h,
 		Local: func() NodeInfo { return NodeInfo{Incarnation: 3, Bytes: 4, Keys: 5, DiskUsedPercent: 6} },
-		Asker: noAsker{}, Logger: testLogger(t),
+		Asker: noAsker{}, Admin: new(fakeAdmin), Logger: testLogger(t),
 	}
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	Peer coord.PeerHandler
 	// Local returns this node's own figures.
 	Local func() NodeInfo
+	// Admin does the upkeep of this node.
+	Admin Admin
 	// Asker asks others for theirs.
 	Asker Asker
 
@@ -105,6 +107,7 @@ func (o *Options) Validate() error {
 		{"Meta", o.Meta == nil},
 		{"Peer", o.Peer == nil},
 		{"Local", o.Local == nil},
+		{"Admin", o.Admin == nil},
 		{"Asker", o.Asker == nil},
 	} {
 		if f.absent {
@@ -132,6 +135,9 @@ type Server struct {
 	cluster *clusterService
 	ready   atomic.Bool
 
+	stopping chan struct{} // closed when no more clients are served
+	stopOnce sync.Once
+
 	mu struct {
 		sync.Mutex
 		closed bool
@@ -147,7 +153,7 @@ func NewServer(opts Options) (*Server, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, failed: make(chan struct{})}
+	s := &Server{opts: opts, failed: make(chan struct{}), stopping: make(chan struct{})}
 	clusterID := func() ring.ClusterID { return opts.Metadata.Snapshot().ClusterID }
 	s.frames = &frameServer{
 		self: opts.Self, cluster: clusterID, handler: opts.Peer, now: opts.Now, log: opts.Logger, pool: new(bufferPool),
@@ -164,6 +170,7 @@ func NewServer(opts Options) (*Server, error) {
 	pairdbv1.RegisterKVServer(s.client, &kvService{coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout})
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
+	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
 	reflection.Register(s.client)
@@ -189,7 +196,7 @@ func (s *Server) clientOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.ChainUnaryInterceptor(s.unary),
-		grpc.ChainStreamInterceptor(s.stream),
+		grpc.ChainStreamInterceptor(s.clientStream),
 		grpc.WaitForHandlers(true),
 	}
 }
@@ -261,7 +268,7 @@ func (s *Server) SetReady(ready bool) {
 		st = healthpb.HealthCheckResponse_SERVING
 	}
 	for _, service := range []string{
-		"", pairdbv1.KV_ServiceDesc.ServiceName, pairdbv1.Tenants_ServiceDesc.ServiceName, pairdbv1.Cluster_ServiceDesc.ServiceName,
+		"", pairdbv1.KV_ServiceDesc.ServiceName, pairdbv1.Tenants_ServiceDesc.ServiceName, pairdbv1.Cluster_ServiceDesc.ServiceName, pairdbv1.Admin_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, st)
 	}
@@ -279,14 +286,18 @@ func (s *Server) Figures(ctx context.Context) map[ring.NodeID]NodeInfo {
 	return s.cluster.ask(ctx).figures
 }
 
-// StopClients makes the node unready, refuses new calls of clients, and returns
-// when those under way are answered or, with its error, when ctx ends; they are
-// then cut off.
+// StopClients makes the node unready, refuses new calls of clients, ends long
+// calls of Admin, and returns when those under way are answered or, with its
+// error, when ctx ends; they are then cut off.
 func (s *Server) StopClients(ctx context.Context) error {
 	s.SetReady(false)
 	s.health.Shutdown()
+	s.endLongCalls()
 	return stop(ctx, s.client)
 }
+
+// endLongCalls makes the calls end that would hold up a stop.
+func (s *Server) endLongCalls() { s.stopOnce.Do(func() { close(s.stopping) }) }
 
 // StopPeers lets other nodes have the replies to what they sent, refuses more,
 // and returns as StopClients does.
@@ -318,6 +329,7 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	s.SetReady(false)
 	s.health.Shutdown()
+	s.endLongCalls()
 	s.frames.end()
 	s.client.Stop()
 	s.peer.Stop()
