@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/engine/vfs"
 )
@@ -20,6 +21,10 @@ func TestConformance(t *testing.T) {
 		"inject": func(t *testing.T) (vfs.FS, string) {
 			fsys, dir := memDir(t, vfs.NewMem())
 			return vfs.Inject(fsys, nil), dir
+		},
+		"watch": func(t *testing.T) (vfs.FS, string) {
+			fsys, dir := memDir(t, vfs.NewMem())
+			return vfs.NewWatch(fsys, time.Now), dir
 		},
 		"crashed": func(t *testing.T) (vfs.FS, string) {
 			fsys, dir := memDir(t, vfs.NewMem())

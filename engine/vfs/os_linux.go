@@ -48,5 +48,6 @@ func diskUsage(dir string) (Usage, error) {
 	if block == 0 {
 		block = int64(st.Bsize)
 	}
-	return Usage{Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block}, nil
+	// As df counts: of the blocks that are free, those for root are left out.
+	return Usage{Total: int64(st.Blocks-st.Bfree+st.Bavail) * block, Free: int64(st.Bavail) * block}, nil
 }

@@ -81,8 +81,9 @@ type Info struct {
 	IsDir bool
 }
 
-// Usage describes a file system, in bytes.
+// Usage describes a file system as an unprivileged writer sees it, in bytes:
+// what is kept for root is neither in Total nor in Free.
 type Usage struct {
 	Total int64
-	Free  int64 // available to an unprivileged writer
+	Free  int64
 }
