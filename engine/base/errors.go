@@ -17,6 +17,13 @@ var (
 	// ErrDiskFull says that a write was refused for lack of space. Nothing of
 	// it was applied and it may be retried when space returns.
 	ErrDiskFull = errors.New("engine: disk full")
+	// ErrDiskThrottled says that a write was refused because it is large and
+	// the disk nearly full. Nothing of it was applied; it may be retried, and
+	// smaller ones are taken.
+	ErrDiskThrottled = errors.New("engine: disk nearly full, too large a write")
+	// ErrNoSpace says that an operation was refused because it needs more
+	// space than there is. Nothing of it was done; smaller ones may go on.
+	ErrNoSpace = errors.New("engine: not enough disk space")
 	// ErrCorrupt marks every CorruptError.
 	ErrCorrupt = errors.New("engine: corrupt data")
 	// ErrFormat says that a file was written by a newer or a foreign program.
