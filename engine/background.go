@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pairdb/pairdb/engine/disk"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
@@ -14,6 +15,7 @@ type job struct {
 	queued  int  // handed to the scheduler and not begun
 	running int  // begun, by whomever
 	failed  bool // the last run failed: wait for a reason to try again
+	retry   disk.Retry
 }
 
 // errJobRunning says that the work asked for is under way elsewhere.
@@ -77,6 +79,8 @@ func (db *DB) begin(j *job) error {
 
 // end gives a job back; release, if not nil, is called under mu.
 func (db *DB) end(j *job, name string, err error, release func()) {
+	db.pollDisk()
+	_, u, _ := db.disk.now()
 	db.mu.Lock()
 	if release != nil {
 		release()
@@ -84,6 +88,12 @@ func (db *DB) end(j *job, name string, err error, release func()) {
 	j.running--
 	stopped := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	j.failed = err != nil && !stopped // whoever asked for it gave it up; nothing is wrong
+	switch {
+	case err == nil:
+		j.retry.Worked()
+	case !stopped:
+		j.retry.Failed(u.Free)
+	}
 	db.progress.Broadcast()
 	closed := db.closed
 	db.mu.Unlock()

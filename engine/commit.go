@@ -26,6 +26,11 @@ type WriteOptions struct {
 	// end of the process or the machine only once a later one is synced or
 	// the memtable is flushed.
 	Sync bool
+	// Frees says that the batch takes the place of more than it brings, so
+	// that it frees space once it is compacted. Such a batch is let through
+	// on a full disk as long as there is room for its own traces. A batch of
+	// nothing but deletes is known to.
+	Frees bool
 }
 
 // Commit stands for an applied batch. It is a small value; the zero Commit is
@@ -103,6 +108,13 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	if delay := db.slow.owed.Load(); delay > 0 {
 		db.payDelay()
 	}
+	frees := false
+	if int64(len(b.data)) > db.disk.unasked.Load() {
+		var err error
+		if frees, err = db.askDisk(b, o); err != nil {
+			return Commit{}, err
+		}
+	}
 	db.mu.Lock()
 	if b.count == 0 {
 		c := Commit{db: db, seq: db.commit.last}
@@ -136,6 +148,9 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	db.visible.Store(uint64(c.seq))
 	db.stats.applied(b)
 	db.oweDelayLocked(len(b.data))
+	if frees {
+		db.noteFreeingLocked(c.seq)
+	}
 	if !o.Sync && len(q.pending) >= writeThreshold && !q.leading {
 		err = db.leadLocked()
 	}
@@ -275,7 +290,9 @@ func (db *DB) rotateLogLocked(need int64) error {
 	num := db.newFileNum()
 	db.mu.Unlock()
 
+	start := db.opts.Now()
 	err := db.writeGroup(group, true)
+	db.stats.syncedAlone(db.opts.Now().Sub(start))
 	written := err == nil
 	rotated := false
 	if err == nil && db.log.Size() > wal.SegmentOverhead {
@@ -285,6 +302,7 @@ func (db *DB) rotateLogLocked(need int64) error {
 	if err == nil {
 		err = db.log.Reserve(need)
 	}
+	db.pollDisk() // now that it has taken space
 
 	db.mu.Lock()
 	q.rotating = false

@@ -16,6 +16,7 @@ func isReadOnly(err error) bool { return errors.Is(err, ErrReadOnly) }
 func (db *DB) pickLocked() *compaction.Job {
 	return db.version.tree.Pick(compaction.Context{
 		Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest(),
+		Room: db.roomLocked(), Since: db.sinceLocked(),
 	})
 }
 
@@ -24,7 +25,8 @@ func (db *DB) pickLocked() *compaction.Job {
 // begin is enough.
 func (db *DB) compactDueLocked() bool {
 	c := &db.compact
-	return !c.failed && c.queued == 0 && c.running+db.helpers < db.opts.MaxBackgroundJobs && db.pickLocked() != nil
+	return !c.failed && c.queued == 0 && c.running+db.helpers < db.opts.MaxBackgroundJobs &&
+		(db.pickLocked() != nil || db.coverDueLocked())
 }
 
 func (db *DB) compactJob() {
@@ -38,6 +40,7 @@ func (db *DB) compactJob() {
 // way. If there is only such, it returns errJobRunning; if there is nothing to
 // do, nil.
 func (db *DB) runCompaction() error {
+	db.pollDisk()
 	db.mu.Lock()
 	if err := db.usableLocked(); err != nil {
 		db.mu.Unlock()
@@ -45,16 +48,28 @@ func (db *DB) runCompaction() error {
 	}
 	job := db.pickLocked()
 	if job == nil {
-		busy := db.compact.running > 0
+		busy, room := db.compact.running > 0, db.roomLocked()
+		short := db.version.tree.Pick(compaction.Context{Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest()})
 		db.mu.Unlock()
-		if busy {
+		switch dropped, err := db.dropCovered(); {
+		case dropped || err != nil:
+			return err
+		case busy:
 			return errJobRunning
+		case short != nil:
+			return noRoom(ErrDiskFull, short, room)
 		}
 		return nil
 	}
 	rs := db.claimLocked(job)
 	db.mu.Unlock()
 	return db.doCompaction(rs, job, nil)
+}
+
+// noRoom says that a compaction has to wait for space, and what that means for
+// whoever waits for it.
+func noRoom(means error, job *compaction.Job, room int64) error {
+	return fmt.Errorf("%w: a compaction from level %d needs %d bytes, %d are free for it", means, job.Level, job.Need(), room)
 }
 
 // claimLocked takes the tables and the range of a job for the caller, who does
@@ -178,7 +193,10 @@ func (c *compactCall) file(level int, f *manifest.FileMeta) error {
 			start, end = f.Smallest.UserKey, f.Smallest.UserKey
 		}
 		job := db.version.tree.PickRange(level, start, end)
-		if !db.busy.Conflicts(job) {
+		if room := db.roomLocked(); room > 0 && job.Need() > room && db.busy.Len() == 0 {
+			db.mu.Unlock()
+			return noRoom(ErrNoSpace, job, room)
+		} else if (room == 0 || job.Need() <= room) && !db.busy.Conflicts(job) {
 			rs := db.claimLocked(job)
 			db.mu.Unlock()
 			err := db.doCompaction(rs, job, c.ctx.Err)
@@ -209,7 +227,10 @@ func (db *DB) compactTables(rs *readState, job *compaction.Job, stop func() erro
 		e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: job.Level, Num: f.Num})
 	}
 	files := job.Inputs
-	if !job.Move {
+	switch {
+	case job.Drop:
+		files = nil
+	case !job.Move:
 		for _, f := range job.Below {
 			e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: job.Output, Num: f.Num})
 		}

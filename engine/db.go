@@ -32,6 +32,9 @@ var (
 	ErrDiskFull = base.ErrDiskFull
 	ErrCorrupt  = base.ErrCorrupt
 	ErrFormat   = base.ErrFormat
+
+	ErrDiskThrottled = base.ErrDiskThrottled
+	ErrNoSpace       = base.ErrNoSpace
 )
 
 // DB is an open engine. It is safe for concurrent use, but for Close, after
@@ -60,6 +63,10 @@ type DB struct {
 	closing  atomic.Bool // tells long jobs to stop
 	obsolete obsoleteList
 	stats    counters
+	disk     diskManager
+	stalls   stallState
+	pacing   pacing
+	watchers watchers
 
 	segSize int64
 
@@ -87,6 +94,7 @@ type DB struct {
 	busy                  compaction.Busy // tables and ranges of the compactions under way
 	helpers               int             // workers that do pieces of compactions of others
 	slow                  slowdown
+	freeing               freeing
 }
 
 // failLocked makes the DB read-only for good.
@@ -153,6 +161,7 @@ func (db *DB) Close() error {
 		db.commit.timer.Stop()
 	}
 	db.mu.Unlock()
+	db.stopWatchers()
 	if db.pool != nil {
 		db.pool.wait()
 	}

@@ -12,6 +12,7 @@ import (
 type counters struct {
 	batches, ops, batchBytes               atomic.Int64
 	syncs, syncNanos, syncBytes, rotations atomic.Int64
+	ownSyncs, ownSyncNanos                 atomic.Int64 // of these, for the sake of rotation
 	flushes, flushTables, flushBytes       atomic.Int64
 	// leadBegan is when the present leader of the log took it, in nanoseconds of
 	// Options.Now, 0 if there is none.
@@ -19,7 +20,7 @@ type counters struct {
 	compactions, moves, compactIn, compactOut  atomic.Int64
 	jobErrors, manifestBytes, manifestSwitches atomic.Int64
 	stalls, stallNanos                         [stallReasons]atomic.Int64
-	filtered, split                            atomic.Int64
+	filtered, split, drops                     atomic.Int64
 	pools                                      poolSet
 }
 
@@ -35,6 +36,12 @@ func (c *counters) synced(d time.Duration, bytes int) {
 	c.syncBytes.Add(int64(bytes))
 }
 
+// syncedAlone notes that the last sync was one that no writer asked for.
+func (c *counters) syncedAlone(d time.Duration) {
+	c.ownSyncs.Add(1)
+	c.ownSyncNanos.Add(int64(d))
+}
+
 func (c *counters) flushed(tables int, bytes int64) {
 	c.flushes.Add(1)
 	c.flushTables.Add(int64(tables))
@@ -42,8 +49,12 @@ func (c *counters) flushed(tables int, bytes int64) {
 }
 
 func (c *counters) compacted(job *compaction.Job, in, out int64) {
-	if job.Move {
+	switch {
+	case job.Move:
 		c.moves.Add(1)
+		return
+	case job.Drop:
+		c.drops.Add(1)
 		return
 	}
 	c.compactions.Add(1)
@@ -88,14 +99,25 @@ type Metrics struct {
 	ImmutableBytes int64
 
 	Flushes, FlushTables, FlushBytes int64
-	Compactions, Moves               int64
-	CompactionIn, CompactionOut      int64 // bytes
-	CompactionDebt                   int64 // bytes above the levels' targets
-	JobErrors                        int64
+	// Drops are of tables that range deletes hid, on a disk that is nearly full.
+	Compactions, Moves, Drops   int64
+	CompactionIn, CompactionOut int64 // bytes
+	CompactionDebt              int64 // bytes above the levels' targets
+	JobErrors                   int64
 	// Pools are the background jobs by kind: flush, compact and clean.
 	Pools map[string]PoolMetrics
 
+	// CompactionWaits counts the times that a compaction waited to yield to
+	// writers, or for CompactionRate, CompactionWaitTime for how long in all.
+	CompactionWaits    int64
+	CompactionWaitTime time.Duration
+	// CompactionLimit is the bytes a second that compactions may write now, 0
+	// for no bound.
+	CompactionLimit int64
+
 	Stalls map[string]StallMetrics // by StallReason.String
+
+	Disk DiskMetrics
 
 	Levels     []LevelMetrics
 	L0Depth    int
@@ -126,13 +148,15 @@ func (db *DB) Metrics() Metrics {
 		WALSyncs: c.syncs.Load(), WALSyncTime: time.Duration(c.syncNanos.Load()),
 		WALSyncBytes: c.syncBytes.Load(), WALRotations: c.rotations.Load(),
 		Flushes: c.flushes.Load(), FlushTables: c.flushTables.Load(), FlushBytes: c.flushBytes.Load(),
-		Compactions: c.compactions.Load(), Moves: c.moves.Load(),
+		Compactions: c.compactions.Load(), Moves: c.moves.Load(), Drops: c.drops.Load(),
 		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
 		JobErrors: c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
 		ManifestSwitches: c.manifestSwitches.Load(),
 		Stalls:           make(map[string]StallMetrics, stallReasons),
 		OpenTables:       db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
 		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
+		CompactionWaits: db.pacing.waits.Load(), CompactionWaitTime: time.Duration(db.pacing.waitNanos.Load()),
+		CompactionLimit: db.pacing.rate(), Disk: db.diskMetrics(),
 	}
 	m.Pools = map[string]PoolMetrics{
 		poolFlush: c.pools.flush.metrics(), poolCompact: c.pools.compact.metrics(), poolClean: c.pools.clean.metrics(),

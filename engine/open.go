@@ -14,6 +14,7 @@ import (
 	"github.com/pairdb/pairdb/engine/manifest"
 	"github.com/pairdb/pairdb/engine/memtable"
 	"github.com/pairdb/pairdb/engine/sstable"
+	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/engine/wal"
 )
 
@@ -30,8 +31,10 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	db := &DB{opts: opts, dir: path.Clean(dir), fs: opts.FS, cache: opts.Cache, sched: opts.Scheduler}
-	db.shape = opts.shape()
+	db := &DB{opts: opts, dir: path.Clean(dir), cache: opts.Cache, sched: opts.Scheduler}
+	db.stalls.watch = vfs.NewWatch(opts.FS, opts.Now)
+	db.fs = db.stalls.watch
+	db.pacing.pacer.Most = opts.CompactionRate
 	db.progress.L = &db.mu
 	if db.sched == nil {
 		db.pool = newPools(map[string]int{poolFlush: 1, poolCompact: opts.MaxBackgroundJobs, poolClean: 1})
@@ -44,6 +47,11 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err := db.open(); err != nil {
 		return nil, fmt.Errorf("open engine in %s: %w", dir, err)
 	}
+	db.pollDisk()
+	if db.pool != nil {
+		db.disk.ticking = true
+		db.startWatchers()
+	}
 	db.schedule()
 	return db, nil
 }
@@ -55,6 +63,9 @@ func (db *DB) open() (err error) {
 	db.lock, err = db.fs.Lock(db.dir + "/" + lockName)
 	if err != nil {
 		return fmt.Errorf("lock the directory (is it open already?): %w", err)
+	}
+	if err = db.fit(); err != nil {
+		return errors.Join(err, db.lock.Close())
 	}
 	r := &recovery{db: db}
 	if err = r.run(); err == nil {
@@ -274,9 +285,6 @@ func (r *recovery) room(need int64, seg uint64, last base.SeqNum) error {
 func (r *recovery) begin() error {
 	db := r.db
 	var err error
-	if db.segSize, err = db.opts.segmentSize(db.dir); err != nil {
-		return err
-	}
 	num := db.newFileNum()
 	db.log, err = wal.Create(wal.Options{
 		FS: db.fs, Dir: db.dir + "/" + walDir, SegmentSize: db.segSize, Prev: r.end, Rand: db.opts.Rand,

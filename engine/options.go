@@ -76,18 +76,39 @@ type Options struct {
 	// processor and the disk to the foreground. Default 2.
 	MaxBackgroundJobs int
 
-	// WALSegmentSize is the size of a log segment, default the smaller of
-	// 64 MiB and 1 % of the disk.
+	// WALSegmentSize is the size of a log segment, default 64 MiB.
 	WALSegmentSize int64
 	// ManifestSize is the size at which the manifest is rewritten, default
 	// 4 MiB.
 	ManifestSize int64
 
+	// DiskWarn, DiskThrottle and DiskStop are percents of the file system in
+	// use, by anybody: from the first on a warning is logged, from the second
+	// on large writes are refused (ErrDiskThrottled), the larger the sooner,
+	// from the third on all writes that do not free space (ErrDiskFull). Each
+	// ends by itself two percent lower. Higher uses more of the disk, lower
+	// leaves more time to act. Defaults 80, 90 and 95. The sizes above are
+	// the most there is: on a small disk a part of them is used, so that what
+	// DiskStop keeps free is enough for flushes and compactions.
+	DiskWarn, DiskThrottle, DiskStop int
+	// CheckInterval is how often the disk is looked at, default a second. It
+	// plays no part with a Scheduler, see CheckDisk.
+	CheckInterval time.Duration
+	// StallAfter is for how long a call to the file system may be under way
+	// before it is reported as hanging, default 10 s.
+	StallAfter time.Duration
+	// CompactionRate bounds what compactions write together, in bytes a
+	// second, whatever becomes of the tree: too low a bound makes writers
+	// wait. Default 0, none; they yield to writers that wait for slow syncs
+	// in any case.
+	CompactionRate int64
+
 	// Rand yields the nonces of files. It must be safe for concurrent use.
 	// Default is math/rand/v2, which the operating system seeds.
 	Rand func() uint64
 	// Now and Sleep are the clock, default that of package time. Now is used
-	// for metrics only, Sleep to slow writers down.
+	// for metrics, to find calls that hang and to pace compactions, Sleep to
+	// slow writers and compactions down.
 	Now   func() time.Time
 	Sleep func(time.Duration)
 	// Timer makes a stopped timer that calls f, on a goroutine of its own, once
@@ -139,18 +160,22 @@ type Events struct {
 	// BackgroundError is called when a flush or compaction failed. It will
 	// be tried again.
 	BackgroundError func(job string, err error)
+	// DiskStalled is called when a call to the file system has been under way
+	// for StallAfter, DiskRecovered when none is any more. They must not wait
+	// for the disk.
+	DiskStalled   func(vfs.Pending)
+	DiskRecovered func(vfs.Pending)
 	// ReadOnly is called once, when a failure ended all writing.
 	ReadOnly func(err error)
 }
 
-func orDefault[T int | int64](v *T, def T) {
+func orDefault[T int | int64 | time.Duration](v *T, def T) {
 	if *v == 0 {
 		*v = def
 	}
 }
 
-// EnsureDefaults fills unset options but those that need the disk
-// (WALSegmentSize) or are resources (Cache).
+// EnsureDefaults fills unset options but those that are resources (Cache).
 func (o *Options) EnsureDefaults() {
 	if o.FS == nil {
 		o.FS = vfs.OS()
@@ -172,7 +197,13 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.LevelMultiplier, 10)
 	orDefault(&o.TargetFileSize, 32<<20)
 	orDefault(&o.MaxBackgroundJobs, 2)
+	orDefault(&o.WALSegmentSize, wal.DefaultSegmentSize)
 	orDefault(&o.ManifestSize, manifest.DefaultMaxBytes)
+	orDefault(&o.DiskWarn, 80)
+	orDefault(&o.DiskThrottle, 90)
+	orDefault(&o.DiskStop, 95)
+	orDefault(&o.CheckInterval, time.Second)
+	orDefault(&o.StallAfter, 10*time.Second)
 	if o.Rand == nil {
 		o.Rand = rand.Uint64
 	}
@@ -205,7 +236,13 @@ func (o *Options) Validate() error {
 			o.L0CompactionTrigger, o.L0SlowdownTrigger, o.L0StopTrigger)
 	case o.LBaseBytes < 1 || o.LevelMultiplier < 2 || o.TargetFileSize < 1:
 		return errors.New("engine: level sizes are not positive or do not grow")
-	case o.WALSegmentSize != 0 && o.WALSegmentSize < wal.MinSegmentSize:
+	case o.DiskWarn < 1 || o.DiskThrottle <= o.DiskWarn || o.DiskStop <= o.DiskThrottle || o.DiskStop > 100:
+		return fmt.Errorf("engine: disk percentages %d, %d, %d do not ascend up to 100", o.DiskWarn, o.DiskThrottle, o.DiskStop)
+	case o.CheckInterval < time.Millisecond || o.StallAfter < 4*time.Millisecond:
+		return fmt.Errorf("engine: check interval %s or stall time %s is too short", o.CheckInterval, o.StallAfter)
+	case o.CompactionRate < 0:
+		return fmt.Errorf("engine: compaction rate %d is negative", o.CompactionRate)
+	case o.WALSegmentSize < wal.MinSegmentSize:
 		return fmt.Errorf("engine: log segment size %d is below %d", o.WALSegmentSize, wal.MinSegmentSize)
 	case o.MaxBackgroundJobs < 1 || o.MaxBackgroundJobs > 64:
 		return fmt.Errorf("engine: %d background jobs are not in [1, 64]", o.MaxBackgroundJobs)
@@ -238,16 +275,4 @@ func (o *Options) tableOptions(cold bool) sstable.WriterOptions {
 		}
 	}
 	return w
-}
-
-// segmentSize returns the size of log segments in dir.
-func (o *Options) segmentSize(dir string) (int64, error) {
-	if o.WALSegmentSize != 0 {
-		return o.WALSegmentSize, nil
-	}
-	u, err := o.FS.DiskUsage(dir)
-	if err != nil {
-		return 0, fmt.Errorf("size log segments: %w", err)
-	}
-	return max(1<<20, min(wal.DefaultSegmentSize, u.Total/100)), nil
 }

@@ -13,9 +13,12 @@ import (
 	"github.com/pairdb/pairdb/engine/vfs"
 )
 
-// checkEvery is after how many entries a long job looks whether the DB is
-// being closed.
-const checkEvery = 1024
+// checkEvery and checkBytes are after how many entries and bytes a long job
+// looks whether the DB is being closed, and waits if it is too fast.
+const (
+	checkEvery = 1024
+	checkBytes = 256 << 10
+)
 
 // outputOptions say where tables go. The zero value is a flush to level 0.
 type outputOptions struct {
@@ -25,8 +28,9 @@ type outputOptions struct {
 	// stop, if not nil, is asked now and then; its error ends the writing.
 	stop func() error
 	// wrote, if not nil, is told now and then how many more bytes were
-	// written; it may wait.
-	wrote func(n int64) error
+	// written; it may wait,
+	// looking now and then whether it is stopped.
+	wrote func(n int64, stopped func() error) error
 }
 
 // output writes the tables of one flush or of a piece of a compaction. The
@@ -35,6 +39,8 @@ type output struct {
 	outputOptions
 	db    *DB
 	dels  []base.RangeDel // in key order, not overlapping across starts
+	marks [][]byte        // where a table may end for their sake, not passed yet
+	at    int             // index in dels of the first that ends behind lo
 	files []*manifest.FileMeta
 
 	f    vfs.File
@@ -72,6 +78,7 @@ func (db *DB) syncTables(files []*manifest.FileMeta) error {
 // writePiece is writeTables without making the names durable.
 func (db *DB) writePiece(it *compaction.Iter, opts outputOptions) ([]*manifest.FileMeta, error) {
 	o := &output{db: db, outputOptions: opts, dels: it.RangeDels()}
+	o.marks = o.cutter.Marks(o.dels)
 	done := false
 	defer func() {
 		if !done {
@@ -94,16 +101,23 @@ func diskFull(err error) error {
 }
 
 func (o *output) run(it *compaction.Iter) error {
-	for n := 0; it.Next(); n++ {
-		if n%checkEvery == 0 {
+	entries, size := 0, 0
+	for it.Next() {
+		k := it.Key()
+		if entries%checkEvery == 0 || size >= checkBytes {
 			if err := o.check(); err != nil {
 				return err
 			}
+			size = 0
 		}
-		k := it.Key()
+		entries++
+		size += len(k.UserKey) + len(it.Value())
 		// All versions of a user key go into one table, so that tables of a
 		// level are disjoint by user key.
 		if !bytes.Equal(k.UserKey, o.last) {
+			if err := o.cutDels(k.UserKey); err != nil {
+				return err
+			}
 			cut := o.cutter.Cut(k.UserKey, o.w != nil)
 			if o.w != nil && (cut || o.w.EstimatedSize() >= o.db.opts.TargetFileSize) {
 				if err := o.finish(bytes.Clone(k.UserKey)); err != nil {
@@ -124,6 +138,9 @@ func (o *output) run(it *compaction.Iter) error {
 	if err := it.Error(); err != nil {
 		return err
 	}
+	if err := o.cutDels(nil); err != nil {
+		return err
+	}
 	if o.w == nil && len(compaction.Clip(o.dels, o.lo, nil)) > 0 {
 		if err := o.start(); err != nil {
 			return err
@@ -135,23 +152,51 @@ func (o *output) run(it *compaction.Iter) error {
 	return o.finish(nil)
 }
 
-// check looks whether to go on, and at what speed.
-func (o *output) check() error {
-	if o.db.closing.Load() {
-		return ErrClosed
-	}
-	if o.stop != nil {
-		if err := o.stop(); err != nil {
+// cutDels ends tables at marks up to key, nil for all that are left, where the
+// cutter says so.
+func (o *output) cutDels(key []byte) error {
+	for len(o.marks) > 0 && (key == nil || bytes.Compare(o.marks[0], key) <= 0) {
+		m := o.marks[0]
+		o.marks = o.marks[1:]
+		for o.at < len(o.dels) && o.lo != nil && bytes.Compare(o.dels[o.at].End, o.lo) <= 0 {
+			o.at++
+		}
+		begun := o.w != nil || o.at < len(o.dels) && bytes.Compare(o.dels[o.at].Start, m) < 0
+		if !o.cutter.Cut(m, begun) || o.lo != nil && bytes.Compare(m, o.lo) <= 0 {
+			continue
+		}
+		if o.w == nil {
+			if err := o.start(); err != nil {
+				return err
+			}
+		}
+		if err := o.finish(bytes.Clone(m)); err != nil {
 			return err
 		}
 	}
-	if o.wrote == nil || o.w == nil {
-		return nil
+	return nil
+}
+
+// check looks whether to go on, and at what speed.
+func (o *output) check() error {
+	if err := o.stopped(); err != nil || o.wrote == nil || o.w == nil {
+		return err
 	}
 	n := o.w.EstimatedSize()
 	d := n - o.told
 	o.told = n
-	return o.wrote(d)
+	return o.wrote(d, o.stopped)
+}
+
+// stopped returns why not to go on, nil if there is no reason.
+func (o *output) stopped() error {
+	if o.db.closing.Load() {
+		return ErrClosed
+	}
+	if o.stop != nil {
+		return o.stop()
+	}
+	return nil
 }
 
 func (o *output) temp() string { return o.db.dir + "/" + tableName(o.num) + tempSuffix }
@@ -197,8 +242,12 @@ func (o *output) finish(hi []byte) error {
 		SmallestSeq: meta.SmallestSeq, LargestSeq: meta.LargestSeq,
 		Entries: meta.Entries, Deletes: meta.Deletes, RangeDels: meta.RangeDels,
 	})
+	rest := max(0, meta.Size-o.told)
 	o.w, o.lo, o.told = nil, hi, 0
 	o.cutter.Reset()
+	if o.wrote != nil {
+		return o.wrote(rest, o.stopped)
+	}
 	return nil
 }
 

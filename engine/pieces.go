@@ -206,7 +206,7 @@ func (m *merge) piece(i int) (files []*manifest.FileMeta, filtered int64, err er
 	tree := m.rs.v.tree
 	files, err = m.db.writePiece(it, outputOptions{
 		level: m.job.Output, cold: tree.Cold(m.job.Output), stop: m.stop,
-		cutter: tree.NewCutter(m.job.Output, lower),
+		cutter: tree.NewCutter(m.job.Output, lower), wrote: m.db.pace,
 	})
 	return files, it.Filtered(), err
 }

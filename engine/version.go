@@ -14,6 +14,7 @@ type version struct {
 	levels [][]*table // parallel to Version.Levels
 	tree   *compaction.Tree
 	depth  int // of level 0
+	bytes  int64
 	refs   atomic.Int32
 }
 
@@ -108,6 +109,9 @@ func (db *DB) newVersion(mv *manifest.Version, old *version) *version {
 	}
 	v.tree = compaction.NewTree(db.shape, mv)
 	v.depth = v.tree.Depth
+	for level := range mv.Levels {
+		v.bytes += v.tree.Bytes(level)
+	}
 	return v
 }
 

@@ -53,6 +53,29 @@ func (c *Cutter) Cut(key []byte, started bool) bool {
 	return false
 }
 
+// Marks returns keys, ascending, at which a table may end though no entry is
+// there: where dels, in key order, begin, and where tables below begin within
+// them. Without such ends a range delete, or a row of them, would make a table
+// that lies over much of the level below.
+func (c *Cutter) Marks(dels []base.RangeDel) (marks [][]byte) {
+	if c == nil {
+		return nil
+	}
+	below := c.below
+	for _, rd := range dels {
+		if n := len(marks); n == 0 || bytes.Compare(marks[n-1], rd.Start) < 0 {
+			marks = append(marks, rd.Start)
+		}
+		for len(below) > 0 && bytes.Compare(below[0].Smallest.UserKey, rd.End) < 0 {
+			if bytes.Compare(below[0].Smallest.UserKey, rd.Start) > 0 {
+				marks = append(marks, below[0].Smallest.UserKey)
+			}
+			below = below[1:]
+		}
+	}
+	return marks
+}
+
 // Reset says that a table ended for another reason.
 func (c *Cutter) Reset() {
 	if c != nil {

@@ -108,8 +108,10 @@ func (b *Busy) free(group []*manifest.FileMeta) (newer, older []*manifest.FileMe
 // pickL0 returns a job that makes level 0 shallower. Of a group, the tables
 // older than all busy ones may go down: whatever they hide is older still and
 // goes with them. If other jobs stand in the way, the newest tables of a group
-// that has grown tall are merged with one another.
-func (t *Tree) pickL0(b *Busy) *Job {
+// that has grown tall are merged with one another. Where there is no room for
+// all of them, the oldest ones go.
+func (t *Tree) pickL0(c Context) *Job {
+	b := c.Busy
 	if j := t.moveL0(b); j != nil {
 		return j
 	}
@@ -120,6 +122,7 @@ func (t *Tree) pickL0(b *Busy) *Job {
 	var best option
 	var job *Job
 	large := float64(t.bytes[0])/float64(t.opts.BaseBytes) >= patience(t.bytes[0], t.bytes[t.Base])
+	short := false
 	for _, g := range t.groups {
 		_, older := b.free(g)
 		o := option{older, depth(older)}
@@ -129,15 +132,30 @@ func (t *Tree) pickL0(b *Busy) *Job {
 		if t.scoreGroup(older) < 1 && !large {
 			continue
 		}
-		if j := t.setup(0, t.Base, older); !b.conflicts(j) {
-			best, job = o, j
-			j.Reason = ReasonDepth
+		for len(older) > 0 {
+			j := t.setup(0, t.Base, older)
+			if c.fits(j) && !b.conflicts(j) {
+				best, job = o, j
+				j.Reason = ReasonDepth
+				break
+			}
+			if c.fits(j) {
+				break
+			}
+			short = true
+			older = older[1:]
 		}
 	}
 	if job != nil {
 		return job
 	}
-	return t.mergeL0(b)
+	if short {
+		return nil // one table of them all would need even more room
+	}
+	if j := t.mergeL0(b); j != nil && c.fits(j) {
+		return j
+	}
+	return nil
 }
 
 // moveL0 returns the tables that overlap nothing in level 0 and nothing in the

@@ -24,6 +24,7 @@ const (
 	ReasonTombstones Reason = "tombstones" // many of them
 	ReasonManual     Reason = "manual"
 	ReasonCovered    Reason = "covered" // range deletes hide all of the tables
+	ReasonSpace      Reason = "space"   // the disk is nearly full and it may free some
 )
 
 // Job is a set of tables to be merged into a level.
@@ -48,6 +49,14 @@ type Job struct {
 // Files returns all tables of the job.
 func (j *Job) Files() []*manifest.FileMeta { return slices.Concat(j.Inputs, j.Below) }
 
+// Need returns how many bytes the job writes at most before it frees any.
+func (j *Job) Need() int64 {
+	if j.Move || j.Drop {
+		return 0
+	}
+	return manifest.Bytes(j.Inputs) + manifest.Bytes(j.Below)
+}
+
 // Context is what picking depends on besides the tree.
 type Context struct {
 	Busy *Busy
@@ -56,7 +65,17 @@ type Context struct {
 	// Floor is the oldest sequence number a snapshot holds, MaxSeqNum if there
 	// is no snapshot: tombstones above it cannot be dropped yet.
 	Floor base.SeqNum
+	// Room is how many bytes a job may write, 0 for no bound. With little of
+	// it smaller jobs come first.
+	Room int64
+	// Since, if not 0, says that the disk is nearly full, and that what was
+	// written from then on frees space: it is carried down to the last level
+	// whatever the sizes of the levels, when nothing more urgent is due.
+	Since base.SeqNum
 }
+
+// fits reports whether there is room for a job.
+func (c *Context) fits(j *Job) bool { return c.Room == 0 || j.Need() <= c.Room }
 
 // Pick returns the most urgent job that is in the way of none under way, nil if
 // there is none. Levels come by their score without the tables that are busy;
@@ -76,7 +95,7 @@ func (t *Tree) Pick(c Context) *Job {
 	for _, d := range due {
 		var j *Job
 		if d.level == 0 {
-			j = t.pickL0(c.Busy)
+			j = t.pickL0(c)
 		} else {
 			j = t.pickFile(d.level, c)
 		}
@@ -84,7 +103,10 @@ func (t *Tree) Pick(c Context) *Job {
 			return j
 		}
 	}
-	return t.pickDense(c)
+	if j := t.pickDense(c); j != nil {
+		return j
+	}
+	return t.pickSpace(c)
 }
 
 // pickFile returns the job of the table with the least overlap below in
@@ -119,7 +141,7 @@ func (t *Tree) pickFile(level int, c Context) *Job {
 		if best != nil && costs[i] >= bestCost || c.Busy.has(files[i]) {
 			continue
 		}
-		if j := t.setup(level, level+1, files[i:i+1:i+1]); !c.Busy.conflicts(j) {
+		if j := t.setup(level, level+1, files[i:i+1:i+1]); c.fits(j) && !c.Busy.conflicts(j) {
 			j.Reason = ReasonSize
 			best, bestCost = j, costs[i]
 		}
@@ -141,7 +163,7 @@ func (t *Tree) pickDense(c Context) *Job {
 			continue // they could not be dropped
 		}
 		j := t.setup(d.level, output, []*manifest.FileMeta{d.f})
-		if !c.Busy.conflicts(j) {
+		if c.fits(j) && !c.Busy.conflicts(j) {
 			j.Reason = ReasonTombstones
 			return j
 		}
@@ -163,12 +185,51 @@ func (t *Tree) pickDense(c Context) *Job {
 		for _, f := range j.Below {
 			entries += f.Entries
 		}
-		if dead*4 >= entries && entries > 0 && !c.Busy.conflicts(j) {
+		if dead*4 >= entries && entries > 0 && c.fits(j) && !c.Busy.conflicts(j) {
 			j.Reason = ReasonTombstones
 			return j
 		}
 	}
 	return nil
+}
+
+// pickSpace returns the smallest job that carries something written from
+// c.Since on to a lower level, nil if all of it has arrived. Each job takes it
+// further down, so they come to an end.
+func (t *Tree) pickSpace(c Context) *Job {
+	if c.Since == 0 {
+		return nil
+	}
+	since := func(f *manifest.FileMeta) bool { return f.LargestSeq >= c.Since }
+	var best *Job
+	offer := func(j *Job) bool {
+		if !c.fits(j) || c.Busy.conflicts(j) {
+			return false
+		}
+		if best == nil || j.Need() < best.Need() {
+			j.Reason = ReasonSpace
+			best = j
+		}
+		return true
+	}
+	for _, g := range t.groups {
+		_, older := c.Busy.free(g)
+		if !slices.ContainsFunc(older, since) {
+			continue
+		}
+		// The newest ones lie over the others, which have to go first.
+		for len(older) > 0 && !offer(t.setup(0, t.Base, older)) {
+			older = older[1:]
+		}
+	}
+	for level := t.Base; level < len(t.bytes)-1; level++ {
+		for i, f := range t.V.Levels[level] {
+			if since(f) && !c.Busy.has(f) {
+				offer(t.setup(level, level+1, t.V.Levels[level][i:i+1:i+1]))
+			}
+		}
+	}
+	return best
 }
 
 // PickRange returns the job that merges what a level holds of [start, end]

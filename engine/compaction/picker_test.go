@@ -91,6 +91,9 @@ func pickAll(t *testing.T, tree *Tree, c Context) string {
 				t.Errorf("%s and %s: %v", describe(j), describe(k), err)
 			}
 		}
+		if !c.fits(j) {
+			t.Errorf("%s needs %d bytes, %d are free", describe(j), j.Need(), c.Room)
+		}
 		b.WriteString(describe(j))
 		jobs = append(jobs, j)
 		c.Busy.Add(j)
@@ -134,6 +137,10 @@ func TestPicker(t *testing.T) {
 		if d.MaybeScanArgs(t, "floor", &floor) {
 			c.Floor = base.SeqNum(floor)
 		}
+		var room, since int
+		d.MaybeScanArgs(t, "room", &room)
+		d.MaybeScanArgs(t, "since", &since)
+		c.Room, c.Since = int64(room), base.SeqNum(since)
 		switch d.Cmd {
 		case "pick":
 			return describe(tree.Pick(c))

@@ -168,6 +168,14 @@ func (w *Writer) freePath(num uint64) string {
 	return w.opts.Dir + "/" + fmt.Sprintf("%06d%s", num, freeSuffix)
 }
 
+// Spare returns the number of recycled segments that wait to be used: that many
+// rotations need no more space. It is safe for concurrent use.
+func (w *Writer) Spare() int {
+	w.free.mu.Lock()
+	defer w.free.mu.Unlock()
+	return len(w.free.nums)
+}
+
 // pop takes the oldest recycled segment.
 func (l *freeList) pop() (uint64, bool) {
 	l.mu.Lock()
