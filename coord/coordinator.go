@@ -256,7 +256,7 @@ func (j *job) run() {
 	case j.forwarded:
 		j.fail(errcode.StaleRing, errcode.NotApplied, "this node does not own the key")
 	default:
-		startForward(j, u)
+		startForward(j, u, nil)
 	}
 }
 

@@ -19,16 +19,26 @@ type forward struct {
 		order []int
 		next  int
 		// out is how many owners have it and have not answered.
-		out      int
-		causes   []Cause
+		out    int
+		causes []Cause
+		// why is what the last owner said that refused. mixed says that one
+		// failed in another way, so that its code would be half the story.
+		why      *Error
+		mixed    bool
 		answered bool
 		stop     func() bool
 		unhedge  func() bool
 	}
 }
 
-func startForward(j *job, u *unit) {
+// startForward hands j to another owner. local is why this node's own copy
+// refused, nil if it has none.
+func startForward(j *job, u *unit, local *Error) {
 	f := &forward{job: j, body: j.request.encode()}
+	if local != nil {
+		f.mu.why = local
+		f.mu.causes = append(f.mu.causes, u.cause(u.self, local.reason()))
+	}
 	f.retarget(u)
 	c := j.c
 	f.mu.Lock()
@@ -70,7 +80,12 @@ func (f *forward) advance(more bool) {
 		for i := range u.owners {
 			if u.down(i) {
 				e.Causes = append(e.Causes, u.cause(i, reasonDown))
+				f.mu.mixed = true
 			}
+		}
+		if f.mu.why != nil && !f.mu.mixed {
+			// All of them refused, so it is no matter of reaching one.
+			e.Code = f.mu.why.Code
 		}
 		f.finish(result{}, e)
 		return
@@ -128,6 +143,8 @@ func (f *forward) reply(u *unit, i int, r Reply, err error) {
 		case e != nil && !((untouched || read) && tryElsewhere(f.job.kind, e.Code)):
 			f.finish(res, e)
 		case untouched || read:
+			f.mu.mixed = f.mu.mixed || e == nil || f.mu.why != nil && f.mu.why.Code != e.Code
+			f.mu.why = e
 			f.mu.causes = append(f.mu.causes, u.cause(i, reason))
 			f.advance(true)
 		default:
@@ -169,6 +186,7 @@ func (f *forward) bounce(u *unit, i int, r *Reply) {
 			f.finish(result{}, err)
 			return
 		case now.same(u):
+			f.mu.mixed = true
 			f.mu.causes = append(f.mu.causes, u.cause(i, reasonStale))
 		case f.mu.u.same(u):
 			f.retarget(now)

@@ -168,7 +168,7 @@ func (o *update) notMinted(n int, err error) {
 	case n > 1:
 		e.Outcome = errcode.Indeterminate
 	case !o.job.forwarded && e.Outcome == errcode.NotApplied && tryElsewhere(o.job.kind, e.Code):
-		startForward(o.job, u)
+		startForward(o.job, u, e)
 		return
 	}
 	o.job.done(result{}, e)
