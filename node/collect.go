@@ -1,13 +1,13 @@
 package node
 
 import (
-	"path/filepath"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/pairdb/pairdb/engine/vfs"
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/engine/disk"
 	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/rpc"
 )
@@ -19,6 +19,7 @@ func (n *Node) registerCollectors() error {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(n.engineSeries()),
+		newCollector(n.diskSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
 	} {
@@ -94,11 +95,12 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 	misses := counter("pairdb_engine_block_cache_misses_total", "Blocks not found in the cache.")
 	cacheBytes := gauge("pairdb_engine_block_cache_bytes", "Bytes held by the block cache.")
 	readOnly := gauge("pairdb_engine_read_only", "1 after a failed write or sync ended all writing, else 0.")
-	total := gauge("pairdb_disk_bytes", "Size of the file system that holds the data, in bytes.")
-	free := gauge("pairdb_disk_free_bytes", "Free bytes of the file system that holds the data.")
+	waits := counter("pairdb_engine_compaction_waits_total", "Times that a compaction waited so that writers need not, or for its rate.")
+	waitSeconds := counter("pairdb_engine_compaction_wait_seconds_total", "Time that compactions waited so, in seconds.")
+	limit := gauge("pairdb_engine_compaction_limit_bytes", "Bytes a second that compactions may write now; 0: no bound.")
 	all := []series{
 		batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
-		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, total, free,
+		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, waits, waitSeconds, limit,
 	}
 	return all, func(e emit) {
 		m := n.db.Metrics()
@@ -114,6 +116,7 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 		e(flushBytes, float64(m.FlushBytes))
 		e(compactions, float64(m.Compactions), "merge")
 		e(compactions, float64(m.Moves), "move")
+		e(compactions, float64(m.Drops), "drop")
 		e(compactionBytes, float64(m.CompactionIn), "in")
 		e(compactionBytes, float64(m.CompactionOut), "out")
 		e(debt, float64(m.CompactionDebt))
@@ -131,10 +134,36 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 		e(misses, float64(m.Cache.Misses))
 		e(cacheBytes, float64(m.Cache.Bytes))
 		e(readOnly, boolValue(m.ReadOnly))
-		if u, err := n.diskUsage(); err == nil {
-			e(total, float64(u.Total))
-			e(free, float64(u.Free))
+		e(waits, float64(m.CompactionWaits))
+		e(waitSeconds, m.CompactionWaitTime.Seconds())
+		e(limit, float64(m.CompactionLimit))
+	}
+}
+
+// diskSeries are about the file system of the data, as the engine saw it last:
+// a scrape must not hang with the disk.
+func (n *Node) diskSeries() ([]series, func(emit)) {
+	total := gauge("pairdb_disk_bytes", "Size of the file system that holds the data, in bytes, without what is kept for root.")
+	free := gauge("pairdb_disk_free_bytes", "Free bytes of the file system that holds the data.")
+	used := gauge("pairdb_disk_used_bytes", "Bytes in use of the file system that holds the data, by whatever.")
+	state := gauge("pairdb_disk_state", "1 for the state that the disk is in, else 0: ok, warn, throttle (large writes are refused), full (writes are refused).", "state")
+	refused := counter("pairdb_disk_refused_writes_total", "Batches of writes refused for lack of space, by code.", "code")
+	stalls := counter("pairdb_disk_stalls_total", "Times that a call to the disk hung for longer than storage.disk_stall.")
+	stalled := gauge("pairdb_disk_stalled_seconds", "For how long a call to the disk has hung by now; 0: none does.")
+	all := []series{total, free, used, state, refused, stalls, stalled}
+	return all, func(e emit) {
+		m := n.db.Metrics().Disk
+		e(total, float64(m.Total))
+		e(free, float64(m.Free))
+		e(used, float64(m.Total-m.Free))
+		for _, s := range disk.States() {
+			e(state, boolValue(s == m.State), s.String())
 		}
+		e(refused, float64(m.Refused[disk.TooFull]), string(errcode.DiskFull))
+		e(refused, float64(m.Refused[disk.Throttled]), string(errcode.DiskThrottled))
+		e(refused, float64(m.Refused[disk.NoSpace]), string(errcode.InsufficientSpace))
+		e(stalls, float64(m.Stalls))
+		e(stalled, m.Stalled.Seconds())
 	}
 }
 
@@ -193,10 +222,6 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-func (n *Node) diskUsage() (vfs.Usage, error) {
-	return vfs.OS().DiskUsage(filepath.Join(n.cfg.Node.DataDir, EngineDir))
-}
-
 // localInfo is what this node tells others about its own data.
 func (n *Node) localInfo() rpc.NodeInfo {
 	m := n.db.Metrics()
@@ -207,8 +232,8 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
 		Keys:  uint64(m.Entries),
 	}
-	if u, err := n.diskUsage(); err == nil && u.Total > 0 {
-		info.DiskUsedPercent = 100 * float64(u.Total-u.Free) / float64(u.Total)
+	if d := m.Disk; d.Total > 0 {
+		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)
 	}
 	return info
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/disk"
+	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -162,13 +166,28 @@ func (n *Node) checks() []rest.Check {
 	if !snap.Ready {
 		layout.Detail = "waiting to found or meet the cluster"
 	}
+	m := n.db.Metrics()
 	eng := rest.Check{Name: "engine", OK: true}
-	if n.db.Metrics().ReadOnly {
+	if m.ReadOnly {
 		eng.OK, eng.Detail = false, "read-only after a failed write or sync; restart the node once the disk is sound"
 	}
 	running := rest.Check{Name: "running", OK: !n.stopping.Load()}
 	if !running.OK {
 		running.Detail = "this node is stopping"
 	}
-	return []rest.Check{running, eng, layout}
+	return []rest.Check{running, eng, diskCheck(n.stalled.Load(), &m.Disk), layout}
+}
+
+// diskCheck says whether the disk answers. One that is full does: reads go on.
+func diskCheck(p *vfs.Pending, m *engine.DiskMetrics) rest.Check {
+	c := rest.Check{Name: "disk", OK: p == nil}
+	switch {
+	case p != nil:
+		c.Detail = fmt.Sprintf("a %s of a %s hangs; see whether the disk is sound", p.Op, p.File)
+	case m.State == disk.Full:
+		c.Detail = "full: writes are refused until space is freed"
+	case m.State == disk.Throttle:
+		c.Detail = "nearly full: large writes are refused"
+	}
+	return c
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/node/config"
 	"github.com/pairdb/pairdb/node/replica"
@@ -58,6 +59,10 @@ type Node struct {
 	readOnly chan struct{}
 	// asked gets an answer from the loop of Serve.
 	asked chan struct{}
+	// stalled is the call that the disk does not answer, nil if there is none;
+	// stallChanged has room for one notice that it is another one.
+	stalled      atomic.Pointer[vfs.Pending]
+	stallChanged chan struct{}
 
 	lis   *listeners
 	addrs Addresses
@@ -99,7 +104,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	if opts.Logger == nil {
 		return nil, errors.New("node: a logger is required")
 	}
-	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{})}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{}), stallChanged: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
@@ -153,12 +158,19 @@ func (n *Node) openEngine() error {
 		BloomBitsPerKey: noneIfZero(s.BloomBitsPerKey),
 		CacheSize:       int64(noneIfZero(s.CacheSize)),
 		WALSegmentSize:  int64(s.WALSegmentSize),
+		DiskWarn:        s.DiskWarn,
+		DiskThrottle:    s.DiskThrottle,
+		DiskStop:        s.DiskStop,
+		StallAfter:      s.DiskStall,
+		CompactionRate:  int64(s.CompactionRate),
 		OnRecovered:     func([]byte) { recovered++ },
 		Events: engine.Events{
 			BackgroundError: func(job string, err error) {
 				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
 			},
-			ReadOnly: func(error) { close(n.readOnly) }, // once; the engine has logged it
+			DiskStalled:   func(p vfs.Pending) { n.setStalled(&p) },
+			DiskRecovered: func(vfs.Pending) { n.setStalled(nil) },
+			ReadOnly:      func(error) { close(n.readOnly) }, // once; the engine has logged it
 		},
 	})
 	if err != nil {
@@ -243,6 +255,10 @@ func (n *Node) Serve(ctx context.Context) error {
 			if n.opts.PulseEvery > 0 {
 				pulse.Go(func() { n.pulse(ctx) })
 			}
+		case <-n.stallChanged:
+			// Reads from memory may go on; but whoever waits for the disk
+			// waits, and the others do not.
+			n.server.SetReady(n.serves())
 		case <-n.asked:
 		case <-readOnly:
 			// Reads go on; whoever looks at health keeps writers away.
@@ -349,7 +365,17 @@ func (n *Node) serves() bool {
 	case <-n.readOnly:
 		return false
 	default:
-		return n.gossip.Snapshot().Ready && !n.stopping.Load()
+		return n.gossip.Snapshot().Ready && !n.stopping.Load() && n.stalled.Load() == nil
+	}
+}
+
+// setStalled notes that the disk hangs, or with nil that it answers again. It
+// waits for nothing.
+func (n *Node) setStalled(p *vfs.Pending) {
+	n.stalled.Store(p)
+	select {
+	case n.stallChanged <- struct{}{}:
+	default:
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/node/config"
 )
 
@@ -146,7 +147,7 @@ func TestStopDuringStart(t *testing.T) {
 }
 
 // TestStoppingIsNotReady: a balancer must not send clients to a node that is
-// on its way out, nor to one that can only read.
+// on its way out, nor to one that can only read or whose disk hangs.
 func TestStoppingIsNotReady(t *testing.T) {
 	nodes := startNodes(t, 0)
 	nodes[0].stop()
@@ -170,6 +171,14 @@ func TestStoppingIsNotReady(t *testing.T) {
 		t.Errorf("a stopping node fails %v, serves %v", bad, n.serves())
 	}
 	n.stopping.Store(false)
+	n.setStalled(&vfs.Pending{Op: vfs.OpSync, File: vfs.FileLog})
+	if bad := failing(); !slices.Equal(bad, []string{"disk"}) || n.serves() {
+		t.Errorf("a node whose disk hangs fails %v, serves %v", bad, n.serves())
+	}
+	n.setStalled(nil)
+	if bad := failing(); len(bad) > 0 || !n.serves() {
+		t.Errorf("once the disk answers it fails %v, serves %v", bad, n.serves())
+	}
 	close(n.readOnly)
 	if n.serves() {
 		t.Error("a node that can only read serves")

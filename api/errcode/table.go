@@ -32,7 +32,7 @@ func table() [31]Info {
 		{ChecksumFailed, grpcDataLoss, 500, ExitFailed, true, "A block read from disk does not match its checksum.", "Retry, another replica may answer; look at the node's log."},
 		{Internal, grpcInternal, 500, ExitFailed, false, "The node met a condition it has no answer to.", "Report it with the request id and the node's log."},
 		{Unavailable, grpcUnavailable, 503, ExitConnect, true, "The node cannot serve now: it starts, stops, or reaches no owner of the key.", "Retry with back-off, at another node."},
-		{DiskFull, grpcResourceExhausted, 503, ExitThrottled, false, "The disk of too many owners is full, so writes are refused; reads go on.", "Free space or add disks."},
+		{DiskFull, grpcResourceExhausted, 503, ExitThrottled, false, "The disk of too many owners is full, so writes are refused; reads and deletes go on.", "Delete data, free space or add disks; the nodes take writes again by themselves."},
 		{DiskThrottled, grpcResourceExhausted, 503, ExitThrottled, true, "A disk is nearly full, so the write is held back.", "Retry with back-off; free space."},
 		{CommitLogFailed, grpcUnavailable, 503, ExitFailed, true, "The node's log could not be written or synced; the node takes no writes until it is restarted.", "Retry at another node; replace the disk or restart the node."},
 		{MemtableFailed, grpcInternal, 500, ExitFailed, false, "The node could not put the write into its memtable.", "Report it with the request id and the node's log."},

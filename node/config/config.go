@@ -81,6 +81,11 @@ type Storage struct {
 	MemtableSize, CacheSize, BlockSize Size
 	BloomBitsPerKey                    int
 	WALSegmentSize                     Size
+	// Percents of the file system in use.
+	DiskWarn, DiskThrottle, DiskStop int
+	DiskStall                        time.Duration
+	// CompactionRate is bytes a second, 0 for no bound.
+	CompactionRate Size
 }
 
 // Limits bounds what clients may ask.

@@ -241,7 +241,7 @@ func storageSettings() []Setting {
 	return []Setting{
 		{
 			Path: "storage.memtable_size", Default: "64MiB", min: 64 * kib, max: 2 * gib,
-			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory, of which three such tables may be held, and a longer restart. Unless it is set: at most 1/16 of the memory this process may use, but 16MiB.",
+			Help:  "Size at which writes in memory are flushed to a table. Larger writes less in all and takes more memory, of which three such tables may be held, and a longer restart. Unless it is set: at most 1/16 of the memory this process may use, but 16MiB. On a disk below 16GiB at most 1/256 of it.",
 			field: func(c *Config) any { return &c.Storage.MemtableSize },
 		},
 		{
@@ -261,8 +261,33 @@ func storageSettings() []Setting {
 		},
 		{
 			Path: "storage.wal_segment_size", Default: "64MiB", min: 64 * kib, max: gib,
-			Help:  "Size at which a new file of the log is begun. Larger begins fewer, smaller gives space back sooner.",
+			Help:  "Size at which a new file of the log is begun. Larger begins fewer, smaller gives space back sooner. At most 1 % of the disk.",
 			field: func(c *Config) any { return &c.Storage.WALSegmentSize },
+		},
+		{
+			Path: "storage.disk_warn", Default: "80", Unit: "percent", min: 1, max: 98,
+			Help:  "How much of the file system of the data may be in use, by whatever, before the log warns.",
+			field: func(c *Config) any { return &c.Storage.DiskWarn },
+		},
+		{
+			Path: "storage.disk_throttle", Default: "90", Unit: "percent", min: 2, max: 99,
+			Help:  "How much may be in use before large writes are refused with DISK_THROTTLED, the larger the sooner. Ends 2 percent lower.",
+			field: func(c *Config) any { return &c.Storage.DiskThrottle },
+		},
+		{
+			Path: "storage.disk_stop", Default: "95", Unit: "percent", min: 3, max: 100,
+			Help:  "How much may be in use before writes that free no space are refused with DISK_FULL. Ends 2 percent lower. The rest is what deletes and compaction work in: higher stores more, and leaves less to dig oneself out with.",
+			field: func(c *Config) any { return &c.Storage.DiskStop },
+		},
+		{
+			Path: "storage.disk_stall", Default: "10s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "For how long a call to the disk may hang before this node says that it is not ready. Shorter diverts clients sooner, longer bears slower disks.",
+			field: func(c *Config) any { return &c.Storage.DiskStall },
+		},
+		{
+			Path: "storage.compaction_rate", Default: "0", Unit: "bytes a second", max: 1024 * gib,
+			Help:  "Bound on what compactions write a second. Too low a bound makes writers wait. 0: no bound but that compactions yield to writers that wait for a slow disk.",
+			field: func(c *Config) any { return &c.Storage.CompactionRate },
 		},
 	}
 }

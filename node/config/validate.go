@@ -26,6 +26,7 @@ func (c *Config) problems() []Problem {
 	found = append(found, c.nameProblems()...)
 	found = append(found, c.listenProblems()...)
 	found = append(found, c.clusterProblems()...)
+	found = append(found, c.storageProblems()...)
 	if c.Gossip.ProbeTimeout > c.Gossip.ProbeInterval {
 		found = append(found, Problem{
 			Setting: "gossip.probe_timeout",
@@ -33,6 +34,27 @@ func (c *Config) problems() []Problem {
 			Why:     "a probe has to end before the next begins",
 			Next:    "make it shorter, or the interval longer",
 		})
+	}
+	return found
+}
+
+func (c *Config) storageProblems() []Problem {
+	var found []Problem
+	s := &c.Storage
+	for _, p := range []struct {
+		setting, below string
+		value, bound   int
+	}{
+		{"storage.disk_throttle", "storage.disk_warn", s.DiskThrottle, s.DiskWarn},
+		{"storage.disk_stop", "storage.disk_throttle", s.DiskStop, s.DiskThrottle},
+	} {
+		if p.value <= p.bound {
+			found = append(found, Problem{
+				Setting: p.setting, What: fmt.Sprintf("%d is not above %s, %d", p.value, p.below, p.bound),
+				Why:  "a disk that fills up is to be warned of first, then spared, then closed to writes",
+				Next: "raise it, or lower the other",
+			})
+		}
 	}
 	return found
 }

@@ -28,6 +28,8 @@ type mergeItem struct {
 	// is; both belong to the last item of a key once dirty is set.
 	object causal.Object
 	seq    base.SeqNum
+	// before is what the key held before this batch.
+	before held
 	// dirty says that object is to be written in this batch.
 	dirty bool
 	// last is the index of the last item with the same key so far, seen from
@@ -142,10 +144,11 @@ func (m *merging) join(i int) {
 	dirty := false
 	if it.first == i {
 		before, it.err = m.s.load(m.buffer(), it.key)
+		it.before = before
 	} else {
 		first := &m.items[it.first]
 		prev := &m.items[first.last]
-		before, dirty, it.err = held{prev.object, prev.seq}, prev.dirty, first.err
+		before, dirty, it.err = held{prev.object, prev.seq, 0}, prev.dirty, first.err
 		if it.err == nil {
 			prev.dirty = false
 			first.last = i
@@ -172,14 +175,16 @@ func (m *merging) write() (base.SeqNum, error) {
 	b := m.s.batches.Get().(*engine.Batch)
 	defer m.s.releaseBatch(b)
 	vb := m.buffer()
+	free := true
 	for i := range m.items {
 		if it := &m.items[i]; it.dirty && it.err == nil {
 			*vb = it.object.Append((*vb)[:0])
 			b.Set(it.key, *vb)
+			free = free && frees(&it.object, len(*vb), &m.items[it.first].before)
 		}
 	}
 	if b.Len() == 0 {
 		return 0, nil
 	}
-	return m.s.apply(b)
+	return m.s.apply(b, free)
 }

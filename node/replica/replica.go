@@ -7,6 +7,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -117,6 +118,7 @@ func stripeOf(key []byte) int { return int(xxh3.Hash(key) % stripeCount) }
 type held struct {
 	object causal.Object
 	seq    base.SeqNum // of the write that set it; 0 if there is none
+	size   int         // bytes of the object as stored; 0 if there is none
 }
 
 // load reads the object at a storage key into buf, which must live and stay
@@ -137,7 +139,7 @@ func (s *Store) load(buf *[]byte, key []byte) (held, error) {
 			Message: "the stored object does not decode", Err: err,
 		}
 	}
-	return held{o, seq}, nil
+	return held{o, seq, len(b)}, nil
 }
 
 // Update implements coord.Replica.
@@ -176,12 +178,25 @@ func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*ca
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(key, object)
-	seq, err := s.apply(b)
+	seq, err := s.apply(b, frees(&next, len(object), &h))
 	return object, seq, err
 }
 
-func (s *Store) apply(b *engine.Batch) (base.SeqNum, error) {
-	c, err := s.opts.Engine.Apply(b, engine.WriteOptions{})
+// frees reports whether an object of size bytes takes the place of more than it
+// brings: it is smaller than what was held, or a delete of it.
+func frees(next *causal.Object, size int, before *held) bool {
+	return size < before.size || gone(next) && !gone(&before.object)
+}
+
+// gone reports whether nothing is left of an object but tombstones.
+func gone(o *causal.Object) bool {
+	return !slices.ContainsFunc(o.Siblings, func(s causal.Sibling) bool { return !s.Tombstone() })
+}
+
+// apply hands a batch to the engine; frees says that all of it frees space, so
+// that a full disk takes it.
+func (s *Store) apply(b *engine.Batch, frees bool) (base.SeqNum, error) {
+	c, err := s.opts.Engine.Apply(b, engine.WriteOptions{Frees: frees})
 	if err != nil {
 		return 0, writeError(err, c.Seq() != 0)
 	}
@@ -255,7 +270,11 @@ func writeError(err error, applied bool) error {
 	}
 	switch {
 	case errors.Is(err, base.ErrDiskFull):
-		e.Code, e.Message = errcode.DiskFull, "the disk is full"
+		e.Code, e.Message = errcode.DiskFull, "the disk is full: writes are refused until space is freed; reads and deletes go on"
+	case errors.Is(err, base.ErrDiskThrottled):
+		e.Code, e.Message = errcode.DiskThrottled, "the disk is nearly full: large values are refused until space is freed"
+	case errors.Is(err, base.ErrNoSpace):
+		e.Code, e.Message = errcode.InsufficientSpace, "the write needs more space than the disk has"
 	case errors.Is(err, base.ErrReadOnly):
 		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
 	case errors.Is(err, base.ErrClosed):

@@ -371,6 +371,8 @@ func TestErrorsHaveCodes(t *testing.T) {
 	b := newBench(t)
 	for err, want := range map[error]errcode.Code{
 		base.ErrDiskFull:                       errcode.DiskFull,
+		base.ErrDiskThrottled:                  errcode.DiskThrottled,
+		base.ErrNoSpace:                        errcode.InsufficientSpace,
 		base.ErrReadOnly:                       errcode.CommitLogFailed,
 		base.ErrClosed:                         errcode.Unavailable,
 		base.Corruptf("f", 1, "bits"):          errcode.ChecksumFailed,
