@@ -6,11 +6,7 @@ FUZZTIME ?= 60s
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
 .PHONY: help build test race lint fmt gen check fuzz crash bench bench-compare bench-recover e2e
-=======
-.PHONY: help build image test race lint fmt gen check fuzz crash bench e2e docker
->>>>>>> wt-docker
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +53,8 @@ bench-recover: ## time recovery from 10 GB of log, and opening 1,000 tables
 	cd tools/enginebench && $(GO) build -o ../../bin/enginebench .
 	bin/enginebench recover -dir $${TMPDIR:-/tmp}/enginebench -gb 10
 
-e2e: ## run the tests of real processes
-	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e
+e2e: ## run the tests of real processes and of real file systems that fail
+	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e ./engine/kerneltest
 
 docker: ## run the tests of image and compose cluster against a Docker engine
 	$(GO) run ./tools/check -only docker

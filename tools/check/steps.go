@@ -20,9 +20,11 @@ const (
 	testTimeout = "-timeout=20m"
 	// peers is the module that holds our engine against others.
 	peers = "tools/enginebench"
-	// e2e has the tests of real processes. The race detector cannot see into
-	// them, so they run without it.
-	e2e = "github.com/pairdb/pairdb/cmd/pairdb/e2e"
+	// e2e has the tests of real processes, kernel those of the engine on real
+	// file systems that fail. The race detector cannot see into the ones and is
+	// too slow for the others, so they run without it.
+	e2e    = "github.com/pairdb/pairdb/cmd/pairdb/e2e"
+	kernel = "github.com/pairdb/pairdb/engine/kerneltest"
 	// containers has the tests against a Docker engine. They hold the clock
 	// against it, so they run alone, and without the race detector too.
 	containers = "github.com/pairdb/pairdb/docker"
@@ -118,7 +120,7 @@ func race(ctx context.Context, out io.Writer) error {
 	if err := installCompiler(ctx, out); err != nil {
 		return err
 	}
-	return testWithout(ctx, out, []string{"CGO_ENABLED=1"}, []string{"-race"}, e2e, containers)
+	return testWithout(ctx, out, []string{"CGO_ENABLED=1"}, []string{"-race"}, e2e, kernel, containers)
 }
 
 // testWithout runs the tests of every package that has any, but for some.

@@ -216,7 +216,7 @@ func TestForeignDataDirectories(t *testing.T) {
 	a.start()
 	a.waitHealthy(30 * time.Second)
 	mustRun(t, "put", "k", "v", "--endpoint", a.addr.GRPC)
-	data := filepath.Join(a.dir, "data")
+	data := a.data
 
 	agentFails(t, errcode.ExitFailed, []string{"in use"}, "--data-dir", data, "--bootstrap")
 	agentFails(t, errcode.ExitFailed, []string{"frozen"}, "--data-dir", filepath.Join(t.TempDir(), "joiner"), "--join", a.addr.Gossip)

@@ -52,7 +52,8 @@ type addresses struct {
 type agent struct {
 	t    *testing.T
 	name string
-	dir  string
+	dir  string   // of the log and the address file
+	data string   // the data directory; dir/data if it is not said
 	args []string // beside data dir, name, ports and addr file
 	env  []string // beside the environment of the test
 	// cloneflags are the namespaces the process gets for its own.
@@ -79,11 +80,22 @@ type cluster struct {
 // until every node is healthy. Everything ends with the test.
 func startCluster(t *testing.T, n int, extra ...string) *cluster {
 	t.Helper()
+	return startClusterOn(t, make([]string, n), extra...)
+}
+
+// startClusterOn is startCluster with a node for each of disks, whose data is
+// put below that folder, or into one of the test's own if it is "".
+func startClusterOn(t *testing.T, disks []string, extra ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	root := t.TempDir()
-	for i := range n {
-		a := &agent{t: t, name: fmt.Sprintf("node-%d", i+1), dir: filepath.Join(root, fmt.Sprintf("node-%d", i+1))}
-		a.args = append([]string{"--bootstrap-expect", fmt.Sprint(n)}, extra...)
+	for i, disk := range disks {
+		name := fmt.Sprintf("node-%d", i+1)
+		a := &agent{t: t, name: name, dir: filepath.Join(root, name)}
+		if disk != "" {
+			a.data = filepath.Join(disk, "data")
+		}
+		a.args = append([]string{"--bootstrap-expect", fmt.Sprint(len(disks))}, extra...)
 		if i > 0 {
 			a.args = append(a.args, "--join", c.agents[0].addr.Gossip)
 		}
@@ -116,12 +128,15 @@ func (a *agent) launch() error {
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return err
 	}
+	if a.data == "" {
+		a.data = filepath.Join(a.dir, "data")
+	}
 	addrFile := filepath.Join(a.dir, "addr.json")
 	if err := os.Remove(addrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	args := []string{
-		"agent", "--data-dir", filepath.Join(a.dir, "data"), "--name", a.name,
+		"agent", "--data-dir", a.data, "--name", a.name,
 		"--addr-file", addrFile, "--log-format", "json",
 		"--grpc-port", portOf(a.addr.GRPC), "--peer-port", portOf(a.addr.Peer),
 		"--http-port", portOf(a.addr.HTTP), "--gossip-port", portOf(a.addr.Gossip),

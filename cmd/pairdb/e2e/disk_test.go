@@ -1,0 +1,324 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/engine/kerneltest"
+)
+
+// junk is a value that does not compress.
+func junk(seed, n int) []byte {
+	b := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	if _, err := rng.Read(b); err != nil {
+		panic(err) // it never fails
+	}
+	return b
+}
+
+// diskState waits until the agent says that its disk is in a state.
+func (a *agent) diskState(state string) {
+	a.t.Helper()
+	err := poll(30*time.Second, func() (bool, error) {
+		n, err := a.series("pairdb_disk_state", `state="`+state+`"`)
+		return n == 1, err
+	})
+	if err != nil {
+		a.t.Fatalf("disk of %s is not %s: %v", a.name, state, err)
+	}
+}
+
+// httpPut writes through the JSON door and returns status and error code.
+func (a *agent) httpPut(key string, value []byte) (int, string) {
+	a.t.Helper()
+	body, err := json.Marshal(map[string]string{"tenant_id": "default", "key": key, "value": fmt.Sprintf("%x", value)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	resp, err := http.Post("http://"+a.addr.HTTP+"/v1/key-value", "application/json", bytes.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Code string `json:"error_code"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		a.t.Fatal(err)
+	}
+	return resp.StatusCode, answer.Code
+}
+
+// TestDiskFillsUp puts a whole node on a file system of 64 MiB and fills it, by
+// a neighbour and by load: each code arrives at every door with the outcome
+// "not applied", reads and deletes go on, the node stays ready, and it takes
+// writes again by itself.
+func TestDiskFillsUp(t *testing.T) {
+	l := kerneltest.Mount(t, 64<<20)
+	c := startClusterOn(t, []string{l.Dir}, "--set", "limits.max_value_size=8MiB")
+	a, cl := c.agents[0], c.client(0)
+	ctx := context.Background()
+	ep := "--endpoint=" + a.addr.GRPC
+	const size = 64 << 20 * 0.87 // what ext4 leaves of it, about
+	part := func(percent float64) int64 { return int64(size * (100 - percent) / 100) }
+	refused := func(what string, code errcode.Code, value []byte) {
+		t.Helper()
+		_, err := cl.Put(ctx, "refused", value)
+		var e *client.Error
+		if !errors.As(err, &e) || e.Code != code || e.Outcome != errcode.NotApplied {
+			t.Errorf("%s, gRPC: %v, want %s, not applied", what, err, code)
+		}
+		if len(value) < 4<<20 { // hex doubles it
+			if status, got := a.httpPut("refused", value); status != http.StatusServiceUnavailable || got != string(code) {
+				t.Errorf("%s, HTTP: %d %s, want 503 %s", what, status, got, code)
+			}
+		}
+		expect(t, errcode.ExitThrottled, []string{string(code)}, value, "put", "refused", "-", ep)
+		if _, err := cl.Get(ctx, "refused"); client.CodeOf(err) != errcode.KeyNotFound {
+			t.Errorf("%s: the refused write is there: %v", what, err)
+		}
+	}
+	for i := range 20 {
+		if _, err := cl.Put(ctx, "kept-"+strconv.Itoa(i), junk(i, 200_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	neighbour := func(percent float64, state string) {
+		t.Helper()
+		if err := l.Fill("neighbour", part(percent)); err != nil {
+			t.Fatal(err)
+		}
+		a.diskState(state)
+	}
+	neighbour(83, "warn")
+	refused("a value of 8 MB at 83 %", errcode.InsufficientSpace, junk(1, 8_000_000))
+	neighbour(92.5, "throttle")
+	refused("600 kB at 92.5 %", errcode.DiskThrottled, junk(1, 600_000))
+	if _, err := cl.Put(ctx, "small", []byte("taken")); err != nil {
+		t.Errorf("a small write at 92.5 %%: %v", err)
+	}
+	neighbour(96.5, "full")
+	refused("at 96.5 %", errcode.DiskFull, []byte("x"))
+	if res, err := cl.Get(ctx, "kept-7"); err != nil || !bytes.Equal(res.Siblings[0].Value, junk(7, 200_000)) {
+		t.Errorf("read on a full disk: %v", err)
+	}
+	if _, err := cl.Delete(ctx, "small"); err != nil {
+		t.Errorf("delete on a full disk: %v", err)
+	}
+	if _, err := cl.Get(ctx, "small"); client.CodeOf(err) != errcode.KeyNotFound {
+		t.Errorf("after the delete: %v", err)
+	}
+	if n, err := a.series("pairdb_disk_refused_writes_total", `code="DISK_FULL"`); err != nil || n < 3 {
+		t.Errorf("%v refused writes counted, %v", n, err)
+	}
+	if status, body := get(t, a, "/readyz"); status != http.StatusOK || !strings.Contains(body, "writes are refused") {
+		t.Errorf("ready on a full disk: %d %s", status, body)
+	}
+	// To the last byte: what needs metadata fails, and the process lives.
+	if err := l.Fill("rest", 0); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, nil, "tenant", "create", "late", "--rf", "1", ep); r.code == 0 {
+		t.Log("a tenant was created on a disk without a free byte")
+	}
+	if res, err := cl.Get(ctx, "kept-8"); err != nil || !bytes.Equal(res.Siblings[0].Value, junk(8, 200_000)) {
+		t.Errorf("read without a free byte: %v", err)
+	}
+	for _, name := range []string{"rest", "neighbour"} {
+		if err := l.Free(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.diskState("ok")
+	if _, err := cl.Put(ctx, "refused", []byte("taken")); err != nil {
+		t.Errorf("after the neighbour left: %v", err)
+	}
+
+	// By load: writes until none is taken, then deletes until some are again.
+	n := 20
+	for ; n < 5000; n++ {
+		if _, err := cl.Put(ctx, "kept-"+strconv.Itoa(n), junk(n, 200_000)); err != nil {
+			if code := client.CodeOf(err); code != errcode.DiskFull && code != errcode.DiskThrottled {
+				t.Fatalf("put %d: %v", n, err)
+			}
+			break
+		}
+	}
+	t.Logf("%d values of 200 kB were taken", n)
+	if n < 100 || n == 5000 {
+		t.Errorf("%d values of 200 kB fit on 64 MiB", n)
+	}
+	for i := range n {
+		if res, err := cl.Get(ctx, "kept-"+strconv.Itoa(i)); err != nil || !bytes.Equal(res.Siblings[0].Value, junk(i, 200_000)) {
+			t.Fatalf("key %d on the full disk: %v", i, err)
+		}
+	}
+	for i := range n / 2 {
+		err := poll(time.Minute, func() (bool, error) {
+			_, err := cl.Delete(ctx, "kept-"+strconv.Itoa(i))
+			if code := client.CodeOf(err); err != nil && code == errcode.DiskFull {
+				return false, nil // until a compaction has made room for more
+			}
+			return err == nil, err
+		})
+		if err != nil {
+			t.Fatalf("delete %d: %v", i, err)
+		}
+	}
+	err := poll(time.Minute, func() (bool, error) {
+		_, err := cl.Put(ctx, "again", junk(0, 200_000))
+		return err == nil, nil
+	})
+	if err != nil {
+		t.Errorf("deletes freed no space: %v", err)
+	}
+	a.signal(syscall.SIGTERM)
+	if err := a.wait(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	a.start()
+	a.waitHealthy(30 * time.Second)
+	for i := range n {
+		res, err := cl.Get(ctx, "kept-"+strconv.Itoa(i))
+		if gone := i < n/2; gone && client.CodeOf(err) != errcode.KeyNotFound || !gone && (err != nil || !bytes.Equal(res.Siblings[0].Value, junk(i, 200_000))) {
+			t.Fatalf("key %d after a restart: %v", i, err)
+		}
+	}
+}
+
+// TestQuorumGoesOnWithAFullDisk has one of three nodes on a full disk: writes
+// at QUORUM are taken through every node, that one included, and writes at ALL
+// say who could not.
+func TestQuorumGoesOnWithAFullDisk(t *testing.T) {
+	l := kerneltest.Mount(t, 64<<20)
+	c := startClusterOn(t, []string{l.Dir, "", ""})
+	if err := l.Fill("neighbour", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	c.agents[0].diskState("full")
+	ctx := context.Background()
+	for i := range 60 {
+		cl := c.client(i % 3)
+		key := fmt.Sprintf("key-%d", i)
+		if _, err := cl.Put(ctx, key, []byte(key)); err != nil {
+			t.Errorf("put %d through node %d: %v", i, i%3+1, err)
+		}
+		if res, err := c.client((i+1)%3).Get(ctx, key); err != nil || string(res.Siblings[0].Value) != key {
+			t.Errorf("get %d: %v", i, err)
+		}
+	}
+	_, err := c.client(1).Put(ctx, "for-all", []byte("v"), client.WithLevel(client.LevelAll))
+	var e *client.Error
+	if !errors.As(err, &e) || e.Code != errcode.QuorumNotReached || !strings.Contains(e.Meta[errcode.MetaCauses], "DISK_FULL") {
+		t.Errorf("put at ALL: %v", err)
+	}
+	if err := l.Free("neighbour"); err != nil {
+		t.Fatal(err)
+	}
+	c.agents[0].diskState("ok")
+	if _, err := c.client(1).Put(ctx, "for-all", []byte("w"), client.WithLevel(client.LevelAll)); err != nil {
+		t.Errorf("put at ALL after the neighbour left: %v", err)
+	}
+}
+
+// TestStalledDiskWithdraws lets strace delay every sync of a running node: it
+// says that it is not ready, and why, and is ready again when syncs return.
+func TestStalledDiskWithdraws(t *testing.T) {
+	c := startCluster(t, 1, "--set", "storage.disk_stall=1s")
+	a, cl := c.agents[0], c.client(0)
+	ctx := context.Background()
+	if _, err := cl.Put(ctx, "k", []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	a.mu.Lock()
+	pid := a.cmd.Process.Pid
+	a.mu.Unlock()
+	var out bytes.Buffer
+	tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(pid),
+		"-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=6000000")
+	tracer.Stdout, tracer.Stderr = &out, &out
+	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := tracer.Start(); err != nil {
+		t.Fatalf("strace is needed (apt-get install strace): %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- tracer.Wait() }()
+	stop := func() {
+		_ = tracer.Process.Signal(syscall.SIGTERM) // it may have ended
+		<-ended
+		ended <- nil
+	}
+	defer stop()
+	put := make(chan error, 1)
+	ready := func(want int, words string) error {
+		return poll(30*time.Second, func() (bool, error) {
+			status, body := get(t, a, "/readyz")
+			return status == want && strings.Contains(body, words), nil
+		})
+	}
+	// strace is attached once a sync takes long.
+	attached := poll(20*time.Second, func() (bool, error) {
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer cancel()
+		_, err := cl.Put(short, "k", []byte("probe"))
+		return err != nil, nil
+	})
+	if attached != nil {
+		t.Fatalf("strace delays nothing: %v\n%s", attached, out.String())
+	}
+	go func() {
+		_, err := cl.Put(ctx, "k", []byte("during"))
+		put <- err
+	}()
+	if err := ready(http.StatusServiceUnavailable, "hangs"); err != nil {
+		t.Errorf("not withdrawn: %v", err)
+	}
+	if r := run(t, nil, "health", "--endpoint", a.addr.GRPC); r.code != errcode.ExitUnhealthy {
+		t.Errorf("health: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if n, err := a.series("pairdb_disk_stalls_total"); err != nil || n < 1 {
+		t.Errorf("%v stalls counted, %v", n, err)
+	}
+	stop()
+	if err := ready(http.StatusOK, ""); err != nil {
+		t.Errorf("not back: %v", err)
+	}
+	<-put
+	if _, err := cl.Put(ctx, "k", []byte("after")); err != nil {
+		t.Errorf("after the stall: %v", err)
+	}
+	if log := tail(a.dir+"/log", 1<<20); strings.Count(log, "disk does not answer") != strings.Count(log, "disk answers again") || !strings.Contains(log, "disk does not answer") {
+		t.Error("the log does not say when the disk hung and when no longer")
+	}
+}
+
+// get asks a node over HTTP.
+func get(t *testing.T, a *agent, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + a.addr.HTTP + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
