@@ -3,10 +3,11 @@
 
 GO ?= go
 FUZZTIME ?= 60s
+N ?= 200
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash bench bench-compare bench-recover e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts bench bench-compare bench-recover e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +40,11 @@ check: ## the gate: everything that has to hold before a change goes in
 fuzz: ## run each fuzz target for FUZZTIME (60s)
 	$(GO) run ./tools/check -only fuzz -fuzztime $(FUZZTIME)
 
-crash: ## enumerate every crash point of the storage engine, which takes long
-	PAIRDB_CRASH_FULL=1 $(GO) test -count=1 -timeout 6h -v -run Crash ./engine/...
+crash: ## enumerate every crash point of the storage engine, in memory and at real system calls, which takes long
+	PAIRDB_CRASH_FULL=1 $(GO) test -count=1 -timeout 6h -v -run 'Crash|FailedSync' ./engine/...
+
+power-cuts: ## cut the power of a loop disk under the engine N (200) times, as root; about a second each
+	PAIRDB_POWER_CUTS=$(N) $(GO) test -count=1 -timeout 12h -v -run PowerCuts ./engine/kerneltest
 
 bench: ## run the benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...

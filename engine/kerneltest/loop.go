@@ -1,6 +1,7 @@
-// Package kerneltest holds tests of the engine on the real kernel: small file
-// systems that fill up. Mount is for other tests of that kind. They need root,
-// and fail without.
+// Package kerneltest holds tests of the engine on the real kernel: file systems
+// that fill up, lose their power or fail to sync, and processes that die at a
+// system call. Mount is for other tests of that kind. They need root, and fail
+// without.
 package kerneltest
 
 import (
@@ -27,7 +28,13 @@ type Loop struct {
 // it still then sees it vanish.
 func Mount(t testing.TB, size int64) *Loop {
 	t.Helper()
-	root := t.TempDir()
+	return mountIn(t, t.TempDir(), size)
+}
+
+// mountIn is Mount with the image in the folder root, and further arguments for
+// mkfs.ext4.
+func mountIn(t testing.TB, root string, size int64, args ...string) *Loop {
+	t.Helper()
 	l := &Loop{Dir: filepath.Join(root, "mnt"), Image: filepath.Join(root, "image")}
 	if err := os.WriteFile(l.Image, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -39,7 +46,7 @@ func Mount(t testing.TB, size int64) *Loop {
 		t.Fatal(err)
 	}
 	// No blocks for root, as whom the tests run: they are to see the end.
-	run(t, "mkfs.ext4", "-q", "-m", "0", l.Image)
+	run(t, "mkfs.ext4", append([]string{"-q", "-m", "0", l.Image}, args...)...)
 	l.Device = strings.TrimSpace(run(t, "losetup", "--find", "--show", l.Image))
 	t.Cleanup(func() {
 		if out, err := exec.Command("losetup", "--detach", l.Device).CombinedOutput(); err != nil {
@@ -63,13 +70,15 @@ func (l *Loop) Remount(t testing.TB) {
 
 // Unmount unmounts the file system, from under whoever uses it still if need be.
 // It is no error if it is not mounted.
-func (l *Loop) Unmount() error {
-	err := syscall.Unmount(l.Dir, 0)
+func (l *Loop) Unmount() error { return unmount(l.Dir) }
+
+func unmount(dir string) error {
+	err := syscall.Unmount(dir, 0)
 	if err == syscall.EBUSY {
-		err = syscall.Unmount(l.Dir, syscall.MNT_DETACH)
+		err = syscall.Unmount(dir, syscall.MNT_DETACH)
 	}
 	if err != nil && err != syscall.EINVAL { // EINVAL: not mounted
-		return fmt.Errorf("unmount %s: %w", l.Dir, err)
+		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
 	return nil
 }

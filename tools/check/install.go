@@ -24,9 +24,9 @@ func installTools(ctx context.Context, out io.Writer) error {
 	return errors.Join(
 		installCompiler(ctx, out),
 		install(ctx, out, program{"systemd-analyze", "the check of the systemd unit", []string{"systemd"}}),
-		install(ctx, out, program{"mkfs.ext4", "the tests on small file systems", []string{"e2fsprogs"}}),
-		install(ctx, out, program{"losetup", "the tests on small file systems", []string{"mount"}}),
-		install(ctx, out, program{"strace", "the test of a stalled disk", []string{"strace"}}),
+		install(ctx, out, program{"mkfs.ext4", "the tests on file systems that fail", []string{"e2fsprogs"}}),
+		install(ctx, out, program{"losetup", "the tests on file systems that fail", []string{"mount"}}),
+		install(ctx, out, program{"strace", "the tests of system calls that fail, kill or hang", []string{"strace"}}),
 		install(ctx, out, program{"kill", "the systemd unit", []string{"procps"}}),
 		installDocker(ctx, out),
 	)
