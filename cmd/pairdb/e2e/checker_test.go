@@ -27,10 +27,12 @@ type register struct {
 // load writes registers from several clients until it is stopped, and knows
 // what may be read back afterwards.
 type load struct {
-	t     *testing.T
-	stop  chan struct{}
-	wg    sync.WaitGroup
-	acks  atomic.Int64
+	t    *testing.T
+	stop chan struct{}
+	wg   sync.WaitGroup
+	acks atomic.Int64
+	// dark is odd while acknowledgements are no promise: see power.
+	dark  atomic.Int64
 	mu    sync.Mutex
 	regs  []*register
 	fails map[errcode.Code]int
@@ -76,7 +78,12 @@ func (l *load) write(w int, c *client.Client) {
 			l.mu.Unlock()
 		}
 		r.tried++
+		dark := l.dark.Load()
 		_, err := c.Put(context.Background(), r.key, []byte(strconv.Itoa(r.tried)), client.WithLevel(client.LevelQuorum))
+		if err == nil && (dark%2 == 1 || l.dark.Load() != dark) {
+			r.retired = true
+			continue
+		}
 		if err == nil {
 			r.acked = r.tried
 			l.acks.Add(1)
@@ -95,6 +102,10 @@ func (l *load) write(w int, c *client.Client) {
 		}
 	}
 }
+
+// power says that the power is cut, or back. In between an acknowledgement is
+// no promise, see kerneltest.Loop.Cut: the write may or may not be there.
+func (l *load) power() { l.dark.Add(1) }
 
 // end stops the writers and waits for them.
 func (l *load) end() {
