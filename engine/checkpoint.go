@@ -126,6 +126,11 @@ func (db *DB) verifyTable(t *table) error {
 	}
 	defer r.Close() // only read
 	m := r.Meta()
+	if t.Renumbered {
+		// The file has numbers of its own, the manifest those that count.
+		m.SmallestSeq, m.LargestSeq = t.SmallestSeq, t.LargestSeq
+		m.Smallest.Trailer, m.Largest.Trailer = t.Smallest.Trailer, t.Largest.Trailer
+	}
 	if m.Entries != t.Entries || m.RangeDels != t.RangeDels || m.LargestSeq != t.LargestSeq ||
 		base.Compare(m.Smallest, t.Smallest) != 0 || base.Compare(m.Largest, t.Largest) != 0 {
 		return base.Corruptf(db.dir+"/"+tableName(t.Num), -1, "is not the table the manifest lists")

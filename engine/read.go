@@ -112,12 +112,14 @@ func (t *table) get(dst, key []byte, seq base.SeqNum) (out []byte, at base.SeqNu
 	defer o.release()
 	del := o.dels.Newest(key, seq)
 	value, kind, at, ok, err := o.Get(dst, key, seq)
+	// An ingested table has one number: its range deletes hide older tables,
+	// never its own entries.
 	switch {
 	case err != nil:
 		return nil, 0, false, err
-	case ok && at > del && kind == base.KindSet:
+	case ok && at >= del && kind == base.KindSet:
 		return notNil(value), at, true, nil
-	case ok && at > del:
+	case ok && at >= del:
 		return nil, at, true, nil
 	default:
 		return nil, del, del > 0, nil
