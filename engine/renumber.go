@@ -5,6 +5,7 @@ import (
 
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/manifest"
+	"github.com/pairdb/pairdb/engine/sstable"
 )
 
 // A table that was made elsewhere carries sequence numbers of elsewhere. Its
@@ -12,22 +13,33 @@ import (
 // was ingested at (manifest.FileMeta.Renumbered). Each user key is in it once,
 // so that this changes no order.
 
-// Get is that of sstable.Reader with the table's own numbers. It counts what
-// the filter was good for.
+// Get is that of sstable.Reader with the table's own numbers.
 func (o *openTable) Get(dst, key []byte, seq base.SeqNum) (value []byte, kind base.Kind, at base.SeqNum, ok bool, err error) {
+	return o.getBy(nil, dst, key, seq)
+}
+
+// getBy is Get, by way of by if that is not nil. It counts what the filter was
+// good for.
+func (o *openTable) getBy(by *sstable.Finder, dst, key []byte, seq base.SeqNum) (value []byte, kind base.Kind, at base.SeqNum, ok bool, err error) {
 	f := o.t.set.filters.of(key)
 	filtered := o.Filtered()
 	if filtered && !o.MayContain(key) {
 		f.negatives.Add(1)
 		return dst, 0, 0, false, nil
 	}
-	switch {
-	case !o.t.Renumbered:
+	own := o.t.Renumbered
+	if own {
+		if o.t.LargestSeq > seq {
+			return dst, 0, 0, false, nil
+		}
+		seq = base.MaxSeqNum // whatever the file says
+	}
+	if by != nil {
+		value, kind, at, ok, err = by.Lookup(dst, key, seq)
+	} else {
 		value, kind, at, ok, err = o.Lookup(dst, key, seq)
-	case o.t.LargestSeq > seq:
-		value = dst
-	default:
-		value, kind, _, ok, err = o.Lookup(dst, key, base.MaxSeqNum)
+	}
+	if own {
 		at = o.t.LargestSeq
 	}
 	if filtered && err == nil {
