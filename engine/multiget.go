@@ -197,8 +197,10 @@ func (v *Values) level(tables []*table, keys [][]byte, seq base.SeqNum) error {
 		key := keys[v.todo[lo]]
 		i := sort.Search(len(tables), func(i int) bool { return !tables[i].EndsBefore(key) })
 		tables = tables[i:]
-		hi, undecided := lo+1, lo+1
+		hi := len(v.todo)
+		undecided := hi
 		if len(tables) > 0 {
+			hi = lo + 1
 			t := tables[0]
 			for hi < len(v.todo) && !t.EndsBefore(keys[v.todo[hi]]) {
 				hi++
@@ -211,8 +213,6 @@ func (v *Values) level(tables []*table, keys [][]byte, seq base.SeqNum) error {
 			if undecided, err = v.table(t, from, hi, keys, seq); err != nil {
 				return err
 			}
-		} else {
-			hi, undecided = len(v.todo), len(v.todo)
 		}
 		left += copy(v.todo[left:], v.todo[lo:undecided])
 		lo = hi
