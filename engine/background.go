@@ -243,6 +243,9 @@ func (db *DB) disownManifest(v *version, err error, done func()) error {
 				done()
 			}
 			db.installLocked(db.mem, db.imm, v)
+			// An ingest takes its number in done and is seen from here on;
+			// for others this changes nothing.
+			db.visible.Store(uint64(db.commit.last))
 		}
 	}()
 	if final {

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -63,11 +66,11 @@ func BenchmarkSyncParallel(b *testing.B) {
 	b.ReportMetric(float64(m.Batches)/float64(max(1, m.WALSyncs)), "batches/sync")
 }
 
-// BenchmarkGet reads random keys of a compacted DB of 500,000 keys from the
-// cache.
-func BenchmarkGet(b *testing.B) {
+// filledDB returns a compacted DB of n keys of 100 bytes, whose blocks fit into
+// the cache.
+func filledDB(b *testing.B, n int) *DB {
+	b.Helper()
 	db := benchDB(b)
-	const n = 500_000
 	batch, key, val := NewBatch(), make([]byte, 16), make([]byte, 100)
 	for i := range n {
 		key = benchKey(key, uint64(i))
@@ -79,9 +82,20 @@ func BenchmarkGet(b *testing.B) {
 			batch.Reset()
 		}
 	}
+	if _, err := db.Apply(batch, WriteOptions{}); err != nil {
+		b.Fatal(err)
+	}
 	if err := db.Compact(nil, nil); err != nil {
 		b.Fatal(err)
 	}
+	return db
+}
+
+// BenchmarkGet reads random keys of a compacted DB of 500,000 keys from the
+// cache.
+func BenchmarkGet(b *testing.B) {
+	const n = 500_000
+	db := filledDB(b, n)
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
@@ -95,4 +109,59 @@ func BenchmarkGet(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkMultiGet reads groups of keys, all over the DB or from a thousandth
+// of it, by one MultiGet and by a Get for each. An operation is one key.
+func BenchmarkMultiGet(b *testing.B) {
+	const n = 500_000
+	db := filledDB(b, n)
+	sorted := make([][]byte, n)
+	for i := range sorted {
+		sorted[i] = benchKey(nil, uint64(i))
+	}
+	slices.SortFunc(sorted, bytes.Compare)
+	for _, group := range []int{16, 256} {
+		for _, near := range []bool{false, true} {
+			where := "anywhere"
+			if near {
+				where = "near"
+			}
+			next := func(rng *rand.Rand, keys [][]byte) {
+				at, width := 0, n
+				if near {
+					width = n / 1000
+					at = rng.IntN(n - width)
+				}
+				for i := range keys {
+					keys[i] = sorted[at+rng.IntN(width)]
+				}
+			}
+			keys := make([][]byte, group)
+			b.Run(fmt.Sprintf("%d/%s/multi", group, where), func(b *testing.B) {
+				rng := rand.New(rand.NewPCG(1, 1))
+				var v Values
+				b.ReportAllocs()
+				for i := 0; i < b.N; i += group {
+					next(rng, keys)
+					if err := db.MultiGet(&v, keys); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			b.Run(fmt.Sprintf("%d/%s/gets", group, where), func(b *testing.B) {
+				rng := rand.New(rand.NewPCG(1, 1))
+				dst := make([]byte, 0, 128)
+				b.ReportAllocs()
+				for i := 0; i < b.N; i += group {
+					next(rng, keys)
+					for _, k := range keys {
+						if _, err := db.Get(dst, k); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			})
+		}
+	}
 }

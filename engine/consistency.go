@@ -54,11 +54,13 @@ func neededSegments(state manifest.State, segs []uint64) []uint64 {
 // checkLogEnd makes sure that the log reaches as far as it did when the DB was
 // closed.
 func checkLogEnd(dir string, state manifest.State, got wal.End) error {
-	end := state.LogEnd
-	if end.Segment > got.Segment || end.Segment == got.Segment && end.Length > got.Length {
-		// The DB was closed in good order, so there is no torn tail to cut.
-		return base.Corruptf(segmentPath(dir, got.Segment), got.Length,
-			"log ends before offset %d of segment %d, where it was closed", end.Length, end.Segment)
+	// A DB that was closed in good order has no torn tail to cut.
+	switch end := state.LogEnd; {
+	case end.Segment > got.Segment:
+		return base.Corruptf(segmentPath(dir, end.Segment), -1,
+			"log segment is missing, in which the log was closed at offset %d", end.Length)
+	case end.Segment == got.Segment && end.Length > got.Length:
+		return base.Corruptf(segmentPath(dir, got.Segment), got.Length, "log ends before offset %d, where it was closed", end.Length)
 	}
 	return nil
 }

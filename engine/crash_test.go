@@ -4,200 +4,63 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 )
 
-// script drives a DB through every kind of file operation on one goroutine and
-// keeps the model beside it.
-type script struct {
-	fs    vfs.FS
-	seed  uint64
-	rng   *rand.Rand
-	db    *DB // nil while it is closed or being opened
-	model *model
-	// floor is the number of batches known to be durable while db is nil.
-	floor int
-	snaps []*Snapshot
-	at    []int // the model's state of each snapshot
-	queue *queued
-	work  work
-}
-
-// work counts what a script made the DB do.
-type work struct {
-	Flushes, Compactions, Moves, WALRotations int64
-	switches                                  int64 // of the manifest's file
-	deepest                                   int   // level with tables
-}
-
-func (w *work) sum(o work) {
-	w.Flushes += o.Flushes
-	w.Compactions += o.Compactions
-	w.Moves += o.Moves
-	w.WALRotations += o.WALRotations
-	w.switches += o.switches
-	w.deepest = max(w.deepest, o.deepest)
-}
-
-func (w *work) add(db *DB) {
-	m := db.Metrics()
-	w.Flushes += m.Flushes
-	w.Compactions += m.Compactions
-	w.Moves += m.Moves
-	w.WALRotations += m.WALRotations
-	w.switches += m.ManifestSwitches
-	for i, l := range m.Levels {
-		if l.Files > 0 {
-			w.deepest = max(w.deepest, i)
-		}
-	}
-}
-
-// queued keeps background jobs until the script runs them, so that memtables,
-// log segments and levels pile up as they do when the background is behind.
-type queued struct{ jobs []func() }
-
-func (q *queued) Go(_ string, f func()) { q.jobs = append(q.jobs, f) }
-
-func (q *queued) run() {
-	for len(q.jobs) > 0 {
-		f := q.jobs[0]
-		q.jobs = q.jobs[1:]
-		f()
-	}
-}
-
-func newScript(fs vfs.FS, seed uint64) *script {
-	return &script{fs: fs, seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), model: newModel()}
-}
-
-// acked returns how many batches the DB has promised to keep.
-func (s *script) acked() int {
-	n := s.floor
-	if s.db != nil {
-		for seq := s.db.DurableSeq(); n+1 < len(s.model.last) && s.model.last[n+1] <= seq; {
-			n++
-		}
-	}
-	return n
-}
-
-func (s *script) open() error {
-	opts := tiny(s.fs, s.seed)
-	if s.seed%2 == 0 {
-		s.queue = &queued{}
-		opts.Scheduler, opts.MaxImmutable = s.queue, 3
-	}
-	db, err := Open("db", opts)
-	if err != nil {
-		return err
-	}
-	s.db = db
-	return nil
-}
-
-func (s *script) close() error {
-	s.releaseSnaps()
-	db := s.db
-	s.work.add(db)
-	if err := db.Close(); err != nil {
-		return err
-	}
-	s.floor, s.db = s.acked(), nil
-	return nil
-}
-
-func (s *script) releaseSnaps() {
-	for _, sn := range s.snaps {
-		sn.Close()
-	}
-	s.snaps, s.at = nil, nil
-}
-
-func (s *script) write(b *Batch, sync bool) error {
-	ops := randomOps(s.rng)
-	s.model.apply(ops)
-	fillBatch(b, ops)
-	_, err := s.db.Apply(b, WriteOptions{Sync: sync})
-	return err
-}
-
-// run does the whole workload.
-func (s *script) run(steps int) error {
-	if err := s.open(); err != nil {
-		return err
-	}
-	b := NewBatch()
-	for i := range steps {
-		if err := s.step(b, i); err != nil {
-			return fmt.Errorf("step %d: %w", i, err)
-		}
-	}
-	if err := compare(s.db, s.model.now()); err != nil {
-		return err
-	}
-	return s.close()
-}
-
-func (s *script) step(b *Batch, i int) error {
-	if s.queue != nil && s.rng.IntN(12) == 0 {
-		s.queue.run()
-	}
-	switch r := s.rng.IntN(100); {
-	case r < 2:
-		return s.db.Flush()
-	case r < 3:
-		return s.db.Compact([]byte(modelKey(s.rng.IntN(20))), []byte(modelKey(20+s.rng.IntN(20))))
-	case r < 5 && len(s.snaps) < 2:
-		s.snaps, s.at = append(s.snaps, s.db.Snapshot()), append(s.at, len(s.model.states)-1)
-		return nil
-	case r < 7 && len(s.snaps) > 0:
-		for k, sn := range s.snaps {
-			if err := compare(sn, s.model.states[s.at[k]]); err != nil {
-				return fmt.Errorf("snapshot: %w", err)
-			}
-		}
-		s.releaseSnaps()
-		return nil
-	case r < 8 && i > 10:
-		if err := s.close(); err != nil {
-			return err
-		}
-		return s.open()
-	default:
-		return s.write(b, r%3 != 0)
-	}
-}
+// fullCrashPoints is how many points a full enumeration has at least, besides
+// those within recoveries.
+const fullCrashPoints = 100_000
 
 // TestCrashAtEveryCall cuts the power before every call that changes the disk,
 // in every mode, and makes sure that what is left opens as a prefix of the
-// history with everything acknowledged in it. For some of these it does the
-// same again at every such call of the recovery. PAIRDB_CRASH_FULL=1 does all
-// of that for all of them and for more scripts.
+// history with everything acknowledged in it, and that checkpoints are whole.
+// For some of these it does the same again at every such call of the recovery.
+//
+// It does one fixed workload and random ones. PAIRDB_CRASH_FULL=1 does longer
+// ones, seed after seed, until there are fullCrashPoints; PAIRDB_CRASH_SEED=n
+// begins with that seed.
 func TestCrashAtEveryCall(t *testing.T) {
 	full := os.Getenv("PAIRDB_CRASH_FULL") != ""
-	seeds, steps, nestEvery, nestModes := 2, 100, 601, 2
+	first := uint64(1)
+	if v := os.Getenv("PAIRDB_CRASH_SEED"); v != "" {
+		var err error
+		if first, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seeds, steps, nestEvery, nestModes := uint64(2), 70, 601, 2
 	if full {
-		seeds, steps, nestEvery, nestModes = 8, 250, 61, len(vfs.CrashModes())
+		seeds, steps, nestEvery, nestModes = 1000, 250, 601, len(vfs.CrashModes())
 	}
 	if testing.Short() || raceEnabled {
 		seeds = 1
 	}
 	e := &crashEnum{t: t, nestEvery: nestEvery, nestModes: nestModes}
-	for seed := range uint64(seeds) {
-		e.script(seed+1, steps)
+	e.script(first, func(s *script) error { return s.tour() })
+	for seed := first; seed < first+seeds; seed++ {
+		e.script(seed, func(s *script) error { return s.run(steps) })
+		if full && e.points >= fullCrashPoints {
+			break
+		}
 	}
-	if w := e.work; w.Flushes < 4 || w.Compactions < 4 || w.Moves == 0 || w.WALRotations < 2 || w.switches < 2 || w.deepest < 2 {
+	if w := e.work; w.Flushes < 4 || w.Compactions < 4 || w.Moves == 0 || w.WALRotations < 2 || w.switches < 2 ||
+		w.deepest < 2 || w.Ingests < 4 || w.checkpoints < 3 {
 		t.Errorf("the scripts do not reach all parts of the engine: %+v", w)
 	}
-	if !testing.Short() && !raceEnabled && e.points+e.nested < 5000 {
-		t.Errorf("%d crash points are fewer than 5000", e.points+e.nested)
+	least := 5000
+	if full {
+		least = fullCrashPoints
 	}
-	t.Logf("crash points: %d first, %d nested, %d in all", e.points, e.nested, e.points+e.nested)
+	if !testing.Short() && !raceEnabled && e.points < least {
+		t.Errorf("%d crash points are fewer than %d", e.points, least)
+	}
+	t.Logf("crash points: %d first, %d nested, %d in all; %d looks at checkpoints", e.points, e.nested, e.points+e.nested, e.copies)
 	t.Logf("calls crashed at: %v", e.kinds)
+	t.Logf("in all: %+v", e.work)
 }
 
 type crashEnum struct {
@@ -206,6 +69,7 @@ type crashEnum struct {
 	nestModes      int // modes drawn for each call of such a recovery
 	work           work
 	points, nested int
+	copies         int // looks at checkpoints
 	kinds          map[vfs.OpKind]int
 	err            error // the first violation
 }
@@ -219,11 +83,12 @@ func (e *crashEnum) fail(format string, args ...any) error {
 	return e.err
 }
 
-func (e *crashEnum) script(seed uint64, steps int) {
+// script crashes one workload.
+func (e *crashEnum) script(seed uint64, work func(*script) error) {
 	mem := vfs.NewMem()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var s *script
-	fs := vfs.Inject(mem, func(o vfs.Op) error {
+	disk := vfs.Inject(mem, func(o vfs.Op) error {
 		if !o.Mutates() || e.err != nil {
 			return e.err
 		}
@@ -237,13 +102,18 @@ func (e *crashEnum) script(seed uint64, steps int) {
 				continue
 			}
 			e.points++
-			disk := mem.Crash(mode, rng)
+			left := mem.Crash(mode, rng)
 			nest := e.points%e.nestEvery == 0
 			again := mem
 			if nest {
-				again = disk.Crash(vfs.CrashKeepAll, rng)
+				again = left.Crash(vfs.CrashKeepAll, rng)
 			}
-			if _, err := checkDB(disk, s.model, lo, hi); err != nil {
+			_, err := checkDB(left, s.model, lo, hi)
+			if err == nil && (!s.ckpt.done || e.points%5 == 0) {
+				e.copies++
+				err = s.checkCopy(left)
+			}
+			if err != nil {
 				return e.fail("seed %d, crash before call %d (%s), mode %s: %w", seed, o.Index, o, mode, err)
 			}
 			if nest {
@@ -255,16 +125,16 @@ func (e *crashEnum) script(seed uint64, steps int) {
 		}
 		return nil
 	})
-	s = newScript(fs, seed)
-	err := s.run(steps)
+	s = newScript(disk, seed)
+	err := work(s)
 	if e.err != nil {
 		e.t.Fatal(e.err)
 	}
 	if err != nil {
 		e.t.Fatalf("seed %d: %v", seed, err)
 	}
-	e.t.Logf("seed %d: %d batches; %+v", seed, len(s.model.last)-1, s.work)
 	e.work.sum(s.work)
+	e.t.Logf("seed %d: %d batches; %+v; %d points and %d nested so far", seed, len(s.model.last)-1, s.work, e.points, e.nested)
 }
 
 // recovery crashes the recovery of disk, and the writes after it, at every call.

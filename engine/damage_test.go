@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/pairdb/pairdb/engine/manifest"
 	"github.com/pairdb/pairdb/engine/vfs"
 )
 
@@ -87,16 +89,27 @@ func damaged(disk *vfs.MemFS, name string, b []byte, want map[string]string) (no
 // in each byte, each page zeroed, each file cut short, files of a kind swapped.
 // Only a sample is done unless PAIRDB_CRASH_FULL is set.
 func TestDamageToEveryFile(t *testing.T) {
-	stride := 13
+	stride, cut := 13, 39
 	if os.Getenv("PAIRDB_CRASH_FULL") != "" {
-		stride = 1
+		stride, cut = 1, 1
 	} else if raceEnabled || testing.Short() {
-		stride = 131
+		stride, cut = 131, 393
 	}
 	mem := vfs.NewMem()
 	s := newScript(mem, 1)
 	if err := s.run(90); err != nil {
 		t.Fatal(err)
+	}
+	// A table made elsewhere, so that its number is part of what is damaged.
+	if err := errors.Join(s.open(), s.ingest(), s.close()); err != nil {
+		t.Fatal(err)
+	}
+	state, _, err := manifest.Load(mem, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(state.Version.String(), "renumbered") {
+		t.Fatal("the fixture has no ingested table")
 	}
 	want := s.model.now()
 	rng := rand.New(rand.NewPCG(1, 7))
@@ -141,7 +154,7 @@ func TestDamageToEveryFile(t *testing.T) {
 			clear(b[i:min(i+512, len(b))])
 			try(name, b, fmt.Sprintf("zeros from %d", i))
 		}
-		for n := tried % stride; n < len(raw); n += stride * 3 {
+		for n := tried % stride; n < len(raw); n += cut {
 			try(name, raw[:n:n], fmt.Sprintf("cut to %d", n))
 		}
 		for _, other := range names {

@@ -93,6 +93,8 @@ type DB struct {
 	flush, compact, clean job
 	busy                  compaction.Busy // tables and ranges of the compactions under way
 	helpers               int             // workers that do pieces of compactions of others
+	ingests               int             // calls of Ingest under way
+	writersStopped        bool            // Apply waits for an Ingest
 	slow                  slowdown
 	freeing               freeing
 }
@@ -154,7 +156,7 @@ func (db *DB) Close() error {
 	db.closing.Store(true)
 	db.wakeAllLocked()
 	for db.commit.leading || db.manifestBusy ||
-		db.flush.running+db.compact.running+db.clean.running+db.helpers > 0 {
+		db.flush.running+db.compact.running+db.clean.running+db.helpers+db.ingests > 0 {
 		db.progress.Wait()
 	}
 	if db.commit.timer != nil {

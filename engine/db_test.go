@@ -285,6 +285,19 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, get); n >= 1 {
 		t.Errorf("Get from a cached table allocates %v times", n)
 	}
+	var v Values
+	keys := [][]byte{binary.BigEndian.AppendUint64(nil, 9), append([]byte(nil), key...), append([]byte(nil), key...)}
+	binary.BigEndian.PutUint64(keys[2], 1300)
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := db.MultiGet(&v, keys); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := v.Get(2); !ok || len(got) != len(val) {
+			t.Fatal(got, ok)
+		}
+	}); n >= 1 {
+		t.Errorf("MultiGet from a cached table allocates %v times", n)
+	}
 	key[0] = 0xff
 	if n := testing.AllocsPerRun(1000, func() {
 		if _, err := db.Get(dst[:0], key); !errors.Is(err, ErrNotFound) {

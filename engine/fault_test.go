@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -11,20 +12,27 @@ import (
 	"github.com/pairdb/pairdb/engine/vfs"
 )
 
-// faultRun drives a DB over a file system that fails and checks after each
-// step that what it answers is still right.
+// faultRun drives a DB over a file system that fails and checks as it goes that
+// what it answers is still right.
 type faultRun struct {
 	mem    *vfs.MemFS
+	fs     vfs.FS // over mem
+	rng    *rand.Rand
 	model  *model
 	db     *DB
 	acked  int // batches promised to be durable
 	events int // calls of Events.ReadOnly
+
+	tables, ckpts int
+	// unsure says that the newest state of the model is that of an ingest that
+	// ended writing: it may be on disk, and is not in memory.
+	unsure bool
 }
 
 // run works until the script ends or the DB can write no more. The fault must
 // not show but in the errors of the calls it hits.
-func (f *faultRun) run(fs vfs.FS, seed uint64, steps int, queue bool) error {
-	opts := tiny(fs, seed)
+func (f *faultRun) run(seed uint64, steps int, queue bool) error {
+	opts := tiny(f.fs, seed)
 	q := &queued{}
 	if queue {
 		opts.Scheduler, opts.MaxImmutable = q, 2
@@ -42,53 +50,103 @@ func (f *faultRun) run(fs vfs.FS, seed uint64, steps int, queue bool) error {
 		return nil
 	}
 	f.db = db
-	rng := rand.New(rand.NewPCG(seed, 5))
+	f.rng = rand.New(rand.NewPCG(seed, 5))
 	b := NewBatch()
 	for range steps {
-		if rng.IntN(10) == 0 {
+		if f.rng.IntN(10) == 0 {
 			q.run()
 		}
-		if rng.IntN(25) == 0 {
-			if err := db.Flush(); err != nil && !known(err) {
-				return fmt.Errorf("flush: %w", err)
-			}
-		}
-		ops := randomOps(rng)
-		fillBatch(b, ops)
-		f.model.apply(ops)
-		c, err := db.Apply(b, WriteOptions{})
-		switch {
-		case err == nil:
-		case !known(err):
-			return fmt.Errorf("apply: %w", err)
-		case c == Commit{}:
-			f.model.drop() // refused
-		}
-		if err == nil && rng.IntN(2) == 0 {
-			err = c.Wait()
-			if err == nil {
-				f.acked = max(f.acked, len(f.model.states)-1)
-			}
+		err := f.step(b)
+		if err != nil && !known(err) {
+			return err
 		}
 		f.acked = max(f.acked, f.model.prefix(db.DurableSeq()))
-		if cerr := compare(db, f.model.now()); cerr != nil && !known(cerr) {
-			return fmt.Errorf("after %v: %w", err, cerr)
+		if err != nil || f.rng.IntN(5) == 0 {
+			if cerr := f.compare(); cerr != nil {
+				return fmt.Errorf("after %v: %w", err, cerr)
+			}
 		}
 		if errors.Is(err, ErrReadOnly) {
+			b.Reset()
+			b.Delete([]byte("k"))
 			if _, err := db.Apply(b, WriteOptions{}); !errors.Is(err, ErrReadOnly) {
 				return fmt.Errorf("apply after the end of writing: %w", err)
 			}
 			break
 		}
 	}
-	f.acked = max(f.acked, f.model.prefix(db.DurableSeq()))
+	return f.compare()
+}
+
+// compare holds the DB against the model, but for reads that fail.
+func (f *faultRun) compare() error {
+	n := len(f.model.states) - 1
+	if f.unsure {
+		n--
+	}
+	if err := compare(f.db, f.model.states[n]); err != nil && !known(err) {
+		return err
+	}
 	return nil
+}
+
+func (f *faultRun) step(b *Batch) error {
+	switch r := f.rng.IntN(100); {
+	case r < 4:
+		return f.db.Flush()
+	case r < 9:
+		return f.ingest()
+	case r < 12:
+		f.ckpts++
+		err := f.db.Checkpoint(fmt.Sprint("ckpt", f.ckpts))
+		return errors.Join(err, f.fs.RemoveAll(fmt.Sprint("ckpt", f.ckpts)))
+	default:
+		return f.apply(b)
+	}
+}
+
+func (f *faultRun) apply(b *Batch) error {
+	ops := randomOps(f.rng)
+	fillBatch(b, ops)
+	f.model.apply(ops)
+	c, err := f.db.Apply(b, WriteOptions{})
+	if err != nil && c == (Commit{}) {
+		f.model.drop() // refused
+	}
+	if err == nil && f.rng.IntN(2) == 0 {
+		if err = c.Wait(); err == nil {
+			f.acked = max(f.acked, len(f.model.states)-1)
+		}
+	}
+	return err
+}
+
+func (f *faultRun) ingest() error {
+	paths, ops, err := randomTables(f.fs, f.rng, &f.tables)
+	if err != nil {
+		return errors.Join(err, removeAll(f.fs, paths))
+	}
+	f.model.applyAs(ops, 1)
+	err = f.db.Ingest(paths)
+	switch {
+	case err == nil:
+		f.acked = max(f.acked, len(f.model.states)-1)
+	case errors.Is(err, ErrReadOnly):
+		f.unsure = true
+	default:
+		f.model.drop()
+	}
+	return errors.Join(err, removeAll(f.fs, paths))
 }
 
 // known reports whether a call may fail this way when a fault is injected.
 func known(err error) bool {
-	return errors.Is(err, ErrReadOnly) || errors.Is(err, ErrDiskFull) ||
-		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENOSPC)
+	for _, e := range []error{ErrReadOnly, ErrDiskFull, syscall.EIO, syscall.ENOSPC, io.ErrShortWrite} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // finish closes the DB and checks what a reopening without faults finds.
@@ -109,6 +167,45 @@ func (f *faultRun) finish(rng *rand.Rand) error {
 	return nil
 }
 
+// fault is what goes wrong at one call, or from one call on.
+type fault struct {
+	err     error // syscall.EIO, syscall.ENOSPC or io.ErrShortWrite
+	n       int   // index of the call
+	forever bool
+	queue   bool // background work is done late
+
+	hit  vfs.Op // the call it hit first
+	seen bool
+}
+
+func (x *fault) String() string {
+	return fmt.Sprintf("%v at call %d (%s), forever %v, queue %v", x.err, x.n, x.hit, x.forever, x.queue)
+}
+
+// hook is for vfs.Inject. A write that fails with an error number leaves half of
+// its bytes, a short one all but the last.
+func (x *fault) hook(o vfs.Op) error {
+	if !o.Mutates() || o.Index < x.n {
+		return nil
+	}
+	if o.Index == x.n {
+		x.hit, x.seen = o, true
+	} else if !x.forever {
+		return nil
+	}
+	short := x.err == io.ErrShortWrite
+	switch {
+	case o.Kind == vfs.OpWrite && short && o.Bytes > 1:
+		return vfs.ShortWrite{N: o.Bytes - 1}
+	case o.Kind == vfs.OpWrite && o.Bytes > 8:
+		return vfs.ShortWrite{N: o.Bytes / 2, Err: x.err}
+	case short:
+		return nil // only writes are short
+	default:
+		return x.err
+	}
+}
+
 // TestFaultAtEveryCall makes each call that changes the disk fail in turn, for
 // once and from then on, and demands that nothing promised is lost, nothing is
 // promised falsely, answers stay right and the DB opens again.
@@ -120,53 +217,55 @@ func TestFaultAtEveryCall(t *testing.T) {
 	if raceEnabled {
 		stride = 7
 	}
-	runs, readOnly := 0, 0
+	runs, readOnly := map[error]int{}, 0
 	rng := rand.New(rand.NewPCG(1, 6))
 	for _, queue := range []bool{false, true} {
-		for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		for _, err := range []error{syscall.EIO, syscall.ENOSPC, io.ErrShortWrite} {
 			for _, forever := range []bool{false, true} {
 				for n, more := 0, true; more; n += stride {
-					name := fmt.Sprintf("queue %v, %v at call %d, forever %v", queue, fault, n, forever)
-					f := &faultRun{mem: vfs.NewMem(), model: newModel()}
-					more = false
-					var hit vfs.Op
-					fs := vfs.Inject(f.mem, func(o vfs.Op) error {
-						if o.Mutates() && o.Index == n {
-							hit, more = o, true
-						}
-						if o.Mutates() && (o.Index == n || forever && o.Index > n) {
-							if o.Kind == vfs.OpWrite && o.Bytes > 8 {
-								return vfs.ShortWrite{N: o.Bytes / 2, Err: fault}
-							}
-							return fault
-						}
-						return nil
-					})
-					err := f.run(fs, 3, steps, queue)
-					if err == nil && f.db != nil && soft(fault, forever, hit) && f.db.Metrics().ReadOnly {
-						err = errors.New("the DB is read-only after a failure that it should survive")
+					x := &fault{err: err, n: n, forever: forever, queue: queue}
+					ended, ferr := x.try(steps, rng)
+					if ferr != nil {
+						t.Fatalf("%s: %v", x, ferr)
 					}
-					if err == nil && f.db != nil && f.db.Metrics().ReadOnly != (f.events == 1) {
-						err = fmt.Errorf("read-only was reported %d times", f.events)
-					}
-					if err == nil && f.db != nil && f.db.Metrics().ReadOnly {
+					if ended {
 						readOnly++
 					}
-					if err == nil {
-						err = f.finish(rng)
+					more = x.seen
+					if err != io.ErrShortWrite || x.hit.Kind == vfs.OpWrite {
+						runs[err]++
 					}
-					if err != nil {
-						t.Fatalf("%s (%s): %v", name, hit, err)
-					}
-					runs++
 				}
 			}
 		}
 	}
-	t.Logf("%d faults, %d of them ended writing", runs, readOnly)
-	if readOnly == 0 || readOnly == runs {
+	all := 0
+	for _, n := range runs {
+		all += n
+	}
+	t.Logf("%d faults, %d of them ended writing: %v", all, readOnly, runs)
+	if readOnly == 0 || readOnly == all {
 		t.Error("the faults are all of one kind")
 	}
+}
+
+// try runs a workload with the fault; ended says that it ended writing.
+func (x *fault) try(steps int, rng *rand.Rand) (ended bool, err error) {
+	f := &faultRun{mem: vfs.NewMem(), model: newModel()}
+	f.fs = vfs.Inject(f.mem, x.hook)
+	if err := f.run(3, steps, x.queue); err != nil {
+		return false, err
+	}
+	if f.db != nil {
+		ended = f.db.Metrics().ReadOnly
+		if ended && soft(x.err, x.forever, x.hit) {
+			return true, errors.New("the DB is read-only after a failure that it should survive")
+		}
+		if ended != (f.events == 1) {
+			return ended, fmt.Errorf("read-only was reported %d times", f.events)
+		}
+	}
+	return ended, f.finish(rng)
 }
 
 // soft reports whether the DB must go on after one fault.

@@ -48,7 +48,10 @@ func newModel() *model {
 	return &model{states: []map[string]string{{}}, last: []base.SeqNum{0}}
 }
 
-func (m *model) apply(ops []op) {
+func (m *model) apply(ops []op) { m.applyAs(ops, len(ops)) }
+
+// applyAs is apply of operations that take n sequence numbers.
+func (m *model) applyAs(ops []op, n int) {
 	next := maps.Clone(m.states[len(m.states)-1])
 	for _, o := range ops {
 		switch o.kind {
@@ -61,7 +64,7 @@ func (m *model) apply(ops []op) {
 		}
 	}
 	m.states = append(m.states, next)
-	m.last = append(m.last, m.last[len(m.last)-1]+base.SeqNum(len(ops)))
+	m.last = append(m.last, m.last[len(m.last)-1]+base.SeqNum(n))
 }
 
 // drop takes back the newest batch, which the DB refused.

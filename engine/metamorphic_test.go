@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 )
 
@@ -23,7 +24,7 @@ func TestMetamorphic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		runMetamorphic(t, seed)
+		t.Logf("%v", runMetamorphic(t, seed))
 		return
 	}
 	runs, until := 8, time.Time{}
@@ -37,11 +38,14 @@ func TestMetamorphic(t *testing.T) {
 		}
 		until = time.Now().Add(d)
 	}
-	n := 0
+	n, all, done := 0, 0, map[string]int{}
 	for ; n < runs || time.Now().Before(until); n++ {
-		runMetamorphic(t, rand.Uint64())
+		for k, v := range runMetamorphic(t, rand.Uint64()) {
+			done[k] += v
+			all += v
+		}
 	}
-	t.Logf("%d seeds", n)
+	t.Logf("%d seeds, %d operations: %v", n, all, done)
 }
 
 func randomOptions(rng *rand.Rand, fs vfs.FS) Options {
@@ -75,12 +79,17 @@ type meta struct {
 	views []map[string]string
 	b     *Batch
 	ckpt  int
+
+	tables int // made for Ingest
+	values Values
+	done   map[string]int // operations, by kind
 }
 
-func runMetamorphic(t *testing.T, seed uint64) {
+// runMetamorphic does one seed and returns how many operations of each kind.
+func runMetamorphic(t *testing.T, seed uint64) map[string]int {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 4))
-	mt := &meta{rng: rng, fs: vfs.NewMem(), m: newModel(), b: NewBatch()}
+	mt := &meta{rng: rng, fs: vfs.NewMem(), m: newModel(), b: NewBatch(), done: map[string]int{}}
 	mt.opts = randomOptions(rng, mt.fs)
 	if mt.opts.Scheduler == nil {
 		// Background jobs draw nonces at times of their own.
@@ -99,58 +108,126 @@ func runMetamorphic(t *testing.T, seed uint64) {
 	if err := errors.Join(compare(mt.db, mt.m.now()), mt.db.Verify(), mt.reopen()); err != nil {
 		t.Fatalf("PAIRDB_SEED=%d: at the end: %v", seed, err)
 	}
+	return mt.done
 }
 
+// step does one operation, drawn by weight.
 func (mt *meta) step() error {
 	rng, db := mt.rng, mt.db
-	switch r := rng.IntN(100); {
-	case r < 60:
-		ops := randomOps(rng)
-		fillBatch(mt.b, ops)
-		if _, err := db.Apply(mt.b, WriteOptions{Sync: rng.IntN(4) == 0}); err != nil {
-			return err
+	for {
+		r := rng.IntN(1000)
+		for _, a := range []struct {
+			name   string
+			weight int
+			can    bool
+			do     func() error
+		}{
+			{"apply", 520, true, mt.apply},
+			{"get", 60, true, mt.get},
+			{"multiget", 50, true, mt.multiGet},
+			{"walk", 40, true, func() error { return mt.walk(db, mt.m.now()) }},
+			{"snapshot", 30, len(mt.snaps) < 4, mt.snapshot},
+			{"look at a snapshot", 60, len(mt.snaps) > 0, mt.lookBack},
+			{"iterator kept", 30, true, mt.oldIterator},
+			{"ingest", 30, true, mt.ingest},
+			{"flush", 40, true, func() error { return db.Flush() }},
+			{"compact a range", 40, true, func() error {
+				lo := rng.IntN(modelKeys)
+				return db.Compact([]byte(modelKey(lo)), []byte(modelKey(lo+rng.IntN(20))))
+			}},
+			{"compact", 10, true, func() error { return db.Compact(nil, nil) }},
+			{"compare", 20, true, func() error { return compare(db, mt.m.now()) }},
+			{"verify", 20, true, func() error { return db.Verify() }},
+			{"checkpoint", 20, true, mt.checkpoint},
+			{"reopen", 30, true, mt.reopen},
+		} {
+			if r -= a.weight; r < 0 && a.can {
+				mt.done[a.name]++
+				if err := a.do(); err != nil {
+					return fmt.Errorf("%s: %w", a.name, err)
+				}
+				return nil
+			} else if r < 0 {
+				break
+			}
 		}
-		mt.m.apply(ops)
-		return nil
-	case r < 66:
-		key := modelKey(rng.IntN(modelKeys))
-		v, at, err := db.GetSeq([]byte("x"), []byte(key))
-		want, ok := mt.m.now()[key]
-		if ok && (err != nil || string(v) != "x"+want || at == 0) || !ok && !errors.Is(err, ErrNotFound) || at > db.VisibleSeq() {
-			return fmt.Errorf("get %s: %.20q at %d, %v; want %.20q, %v", key, v, at, err, want, ok)
-		}
-		return nil
-	case r < 70:
-		return mt.walk(db, mt.m.now())
-	case r < 73 && len(mt.snaps) < 4:
-		mt.snaps, mt.at = append(mt.snaps, db.Snapshot()), append(mt.at, len(mt.m.states)-1)
-		return nil
-	case r < 79 && len(mt.snaps) > 0:
-		i := rng.IntN(len(mt.snaps))
-		err := errors.Join(compare(mt.snaps[i], mt.m.states[mt.at[i]]), mt.walk(mt.snaps[i], mt.m.states[mt.at[i]]))
-		if rng.IntN(2) == 0 {
-			mt.snaps[i].Close()
-			mt.snaps, mt.at = slices.Delete(mt.snaps, i, i+1), slices.Delete(mt.at, i, i+1)
-		}
-		return err
-	case r < 82:
-		return mt.oldIterator()
-	case r < 86:
-		return db.Flush()
-	case r < 90:
-		lo := rng.IntN(modelKeys)
-		return db.Compact([]byte(modelKey(lo)), []byte(modelKey(lo+rng.IntN(20))))
-	case r < 91:
-		return db.Compact(nil, nil)
-	case r < 93:
-		return compare(db, mt.m.now())
-	case r < 95:
-		return db.Verify()
-	case r < 97:
-		return mt.checkpoint()
-	default:
-		return mt.reopen()
 	}
+}
+
+func (mt *meta) apply() error {
+	ops := randomOps(mt.rng)
+	for _, o := range ops {
+		if o.kind == base.KindRangeDelete {
+			mt.done["range delete"]++
+		}
+	}
+	fillBatch(mt.b, ops)
+	if _, err := mt.db.Apply(mt.b, WriteOptions{Sync: mt.rng.IntN(4) == 0}); err != nil {
+		return err
+	}
+	mt.m.apply(ops)
+	return nil
+}
+
+func (mt *meta) get() error {
+	key := modelKey(mt.rng.IntN(modelKeys))
+	v, at, err := mt.db.GetSeq([]byte("x"), []byte(key))
+	want, ok := mt.m.now()[key]
+	if ok && (err != nil || string(v) != "x"+want || at == 0) || !ok && !errors.Is(err, ErrNotFound) || at > mt.db.VisibleSeq() {
+		return fmt.Errorf("%s: %.20q at %d, %v; want %.20q, %v", key, v, at, err, want, ok)
+	}
+	return nil
+}
+
+// multiGet asks the DB and the snapshots for keys at random.
+func (mt *meta) multiGet() error {
+	keys := make([]string, mt.rng.IntN(60))
+	for i := range keys {
+		keys[i] = modelKey(mt.rng.IntN(modelKeys + 5))
+	}
+	if err := multiCompare(mt.db, &mt.values, keys, mt.m.now()); err != nil {
+		return err
+	}
+	for i, s := range mt.snaps {
+		if err := multiCompare(s, &mt.values, keys, mt.m.states[mt.at[i]]); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+func (mt *meta) snapshot() error {
+	mt.snaps, mt.at = append(mt.snaps, mt.db.Snapshot()), append(mt.at, len(mt.m.states)-1)
+	return nil
+}
+
+// lookBack compares a snapshot and perhaps gives it back.
+func (mt *meta) lookBack() error {
+	i := mt.rng.IntN(len(mt.snaps))
+	err := errors.Join(compare(mt.snaps[i], mt.m.states[mt.at[i]]), mt.walk(mt.snaps[i], mt.m.states[mt.at[i]]))
+	if mt.rng.IntN(2) == 0 {
+		mt.snaps[i].Close()
+		mt.snaps, mt.at = slices.Delete(mt.snaps, i, i+1), slices.Delete(mt.at, i, i+1)
+	}
+	return err
+}
+
+// ingest takes in tables; sometimes they are refused for an overlap first.
+func (mt *meta) ingest() error {
+	paths, ops, err := randomTables(mt.fs, mt.rng, &mt.tables)
+	if err != nil {
+		return err
+	}
+	if mt.rng.IntN(4) == 0 {
+		if err := mt.db.Ingest(append(paths, paths[0])); !errors.Is(err, ErrIngestOverlap) {
+			return fmt.Errorf("one table twice: %w", err)
+		}
+	}
+	if err := mt.db.Ingest(paths); err != nil {
+		return err
+	}
+	mt.m.applyAs(ops, 1)
+	return removeAll(mt.fs, paths)
 }
 
 // oldIterator opens an iterator and leaves it, or looks at one left before:
@@ -177,109 +254,6 @@ func (mt *meta) oldIterator() error {
 		return fmt.Errorf("old iterator saw %d keys, want %d", len(got), len(view))
 	}
 	return nil
-}
-
-// walk moves an iterator about at random, with bounds and with a budget.
-func (mt *meta) walk(r reader, state map[string]string) error {
-	rng := mt.rng
-	var lower, upper []byte
-	keys := slices.Sorted(maps.Keys(state))
-	if rng.IntN(2) == 0 {
-		lower = []byte(modelKey(rng.IntN(modelKeys)))
-		keys = slices.DeleteFunc(keys, func(k string) bool { return k < string(lower) })
-	}
-	if rng.IntN(2) == 0 {
-		upper = []byte(modelKey(rng.IntN(modelKeys)))
-		keys = slices.DeleteFunc(keys, func(k string) bool { return k >= string(upper) })
-	}
-	it, err := r.NewIter(lower, upper)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	if err := mt.budgeted(it, keys); err != nil {
-		return err
-	}
-	pos := -1 // index in keys; -1 and len(keys) are off either end
-	for range 60 {
-		seek := modelKey(rng.IntN(modelKeys))
-		at, _ := slices.BinarySearch(keys, seek)
-		var name string
-		switch rng.IntN(8) {
-		case 0:
-			name, pos = "first", 0
-			it.First()
-		case 1:
-			name, pos = "last", len(keys)-1
-			it.Last()
-		case 2:
-			name, pos = "seekGE "+seek, at
-			it.SeekGE([]byte(seek))
-		case 3:
-			name, pos = "seekLT "+seek, at-1
-			it.SeekLT([]byte(seek))
-		case 4, 5:
-			if !it.Valid() {
-				continue
-			}
-			name, pos = "next", pos+1
-			it.Next()
-		default:
-			if !it.Valid() {
-				continue
-			}
-			name, pos = "prev", pos-1
-			it.Prev()
-		}
-		valid := pos >= 0 && pos < len(keys)
-		if it.Error() != nil || it.Valid() != valid ||
-			valid && (string(it.Key()) != keys[pos] || string(it.Value()) != state[keys[pos]]) {
-			return fmt.Errorf("%s in [%s,%s): valid %v at %s, want %d of %v: %v", name, lower, upper, it.Valid(), it.Key(), pos, keys, it.Error())
-		}
-	}
-	return it.Close()
-}
-
-// budgeted walks the iterator from one end to the other in small portions.
-func (mt *meta) budgeted(it *Iterator, keys []string) error {
-	back := mt.rng.IntN(2) == 0
-	portion := 2 + mt.rng.IntN(5)
-	var got []string
-	it.SetBudget(portion)
-	ok := false
-	if back {
-		ok = it.Last()
-	} else {
-		ok = it.First()
-	}
-	for range 10_000 {
-		switch {
-		case ok && back:
-			got = append(got, string(it.Key()))
-			ok = it.Prev()
-		case ok:
-			got = append(got, string(it.Key()))
-			ok = it.Next()
-		case errors.Is(it.Error(), ErrBudget):
-			from := slices.Clone(it.ResumeKey())
-			it.SetBudget(portion)
-			if back {
-				ok = it.SeekLT(from)
-			} else {
-				ok = it.SeekGE(from)
-			}
-		default:
-			if back {
-				slices.Reverse(got)
-			}
-			it.SetBudget(0)
-			if !slices.Equal(got, keys) || it.Error() != nil {
-				return fmt.Errorf("budget %d, back %v: got %v, want %v: %v", portion, back, got, keys, it.Error())
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("budget %d, back %v: no end in sight, %d keys", portion, back, len(got))
 }
 
 // checkpoint takes one and opens it beside the DB.

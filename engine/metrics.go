@@ -21,6 +21,7 @@ type counters struct {
 	jobErrors, manifestBytes, manifestSwitches atomic.Int64
 	stalls, stallNanos                         [stallReasons]atomic.Int64
 	filtered, split, drops                     atomic.Int64
+	ingests, ingestTables, ingestBytes         atomic.Int64
 	pools                                      poolSet
 }
 
@@ -60,6 +61,12 @@ func (c *counters) compacted(job *compaction.Job, in, out int64) {
 	c.compactions.Add(1)
 	c.compactIn.Add(in)
 	c.compactOut.Add(out)
+}
+
+func (c *counters) ingested(tables int, bytes int64) {
+	c.ingests.Add(1)
+	c.ingestTables.Add(int64(tables))
+	c.ingestBytes.Add(bytes)
 }
 
 func (c *counters) stalled(r StallReason, d time.Duration) {
@@ -104,6 +111,8 @@ type Metrics struct {
 	CompactionIn, CompactionOut int64 // bytes
 	CompactionDebt              int64 // bytes above the levels' targets
 	JobErrors                   int64
+	// Ingests count the calls that succeeded.
+	Ingests, IngestTables, IngestBytes int64
 	// Pools are the background jobs by kind: flush, compact and clean.
 	Pools map[string]PoolMetrics
 
@@ -133,7 +142,20 @@ type Metrics struct {
 	// ManifestSwitches counts the replacements of the manifest's file.
 	ManifestSwitches int64
 
-	Cache cache.Stats
+	Cache  cache.Stats
+	Filter FilterMetrics
+
+	// WriteAmp is how many bytes were written to the log and to tables, ingested
+	// ones included, for each byte applied or ingested since Open; 0 before the
+	// first.
+	WriteAmp float64
+	// ReadAmp is how many tables the read of one key looks into at most: the
+	// depth of level 0 and a table of each level in use below. Filters spare most
+	// of them.
+	ReadAmp int
+	// SpaceAmp estimates how many bytes of tables there are for each byte of
+	// live data, for which it takes the last level in use; 0 without tables.
+	SpaceAmp float64
 
 	VisibleSeq, DurableSeq, FlushedSeq uint64
 	// Closed and ReadOnly say why writes are refused, if they are.
@@ -150,10 +172,12 @@ func (db *DB) Metrics() Metrics {
 		Flushes: c.flushes.Load(), FlushTables: c.flushTables.Load(), FlushBytes: c.flushBytes.Load(),
 		Compactions: c.compactions.Load(), Moves: c.moves.Load(), Drops: c.drops.Load(),
 		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
+		Ingests: c.ingests.Load(), IngestTables: c.ingestTables.Load(), IngestBytes: c.ingestBytes.Load(),
 		JobErrors: c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
 		ManifestSwitches: c.manifestSwitches.Load(),
 		Stalls:           make(map[string]StallMetrics, stallReasons),
 		OpenTables:       db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),
+		Filter:     db.tables.filters.metrics(),
 		VisibleSeq: db.visible.Load(), DurableSeq: db.durable.Load(),
 		CompactionWaits: db.pacing.waits.Load(), CompactionWaitTime: time.Duration(db.pacing.waitNanos.Load()),
 		CompactionLimit: db.pacing.rate(), Disk: db.diskMetrics(),
@@ -180,13 +204,29 @@ func (db *DB) Metrics() Metrics {
 		bytes := v.LevelBytes(level)
 		m.Levels = append(m.Levels, LevelMetrics{Files: len(files), Bytes: bytes, Score: v.tree.Score(level)})
 		m.TableBytes += bytes
+		if level > 0 && len(files) > 0 {
+			m.ReadAmp++
+		}
 		for _, f := range files {
 			m.Entries += max(0, int64(f.Entries)-2*int64(f.Deletes))
 		}
 	}
 	m.L0Depth, m.CompactionDebt = v.depth, v.tree.Debt()
+	m.ReadAmp += m.L0Depth
+	m.SpaceAmp = v.tree.SpaceAmp()
+	m.WriteAmp = writeAmp(m.BatchBytes, m.IngestBytes, m.FlushBytes+m.CompactionOut)
 	m.WALSegments, m.Snapshots = len(db.segs), len(db.snapshots.seqs)
 	m.FlushedSeq = uint64(db.flushedSeq)
 	m.Closed, m.ReadOnly = db.closed, db.failed != nil
 	return m
+}
+
+// writeAmp returns the bytes written for each byte of user data: a batch is
+// logged once, an ingested table is there as it came.
+func writeAmp(batches, ingested, tables int64) float64 {
+	user := batches + ingested
+	if user == 0 {
+		return 0
+	}
+	return float64(user+tables) / float64(user)
 }

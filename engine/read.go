@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/sstable"
 )
 
 // Get appends the value of key to dst and returns the result, or dst and
@@ -109,15 +110,23 @@ func (t *table) get(dst, key []byte, seq base.SeqNum) (out []byte, at base.SeqNu
 	if err != nil {
 		return nil, 0, false, err
 	}
-	defer o.release()
+	out, at, done, err = o.find(nil, dst, key, seq)
+	o.release()
+	return out, at, done, err
+}
+
+// find is get in the open table, by way of by if that is not nil.
+func (o *openTable) find(by *sstable.Finder, dst, key []byte, seq base.SeqNum) (out []byte, at base.SeqNum, done bool, err error) {
 	del := o.dels.Newest(key, seq)
-	value, kind, at, ok, err := o.Get(dst, key, seq)
+	value, kind, at, ok, err := o.getBy(by, dst, key, seq)
+	// An ingested table has one number: its range deletes hide older tables,
+	// never its own entries.
 	switch {
 	case err != nil:
 		return nil, 0, false, err
-	case ok && at > del && kind == base.KindSet:
+	case ok && at >= del && kind == base.KindSet:
 		return notNil(value), at, true, nil
-	case ok && at > del:
+	case ok && at >= del:
 		return nil, at, true, nil
 	default:
 		return nil, del, del > 0, nil

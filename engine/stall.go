@@ -18,7 +18,10 @@ const (
 	StallMemTables StallReason = iota
 	// StallLevel0: level 0 is too deep and compaction is behind.
 	StallLevel0
-	// StallSlowdown: the writer was slowed down before one of these happens.
+	// StallIngest: an Ingest writes the manifest.
+	StallIngest
+	// StallSlowdown: the writer was slowed down before one of the first two
+	// happens.
 	StallSlowdown
 	stallReasons
 )
@@ -30,6 +33,8 @@ func (r StallReason) String() string {
 		return "memtables"
 	case StallLevel0:
 		return "level0"
+	case StallIngest:
+		return "ingest"
 	case StallSlowdown:
 		return "slowdown"
 	default:
@@ -47,6 +52,8 @@ func (db *DB) makeRoomLocked(b *Batch) (full bool, err error) {
 			return full, err
 		}
 		switch {
+		case db.writersStopped:
+			db.waitForIngestLocked()
 		case q.rotating || len(q.pending) > maxPending && q.leading:
 			db.awaitLogLocked()
 		case len(q.pending) > maxPending:
@@ -128,6 +135,21 @@ func (db *DB) stallLocked(reason StallReason) error {
 		return fmt.Errorf("write refused, %s full: %w", reason, err)
 	}
 	return nil
+}
+
+// waitForIngestLocked waits until writers may go on.
+func (db *DB) waitForIngestLocked() {
+	start := db.opts.Now()
+	for db.writersStopped && db.usableLocked() == nil {
+		db.progress.Wait()
+	}
+	d := db.opts.Now().Sub(start)
+	db.stats.stalled(StallIngest, d)
+	if f := db.opts.Events.Stalled; f != nil {
+		db.mu.Unlock()
+		f(StallIngest, d)
+		db.mu.Lock()
+	}
 }
 
 // stalledLocked reports whether the job that ends the stall is running.

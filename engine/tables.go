@@ -36,9 +36,10 @@ type table struct {
 // table's open one, the set.
 type openTable struct {
 	*sstable.Reader
-	t    *table
-	dels *rangedel.List
-	refs atomic.Int32
+	t         *table
+	rangeDels []base.RangeDel
+	dels      *rangedel.List
+	refs      atomic.Int32
 	// used is set by each use and cleared by the set's clock hand.
 	used atomic.Bool
 }
@@ -50,6 +51,8 @@ type tableSet struct {
 	cache *cache.Cache
 	dec   *sstable.Decoder
 	limit int
+
+	filters filterCounters
 
 	mu sync.Mutex
 	// ring holds the open tables in the order of the clock hand.
@@ -101,7 +104,8 @@ func (t *table) acquireSlow() (*openTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &openTable{Reader: r, t: t, dels: rangedel.Build(r.RangeDels())}
+	rds := renumber(t.FileMeta, r.RangeDels())
+	o := &openTable{Reader: r, t: t, rangeDels: rds, dels: rangedel.Build(rds)}
 	o.refs.Store(1)
 	o.used.Store(true)
 	t.set.admit(o)
@@ -123,8 +127,7 @@ func (s *tableSet) newReader(f *manifest.FileMeta) (*sstable.Reader, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	r, err := sstable.NewReader(file, size, sstable.ReaderOptions{
-		// The nonce names the file in a cache that several DBs may share.
-		Cache: s.cache, FileNum: f.Nonce, Name: path, Nonce: f.Nonce, Decoder: s.dec,
+		Cache: s.cache, FileNum: cacheID(f), Name: path, Nonce: f.Nonce, Decoder: s.dec,
 	})
 	if err != nil {
 		return nil, errors.Join(err, file.Close())

@@ -58,6 +58,9 @@ func TestGoldenTrace(t *testing.T) {
 	act("flush that trims the log, compaction", func() error { return db.Flush() })
 	act("put that reuses a segment", put("f", 3000, true))
 	act("compact all", func() error { return db.Compact(nil, nil) })
+	act("write a table for ingest", func() error { return makeTable(fs, "in.sst", 1, []op{set("b", "new"), set("x", "new")}) })
+	act("put, not synced, before the ingest", put("g", 10, false))
+	act("ingest", func() error { return db.Ingest([]string{"in.sst"}) })
 	act("checkpoint", func() error { return db.Checkpoint("copy") })
 	act("close for good", func() error { return db.Close() })
 

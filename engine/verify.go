@@ -153,6 +153,11 @@ func (s *tableSet) verify(f *manifest.FileMeta) error {
 	}
 	defer r.Close() // only read
 	m := r.Meta()
+	if f.Renumbered {
+		// The file has numbers of its own, the manifest those that count.
+		m.SmallestSeq, m.LargestSeq = f.SmallestSeq, f.LargestSeq
+		m.Smallest.Trailer, m.Largest.Trailer = f.Smallest.Trailer, f.Largest.Trailer
+	}
 	if m.Entries != f.Entries || m.RangeDels != f.RangeDels || m.LargestSeq != f.LargestSeq ||
 		base.Compare(m.Smallest, f.Smallest) != 0 || base.Compare(m.Largest, f.Largest) != 0 {
 		return base.Corruptf(s.dir+"/"+tableName(f.Num), -1, "is not the table the manifest lists")

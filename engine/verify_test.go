@@ -25,8 +25,8 @@ func closedDB(t *testing.T) *vfs.MemFS {
 	return mem
 }
 
-// contents reads every file below dir.
-func contents(t *testing.T, fsys vfs.FS, dir string) map[string]string {
+// filesIn reads every file below dir.
+func filesIn(t *testing.T, fsys vfs.FS, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	names, err := fsys.List(dir)
@@ -40,7 +40,7 @@ func contents(t *testing.T, fsys vfs.FS, dir string) map[string]string {
 			t.Fatal(err)
 		}
 		if info.IsDir {
-			maps.Copy(out, contents(t, fsys, name))
+			maps.Copy(out, filesIn(t, fsys, name))
 			continue
 		}
 		b, err := readWhole(fsys, name)
@@ -55,7 +55,7 @@ func contents(t *testing.T, fsys vfs.FS, dir string) map[string]string {
 // A sound directory has no damage, and not a byte or a name of it changes.
 func TestVerifyDirChangesNothing(t *testing.T) {
 	mem := closedDB(t)
-	before := contents(t, mem, "db")
+	before := filesIn(t, mem, "db")
 	readOnly := vfs.Inject(mem, func(o vfs.Op) error {
 		if o.Mutates() || o.Kind == vfs.OpCreate {
 			t.Errorf("%s of %s", o.Kind, o.Path)
@@ -67,7 +67,7 @@ func TestVerifyDirChangesNothing(t *testing.T) {
 	if err != nil || len(r.Damage) > 0 {
 		t.Fatalf("%v, %v", err, r.Damage)
 	}
-	if after := contents(t, mem, "db"); !maps.Equal(before, after) {
+	if after := filesIn(t, mem, "db"); !maps.Equal(before, after) {
 		t.Error("the directory has changed")
 	}
 	if r.Tables == 0 || r.Tables != r.State.Version.Files() || r.Segments == 0 || r.LastSeq == 0 || r.Manifest == 0 {

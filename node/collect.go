@@ -84,6 +84,12 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 	flushBytes := counter("pairdb_engine_flush_bytes_total", "Bytes of tables written by flushes.")
 	compactions := counter("pairdb_engine_compactions_total", "Compactions, by kind.", "kind")
 	compactionBytes := counter("pairdb_engine_compaction_bytes_total", "Bytes read and written by compactions.", "direction")
+	ingests := counter("pairdb_engine_ingests_total", "Times that tables made elsewhere were taken in.")
+	ingestBytes := counter("pairdb_engine_ingest_bytes_total", "Bytes of tables made elsewhere that were taken in.")
+	writeAmp := gauge("pairdb_engine_write_amplification", "Bytes written to the log and to tables for each byte applied or ingested since the start.")
+	readAmp := gauge("pairdb_engine_read_amplification", "Tables that the read of one key looks into at most.")
+	spaceAmp := gauge("pairdb_engine_space_amplification", "Estimate of the bytes of tables for each byte of live data.")
+	filterProbes := counter("pairdb_engine_filter_probes_total", "Point reads that asked the filter of a table, by what came of it.", "result")
 	debt := gauge("pairdb_engine_compaction_debt_bytes", "Bytes above the targets of their levels.")
 	failures := counter("pairdb_engine_job_errors_total", "Flushes and compactions that failed and are tried again.")
 	stalls := counter("pairdb_engine_stalls_total", "Times that a writer had to wait, by reason.", "reason")
@@ -100,6 +106,7 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 	limit := gauge("pairdb_engine_compaction_limit_bytes", "Bytes a second that compactions may write now; 0: no bound.")
 	all := []series{
 		batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
+		ingests, ingestBytes, writeAmp, readAmp, spaceAmp, filterProbes,
 		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, waits, waitSeconds, limit,
 	}
 	return all, func(e emit) {
@@ -119,6 +126,14 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 		e(compactions, float64(m.Drops), "drop")
 		e(compactionBytes, float64(m.CompactionIn), "in")
 		e(compactionBytes, float64(m.CompactionOut), "out")
+		e(ingests, float64(m.Ingests))
+		e(ingestBytes, float64(m.IngestBytes))
+		e(writeAmp, m.WriteAmp)
+		e(readAmp, float64(m.ReadAmp))
+		e(spaceAmp, m.SpaceAmp)
+		e(filterProbes, float64(m.Filter.Negatives), "denied")
+		e(filterProbes, float64(m.Filter.FalsePositives), "false_positive")
+		e(filterProbes, float64(m.Filter.Probes-m.Filter.Negatives-m.Filter.FalsePositives), "found")
 		e(debt, float64(m.CompactionDebt))
 		e(failures, float64(m.JobErrors))
 		for reason, s := range m.Stalls {

@@ -98,6 +98,7 @@ const (
 	tagDeleted    = 6 // level, number
 	tagAdded      = 7 // level, table
 	tagLogEnd     = 8 // segment, length
+	tagRenumbered = 9 // level, table: tagAdded of one that is FileMeta.Renumbered
 )
 
 // comparer names the order of keys; a log with another one is refused.
@@ -131,7 +132,11 @@ func (e *Edit) append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, d.Num)
 	}
 	for _, a := range e.Added {
-		dst = binary.AppendUvarint(dst, tagAdded)
+		tag := uint64(tagAdded)
+		if a.Renumbered {
+			tag = tagRenumbered
+		}
+		dst = binary.AppendUvarint(dst, tag)
 		dst = binary.AppendUvarint(dst, uint64(a.Level))
 		dst = a.append(dst)
 	}
@@ -200,8 +205,8 @@ func (d *decoder) level() int {
 	return int(n)
 }
 
-func (d *decoder) file() *FileMeta {
-	f := &FileMeta{}
+func (d *decoder) file(renumbered bool) *FileMeta {
+	f := &FileMeta{Renumbered: renumbered}
 	var size uint64
 	for _, v := range f.fields(&size) {
 		*v = d.uvarint()
@@ -241,8 +246,8 @@ func decodeEdit(b []byte, first bool) (e *Edit, levels int, err error) {
 			e.LogNumber = d.uvarint()
 		case tagDeleted:
 			e.Deleted = append(e.Deleted, DeletedFile{Level: d.level(), Num: d.uvarint()})
-		case tagAdded:
-			e.Added = append(e.Added, NewFile{Level: d.level(), FileMeta: d.file()})
+		case tagAdded, tagRenumbered:
+			e.Added = append(e.Added, NewFile{Level: d.level(), FileMeta: d.file(tag == tagRenumbered)})
 		case tagLogEnd:
 			e.LogEnd = LogEnd{Segment: d.uvarint(), Length: int64(d.uvarint())}
 		default:

@@ -80,6 +80,9 @@ type Log struct {
 	snapshotSize    int64
 	stale           []uint64 // replaced logs that are still to be removed
 
+	// live is set once CURRENT names the log: before that a failure is not the
+	// end of writing, only of this file.
+	live   bool
 	failed error
 }
 
@@ -95,6 +98,7 @@ func Create(opts Options, num uint64, state State) (*Log, error) {
 	if err := l.publish(num); err != nil {
 		return nil, errors.Join(err, next.file.Close())
 	}
+	next.live = true
 	return next, nil
 }
 
@@ -179,6 +183,7 @@ func (l *Log) replace(num uint64, state State) (bool, error) {
 	}
 	old, oldNum := l.file, l.num
 	stale := append(l.stale, oldNum)
+	next.live = true
 	*l = *next
 	l.stale = stale
 	if err := old.Close(); err != nil {
@@ -301,6 +306,9 @@ func (l *Log) write(payload []byte) error {
 }
 
 func (l *Log) fail(verb string, cause error) error {
+	if !l.live {
+		return fmt.Errorf("%s manifest %d: %w", verb, l.num, cause)
+	}
 	l.failed = fmt.Errorf("%w: %s manifest %d: %w", base.ErrReadOnly, verb, l.num, cause)
 	return l.failed
 }

@@ -24,6 +24,13 @@ func testFile(num uint64, start, end string) *FileMeta {
 	}
 }
 
+// testRenumbered is testFile of a table made elsewhere.
+func testRenumbered(num uint64, start, end string) *FileMeta {
+	f := testFile(num, start, end)
+	f.LargestSeq, f.Renumbered = f.SmallestSeq, true
+	return f
+}
+
 func testOptions(fs vfs.FS) Options {
 	rng := rand.New(rand.NewPCG(1, 1))
 	return Options{FS: fs, Dir: "d", Rand: rng.Uint64, MaxBytes: 600}
@@ -48,7 +55,11 @@ func build(t testing.TB, fs vfs.FS, edits int) (*Log, []State) {
 	next := uint64(100)
 	for i := range edits {
 		e := &Edit{NextFile: next, FlushedSeq: base.SeqNum(i + 1), LogNumber: uint64(i + 1)}
-		e.Added = []NewFile{{Level: i % 3, FileMeta: testFile(uint64(i+2), fmt.Sprintf("k%02d", i), fmt.Sprintf("k%02d", i))}}
+		name := fmt.Sprintf("k%02d", i)
+		e.Added = []NewFile{{Level: i % 3, FileMeta: testFile(uint64(i+2), name, name)}}
+		if i%4 == 2 {
+			e.Added[0].FileMeta = testRenumbered(uint64(i+2), name, name)
+		}
 		if i > 6 {
 			e.Deleted = []DeletedFile{{Level: (i - 6) % 3, Num: uint64(i - 4)}}
 		}
@@ -85,12 +96,15 @@ func TestLogIsItsEdits(t *testing.T) {
 func TestBadEditsAreRefused(t *testing.T) {
 	mem := vfs.NewMem()
 	l, states := build(t, mem, 4)
+	twoNumbers := testFile(50, "x", "y")
+	twoNumbers.Renumbered = true
 	for name, e := range map[string]*Edit{
 		"twice":    {Added: []NewFile{{0, testFile(2, "a", "b")}}},
 		"absent":   {Deleted: []DeletedFile{{0, 99}}},
 		"level":    {Deleted: []DeletedFile{{3, 2}}},
 		"overlap":  {Added: []NewFile{{1, testFile(50, "k00", "k09")}}},
 		"bounds":   {Added: []NewFile{{1, testFile(50, "z", "y")}}},
+		"numbers":  {Added: []NewFile{{1, twoNumbers}}},
 		"backward": {LogNumber: 1},
 	} {
 		if _, err := l.Append(e, nil); err == nil {
@@ -140,7 +154,11 @@ func TestCrashes(t *testing.T) {
 	for i := range 25 {
 		issued = i + 1
 		e := &Edit{NextFile: next, FlushedSeq: base.SeqNum(i + 1), LogNumber: uint64(i + 1)}
-		e.Added = []NewFile{{Level: i % 3, FileMeta: testFile(uint64(i+2), fmt.Sprintf("k%02d", i), fmt.Sprintf("k%02d", i))}}
+		name := fmt.Sprintf("k%02d", i)
+		e.Added = []NewFile{{Level: i % 3, FileMeta: testFile(uint64(i+2), name, name)}}
+		if i%4 == 2 {
+			e.Added[0].FileMeta = testRenumbered(uint64(i+2), name, name)
+		}
 		if i > 6 {
 			e.Deleted = []DeletedFile{{Level: (i - 6) % 3, Num: uint64(i - 4)}}
 		}
@@ -295,6 +313,8 @@ func FuzzManifest(f *testing.F) {
 	f.Add(raw[:headerLen])
 	e := &Edit{NextFile: 3, FlushedSeq: 4, Added: []NewFile{{1, testFile(4, "a", "b")}}}
 	f.Add(e.append(nil))
+	e.Added[0].FileMeta = testRenumbered(4, "a", "b")
+	f.Add(e.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decode("f", l.Num(), b); err == nil {
 			if err := s.Version.Check(); err != nil {
@@ -309,7 +329,7 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("own encoding refused: %v", err)
 		}
-		if fmt.Sprint(again.Deleted, again.NextFile, len(again.Added)) != fmt.Sprint(e.Deleted, e.NextFile, len(e.Added)) {
+		if fmt.Sprint(again.Deleted, again.NextFile, again.Added) != fmt.Sprint(e.Deleted, e.NextFile, e.Added) {
 			t.Fatalf("changed by encoding: %+v, %+v", e, again)
 		}
 	})

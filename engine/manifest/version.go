@@ -32,6 +32,10 @@ type FileMeta struct {
 	Entries                 uint64 // point entries, deletes included
 	Deletes                 uint64 // point deletes
 	RangeDels               uint64
+	// Renumbered says that everything in the table counts as written at
+	// SmallestSeq, which is LargestSeq too, whatever the file says: it was made
+	// elsewhere. The trailers of Smallest and Largest are of that number.
+	Renumbered bool
 }
 
 // ExclusiveEnd reports whether Largest.UserKey itself is not in the table.
@@ -62,8 +66,11 @@ func (f *FileMeta) String() string {
 	if f.ExclusiveEnd() {
 		end = ")"
 	}
-	return fmt.Sprintf("%06d:[%s,%s%s#%d-%d %dB", f.Num, f.Smallest.UserKey, f.Largest.UserKey, end,
-		f.SmallestSeq, f.LargestSeq, f.Size)
+	seqs := fmt.Sprintf("%d-%d", f.SmallestSeq, f.LargestSeq)
+	if f.Renumbered {
+		seqs = fmt.Sprintf("%d renumbered", f.LargestSeq)
+	}
+	return fmt.Sprintf("%06d:[%s,%s%s#%s %dB", f.Num, f.Smallest.UserKey, f.Largest.UserKey, end, seqs, f.Size)
 }
 
 var (
@@ -77,6 +84,8 @@ func (f *FileMeta) check() error {
 		return fmt.Errorf("table %d of %d bytes: %w", f.Num, f.Size, errBounds)
 	case base.Compare(f.Smallest, f.Largest) > 0 || f.SmallestSeq > f.LargestSeq:
 		return fmt.Errorf("table %d: %w", f.Num, errBounds)
+	case f.Renumbered && (f.SmallestSeq != f.LargestSeq || f.LargestSeq == 0):
+		return fmt.Errorf("table %d is renumbered to %d-%d: %w", f.Num, f.SmallestSeq, f.LargestSeq, errBounds)
 	}
 	return nil
 }

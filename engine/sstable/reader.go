@@ -288,17 +288,25 @@ func (r *Reader) MayContain(userKey []byte) bool {
 	return r.filter.n == 0 || r.filter.mayContain(filterHash(userKey))
 }
 
-// Get appends to dst the value of the newest version of userKey whose sequence
+// Filtered reports whether the table has a filter, so that MayContain can deny.
+func (r *Reader) Filtered() bool { return r.filter.n > 0 }
+
+// Get is Lookup if MayContain does not deny userKey.
+func (r *Reader) Get(dst, userKey []byte, seq base.SeqNum) (value []byte, kind base.Kind, at base.SeqNum, ok bool, err error) {
+	if !r.closed.Load() && !r.MayContain(userKey) {
+		return dst, 0, 0, false, nil
+	}
+	return r.Lookup(dst, userKey, seq)
+}
+
+// Lookup appends to dst the value of the newest version of userKey whose sequence
 // number is at most seq. ok is false when there is none, and dst comes back as
 // it was. A delete is a version with an empty value; kind tells. Range deletes
 // are not looked at. With the blocks in the cache nothing is allocated but
 // what dst needs to grow.
-func (r *Reader) Get(dst, userKey []byte, seq base.SeqNum) (value []byte, kind base.Kind, at base.SeqNum, ok bool, err error) {
+func (r *Reader) Lookup(dst, userKey []byte, seq base.SeqNum) (value []byte, kind base.Kind, at base.SeqNum, ok bool, err error) {
 	if r.closed.Load() {
 		return dst, 0, 0, false, base.ErrClosed
-	}
-	if !r.MayContain(userKey) {
-		return dst, 0, 0, false, nil
 	}
 	tr := base.MakeTrailer(seq, base.KindMax)
 	h, ok, err := r.lookup(&r.index, r.foot.index, userKey, tr)

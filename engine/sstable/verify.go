@@ -30,7 +30,12 @@ func (r *Reader) fetchBlock(h handle) (block, error) {
 // the first damage it finds: a checksum that does not match, bytes that belong
 // to no block, keys out of order or outside the table's bounds, entries that
 // the index or the filter would hide, counts that differ from the properties.
-func (r *Reader) VerifyChecksums() error {
+func (r *Reader) VerifyChecksums() error { return r.Verify(nil) }
+
+// Verify is VerifyChecksums that also calls each, if it is not nil, with every
+// point entry in order once it is known to be sound; an error from it ends the
+// walk. Key and value are valid during the call.
+func (r *Reader) Verify(each func(base.InternalKey, []byte) error) error {
 	if r.closed.Load() {
 		return base.ErrClosed
 	}
@@ -48,7 +53,7 @@ func (r *Reader) VerifyChecksums() error {
 	if err != nil {
 		return err
 	}
-	v := verifier{r: r, it: it, stored: stored}
+	v := verifier{r: r, it: it, stored: stored, each: each}
 	err = v.run()
 	if cerr := it.Close(); err == nil {
 		err = cerr
@@ -62,6 +67,7 @@ type verifier struct {
 	it     *Iter
 	got    Properties
 	stored uint64
+	each   func(base.InternalKey, []byte) error
 
 	last            base.InternalKey
 	indexAt, dataAt handle
@@ -69,6 +75,12 @@ type verifier struct {
 
 func (v *verifier) run() error {
 	it, want := v.it, v.r.props
+	for _, rd := range v.r.rangeDels {
+		if base.Compare(rd.StartKey(), want.Smallest) < 0 || base.Compare(rd.EndKey(), want.Largest) > 0 ||
+			rd.Seq < want.SmallestSeq || rd.Seq > want.LargestSeq {
+			return v.r.corrupt(v.r.foot.rangeDel.offset, errCounts)
+		}
+	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if err := v.entry(it.Key(), it.Value()); err != nil {
 			return err
@@ -120,5 +132,8 @@ func (v *verifier) entry(k base.InternalKey, value []byte) error {
 	v.got.RawKeyBytes += uint64(len(k.UserKey))
 	v.got.RawValueBytes += uint64(len(value))
 	v.last = base.InternalKey{UserKey: append(v.last.UserKey[:0], k.UserKey...), Trailer: k.Trailer}
+	if v.each != nil {
+		return v.each(k, value)
+	}
 	return nil
 }

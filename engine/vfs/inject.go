@@ -101,8 +101,8 @@ var ErrKilled = errors.New("vfs: process killed")
 // Inject returns a file system that calls hook before each call to fs. An error
 // from the hook is returned in place of the call, which is then not made. The
 // hook is called without locks held, by whichever goroutine makes the call;
-// it may call the wrapped fs (and MemFS.Crash) but must not call the returned
-// one. A nil hook lets everything through.
+// it may block, which is a disk that stalls, and may call the wrapped fs (and
+// MemFS.Crash) but must not call the returned one. A nil hook lets everything through.
 //
 // A hook that fails a sync of a MemFS file also makes that file forget that it
 // owes its unsynced bytes to the disk: they stay readable and no later Sync
