@@ -130,15 +130,43 @@ func (c *devCluster) endpoints() []string {
 	return all
 }
 
+// awaitServing returns once every node serves and reaches all others: a node is
+// healthy before it has met them again, and the first command is not to fail.
 func (c *devCluster) awaitServing(ctx context.Context) (err error) {
 	cl, err := client.New(client.Options{Endpoints: c.endpoints(), UserAgent: "pairdb-cli"})
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer func() { err = errors.Join(err, cl.Close()) }()
+	if err := c.await(ctx, func() bool { return healthError(cl.Health(ctx)) == nil }); err != nil {
+		return err
+	}
+	for _, endpoint := range c.endpoints() {
+		if err := c.awaitReach(ctx, endpoint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitReach returns once a node can read at ALL.
+func (c *devCluster) awaitReach(ctx context.Context, endpoint string) (err error) {
+	cl, err := client.New(client.Options{Endpoints: []string{endpoint}, UserAgent: "pairdb-cli"})
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { err = errors.Join(err, cl.Close()) }()
+	return c.await(ctx, func() bool {
+		_, err := cl.Get(ctx, "reach", client.WithLevel(client.LevelAll))
+		return err == nil || errors.Is(err, client.ErrKeyNotFound)
+	})
+}
+
+// await returns once ready, asked now and then, says so.
+func (c *devCluster) await(ctx context.Context, ready func() bool) error {
 	poll := time.NewTicker(healthPoll)
 	defer poll.Stop()
-	for healthError(cl.Health(ctx)) != nil {
+	for !ready() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
