@@ -23,6 +23,10 @@ type faultRun struct {
 	acked  int // batches promised to be durable
 	events int // calls of Events.ReadOnly
 
+	// own makes the workload's goroutine do all background work, even without a
+	// queue: there are others.
+	own bool
+
 	tables, ckpts int
 	// unsure says that the newest state of the model is that of an ingest that
 	// ended writing: it may be on disk, and is not in memory.
@@ -35,7 +39,10 @@ func (f *faultRun) run(seed uint64, steps int, queue bool) error {
 	opts := tiny(f.fs, seed)
 	q := &queued{}
 	if queue {
-		opts.Scheduler, opts.MaxImmutable = q, 2
+		opts.MaxImmutable = 2
+	}
+	if queue || f.own {
+		opts.Scheduler = q
 	}
 	opts.Events.ReadOnly = func(error) { f.events++ }
 	db, err := Open("db", opts)
@@ -53,7 +60,7 @@ func (f *faultRun) run(seed uint64, steps int, queue bool) error {
 	f.rng = rand.New(rand.NewPCG(seed, 5))
 	b := NewBatch()
 	for range steps {
-		if f.rng.IntN(10) == 0 {
+		if f.rng.IntN(10) == 0 || f.own && !queue {
 			q.run()
 		}
 		err := f.step(b)

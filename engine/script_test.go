@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/pairdb/pairdb/engine/vfs"
 )
@@ -72,14 +73,27 @@ func (w *work) add(db *DB) {
 
 // queued keeps background jobs until the script runs them, so that memtables,
 // log segments and levels pile up as they do when the background is behind.
-type queued struct{ jobs []func() }
+type queued struct {
+	mu   sync.Mutex
+	jobs []func()
+}
 
-func (q *queued) Go(_ string, f func()) { q.jobs = append(q.jobs, f) }
+func (q *queued) Go(_ string, f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.jobs = append(q.jobs, f)
+}
 
 func (q *queued) run() {
-	for len(q.jobs) > 0 {
+	for {
+		q.mu.Lock()
+		if len(q.jobs) == 0 {
+			q.mu.Unlock()
+			return
+		}
 		f := q.jobs[0]
 		q.jobs = q.jobs[1:]
+		q.mu.Unlock()
 		f()
 	}
 }
