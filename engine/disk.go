@@ -133,26 +133,33 @@ func (db *DB) askDisk(b *Batch, o WriteOptions) (frees bool, err error) {
 	if b.count == 0 {
 		return false, nil
 	}
+	w := weigh(b)
+	w.Frees = w.Frees || o.Frees
+	state, err := db.admit(w, "batch")
+	return err == nil && w.Frees && state >= disk.Throttle, err
+}
+
+// admit asks for a write, and returns in what state the disk is or why the write
+// is refused.
+func (db *DB) admit(w disk.Write, what string) (disk.State, error) {
 	d := &db.disk
 	if !d.ticking {
 		db.pollDisk()
 	}
-	w := weigh(b)
-	w.Frees = w.Frees || o.Frees
 	state, u, _ := d.now()
 	v := d.limits.Admit(state, u, w)
 	if v == disk.Admit {
-		return w.Frees && state >= disk.Throttle, nil
+		return state, nil
 	}
 	d.refused[v].Add(1)
 	used := 100 * float64(u.Total-u.Free) / float64(max(1, u.Total))
 	switch v {
 	case disk.TooFull:
-		return false, fmt.Errorf("%w: %.1f %% of it is in use; free space or add a disk", ErrDiskFull, used)
+		return state, fmt.Errorf("%w: %.1f %% of it is in use; free space or add a disk", ErrDiskFull, used)
 	case disk.Throttled:
-		return false, fmt.Errorf("%w: a value of %d bytes with %.1f %% of the disk in use; try again, or write less at once", ErrDiskThrottled, w.Largest, used)
+		return state, fmt.Errorf("%w: a value or table of %d bytes with %.1f %% of the disk in use; try again, or write less at once", ErrDiskThrottled, w.Largest, used)
 	default:
-		return false, fmt.Errorf("%w: a batch of %d bytes needs twice as much, and %d bytes are free, of which %d are kept", ErrNoSpace, w.Bytes, u.Free, d.limits.Reserve)
+		return state, fmt.Errorf("%w: a %s of %d bytes needs twice as much, and %d bytes are free, of which %d are kept", ErrNoSpace, what, w.Bytes, u.Free, d.limits.Reserve)
 	}
 }
 

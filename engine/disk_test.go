@@ -171,6 +171,11 @@ func TestDiskIsWatchedByItself(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		noise := make([]byte, 900<<10)
+		for rng, i := rand.New(rand.NewPCG(1, 1)), 0; i < len(noise); i++ {
+			noise[i] = byte(rng.Uint32())
+		}
+		table := mustTable(t, mem, "in.sst", set("z", string(noise)))
 		b := NewBatch()
 		apply := func(n int) error {
 			b.Reset()
@@ -213,6 +218,9 @@ func TestDiskIsWatchedByItself(t *testing.T) {
 			}
 			if err := apply(900 << 10); !errors.Is(err, step.large) {
 				t.Errorf("at %d %%, a large write: %v, want %v", step.percent, err, step.large)
+			}
+			if err := db.Ingest([]string{table}); !errors.Is(err, step.large) {
+				t.Errorf("at %d %%, an ingest: %v, want %v", step.percent, err, step.large)
 			}
 			if _, err := db.Get(nil, []byte("k")); err != nil {
 				t.Errorf("at %d %%: %v", step.percent, err)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/disk"
 	"github.com/pairdb/pairdb/engine/manifest"
 	"github.com/pairdb/pairdb/engine/rangedel"
 	"github.com/pairdb/pairdb/engine/sstable"
@@ -89,6 +90,9 @@ func (in *ingest) run(paths []string) error {
 			in.discard()
 		}
 	}()
+	if err := in.ask(paths); err != nil {
+		return err
+	}
 	for _, path := range paths {
 		if err := in.take(path); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -107,6 +111,22 @@ func (in *ingest) run(paths []string) error {
 	err := in.install()
 	// If the manifest failed it is unknown whether it lists them.
 	keep = err == nil || isReadOnly(err)
+	return err
+}
+
+// ask asks the disk manager for the room: the files take it as soon as whoever
+// made them removes his names, and compactions once more.
+func (in *ingest) ask(paths []string) error {
+	var w disk.Write
+	for _, path := range paths {
+		info, err := in.db.fs.Stat(path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		w.Bytes += info.Size
+		w.Largest = max(w.Largest, info.Size)
+	}
+	_, err := in.db.admit(w, "set of tables")
 	return err
 }
 
