@@ -117,8 +117,16 @@ func (l *levelIter) SeekLT(key base.InternalKey) bool {
 	return l.backward(i, func() bool { return l.cur.SeekLT(key) })
 }
 
-func (l *levelIter) Next() bool { return l.forward(l.at, l.cur.Next) }
-func (l *levelIter) Prev() bool { return l.backward(l.at, l.cur.Prev) }
+// Next and Prev stay in a table as long as they can.
+func (l *levelIter) Next() bool { return l.cur.Next() || l.leave() && l.forward(l.at+1, nil) }
+func (l *levelIter) Prev() bool { return l.cur.Prev() || l.leave() && l.backward(l.at-1, nil) }
+
+// leave closes the current table and reports whether it just had no more entries.
+func (l *levelIter) leave() bool {
+	l.err = l.cur.Error()
+	l.closeCur()
+	return l.err == nil
+}
 
 func (l *levelIter) Valid() bool           { return l.cur != nil && l.err == nil && l.cur.Valid() }
 func (l *levelIter) Key() base.InternalKey { return l.cur.Key() }

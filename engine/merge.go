@@ -103,9 +103,9 @@ func (m *mergeIter) Next() bool {
 				return true
 			}
 			return k.it.SeekGE(top.key)
-		}) && m.step(top.it.Next)
+		}) && m.moved(top.it.Next())
 	}
-	return m.step(top.it.Next)
+	return m.moved(top.it.Next())
 }
 
 func (m *mergeIter) Prev() bool {
@@ -116,17 +116,20 @@ func (m *mergeIter) Prev() bool {
 				return true
 			}
 			return k.it.SeekLT(top.key)
-		}) && m.step(top.it.Prev)
+		}) && m.moved(top.it.Prev())
 	}
-	return m.step(top.it.Prev)
+	return m.moved(top.it.Prev())
 }
 
-// step moves the kid on top by move, one of its own methods, and puts it where
-// it belongs.
-func (m *mergeIter) step(move func() bool) bool {
+// moved puts the kid on top where it belongs after it was moved, ok says onto an
+// entry or not.
+func (m *mergeIter) moved(ok bool) bool {
 	top := m.heap[0]
-	if move() {
+	if ok {
 		top.key = top.it.Key()
+		if len(m.heap) == 1 {
+			return true
+		}
 	} else {
 		if err := top.it.Error(); err != nil {
 			m.err = err

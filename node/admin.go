@@ -119,6 +119,14 @@ func (a admin) Stats() *pairdbv1.StatsResponse {
 		Cache:      &pairdbv1.CacheStats{Hits: m.Cache.Hits, Misses: m.Cache.Misses, Bytes: uint64(m.Cache.Bytes)},
 		OpenTables: uint64(m.OpenTables), ObsoleteFiles: uint64(m.ObsoleteFiles), Snapshots: uint64(m.Snapshots), ManifestBytes: uint64(m.ManifestBytes),
 		VisibleSeq: m.VisibleSeq, DurableSeq: m.DurableSeq, FlushedSeq: m.FlushedSeq, ReadOnly: m.ReadOnly,
+		Amplification: &pairdbv1.AmplificationStats{Write: m.WriteAmp, Read: uint64(m.ReadAmp), Space: m.SpaceAmp},
+		Filter: &pairdbv1.FilterStats{
+			Denied: uint64(m.Filter.Negatives), FalsePositives: uint64(m.Filter.FalsePositives),
+			Found: uint64(m.Filter.Probes - m.Filter.Negatives - m.Filter.FalsePositives),
+		},
+		Disk: &pairdbv1.DiskStats{
+			TotalBytes: uint64(m.Disk.Total), FreeBytes: uint64(m.Disk.Free), State: m.Disk.State.String(), Stalled: durationpb.New(m.Disk.Stalled),
+		},
 	}
 	for i, l := range m.Levels {
 		out.Levels = append(out.Levels, &pairdbv1.LevelStats{Level: uint32(i), Tables: uint64(l.Files), Bytes: uint64(l.Bytes), Score: l.Score})

@@ -104,7 +104,13 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 	waits := counter("pairdb_engine_compaction_waits_total", "Times that a compaction waited so that writers need not, or for its rate.")
 	waitSeconds := counter("pairdb_engine_compaction_wait_seconds_total", "Time that compactions waited so, in seconds.")
 	limit := gauge("pairdb_engine_compaction_limit_bytes", "Bytes a second that compactions may write now; 0: no bound.")
+	queued := gauge("pairdb_engine_jobs_queued", "Background jobs that wait for a worker, by pool.", "pool")
+	busy := gauge("pairdb_engine_jobs_busy", "Background jobs under way, by pool.", "pool")
+	jobs := counter("pairdb_engine_jobs_total", "Background jobs done, by pool.", "pool")
+	jobSeconds := counter("pairdb_engine_job_seconds_total", "Time spent in background jobs, in seconds, by pool.", "pool")
+	panics := counter("pairdb_engine_job_panics_total", "Background jobs that panicked, each of which ended all writing, by pool.", "pool")
 	all := []series{
+		queued, busy, jobs, jobSeconds, panics,
 		batches, ops, syncs, syncSeconds, walBytes, segments, memtable, flushes, flushBytes, compactions, compactionBytes,
 		ingests, ingestBytes, writeAmp, readAmp, spaceAmp, filterProbes,
 		debt, failures, stalls, stallSeconds, files, levelBytes, entries, hits, misses, cacheBytes, readOnly, waits, waitSeconds, limit,
@@ -134,6 +140,13 @@ func (n *Node) engineSeries() ([]series, func(emit)) {
 		e(filterProbes, float64(m.Filter.Negatives), "denied")
 		e(filterProbes, float64(m.Filter.FalsePositives), "false_positive")
 		e(filterProbes, float64(m.Filter.Probes-m.Filter.Negatives-m.Filter.FalsePositives), "found")
+		for name, p := range m.Pools {
+			e(queued, float64(p.Queued), name)
+			e(busy, float64(p.Busy), name)
+			e(jobs, float64(p.Jobs), name)
+			e(jobSeconds, p.BusyTime.Seconds(), name)
+			e(panics, float64(p.Panics), name)
+		}
 		e(debt, float64(m.CompactionDebt))
 		e(failures, float64(m.JobErrors))
 		for reason, s := range m.Stalls {

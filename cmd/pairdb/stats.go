@@ -60,6 +60,8 @@ func levelCells(l *pairdbv1.LevelStats) []string {
 // statsView is one node's engine for people.
 func statsView(s *pairdbv1.StatsResponse) view {
 	m, log, c, cache := s.GetMemtables(), s.GetLog(), s.GetCompactions(), s.GetCache()
+	amp, filter, disk := s.GetAmplification(), s.GetFilter(), s.GetDisk()
+	asked := filter.GetDenied() + filter.GetFalsePositives() + filter.GetFound()
 	state := "reads and writes"
 	if s.GetReadOnly() {
 		state = "READ-ONLY after a failed write or sync"
@@ -79,6 +81,9 @@ func statsView(s *pairdbv1.StatsResponse) view {
 				c.GetMerges(), bytesText(c.GetReadBytes()), bytesText(c.GetWrittenBytes()), c.GetMoves(), bytesText(s.GetCompactionDebtBytes()),
 				s.GetLevel0Depth(), c.GetFailures()),
 			fmt.Sprintf("cache       %s, hit rate %s of %d reads of blocks", bytesText(cache.GetBytes()), percent(cache.GetHits(), cache.GetHits()+cache.GetMisses()), cache.GetHits()+cache.GetMisses()),
+			fmt.Sprintf("filters     spared %s of %d looks into tables, %d were in vain", percent(filter.GetDenied(), asked), asked, filter.GetFalsePositives()),
+			fmt.Sprintf("amplified   %.2f bytes written for each byte, %d tables a read at most, %.2f bytes stored for each live one", amp.GetWrite(), amp.GetRead(), amp.GetSpace()),
+			fmt.Sprintf("disk        %s: %s free of %s", visible(disk.GetState()), bytesText(disk.GetFreeBytes()), bytesText(disk.GetTotalBytes())),
 		},
 		columns: []string{"LEVEL", "TABLES", "BYTES", "SCORE"},
 	}

@@ -652,7 +652,13 @@ type StatsResponse struct {
 	// Newest sequence number up to which everything is in tables.
 	FlushedSeq uint64 `protobuf:"varint,19,opt,name=flushed_seq,json=flushedSeq,proto3" json:"flushed_seq,omitempty"`
 	// True after a failed write or sync ended all writing.
-	ReadOnly      bool `protobuf:"varint,20,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	ReadOnly bool `protobuf:"varint,20,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// What storing costs.
+	Amplification *AmplificationStats `protobuf:"bytes,21,opt,name=amplification,proto3" json:"amplification,omitempty"`
+	// The filters of tables.
+	Filter *FilterStats `protobuf:"bytes,22,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The file system that holds the data.
+	Disk          *DiskStats `protobuf:"bytes,23,opt,name=disk,proto3" json:"disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +833,229 @@ func (x *StatsResponse) GetReadOnly() bool {
 	return false
 }
 
+func (x *StatsResponse) GetAmplification() *AmplificationStats {
+	if x != nil {
+		return x.Amplification
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetFilter() *FilterStats {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetDisk() *DiskStats {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// AmplificationStats says what a byte or a read costs.
+type AmplificationStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes written to the log and to tables for each byte applied or ingested; 0
+	// before the first.
+	Write float64 `protobuf:"fixed64,1,opt,name=write,proto3" json:"write,omitempty"`
+	// Tables that the read of one key looks into at most.
+	Read uint64 `protobuf:"varint,2,opt,name=read,proto3" json:"read,omitempty"`
+	// Estimate of the bytes of tables for each byte of live data; 0 without tables.
+	Space         float64 `protobuf:"fixed64,3,opt,name=space,proto3" json:"space,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AmplificationStats) Reset() {
+	*x = AmplificationStats{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmplificationStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmplificationStats) ProtoMessage() {}
+
+func (x *AmplificationStats) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmplificationStats.ProtoReflect.Descriptor instead.
+func (*AmplificationStats) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AmplificationStats) GetWrite() float64 {
+	if x != nil {
+		return x.Write
+	}
+	return 0
+}
+
+func (x *AmplificationStats) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *AmplificationStats) GetSpace() float64 {
+	if x != nil {
+		return x.Space
+	}
+	return 0
+}
+
+// FilterStats counts point reads that asked the filter of a table.
+type FilterStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Reads that the filter spared.
+	Denied uint64 `protobuf:"varint,1,opt,name=denied,proto3" json:"denied,omitempty"`
+	// Reads that it let through in vain.
+	FalsePositives uint64 `protobuf:"varint,2,opt,name=false_positives,json=falsePositives,proto3" json:"false_positives,omitempty"`
+	// Reads that found a version in the table.
+	Found         uint64 `protobuf:"varint,3,opt,name=found,proto3" json:"found,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterStats) Reset() {
+	*x = FilterStats{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterStats) ProtoMessage() {}
+
+func (x *FilterStats) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterStats.ProtoReflect.Descriptor instead.
+func (*FilterStats) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FilterStats) GetDenied() uint64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *FilterStats) GetFalsePositives() uint64 {
+	if x != nil {
+		return x.FalsePositives
+	}
+	return 0
+}
+
+func (x *FilterStats) GetFound() uint64 {
+	if x != nil {
+		return x.Found
+	}
+	return 0
+}
+
+// DiskStats describes a file system.
+type DiskStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its size in bytes.
+	TotalBytes uint64 `protobuf:"varint,1,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// Free bytes.
+	FreeBytes uint64 `protobuf:"varint,2,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	// ok, warn, throttle or full.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// For how long a call has hung by now; 0 if none has for storage.disk_stall.
+	Stalled       *durationpb.Duration `protobuf:"bytes,4,opt,name=stalled,proto3" json:"stalled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskStats) Reset() {
+	*x = DiskStats{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskStats) ProtoMessage() {}
+
+func (x *DiskStats) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskStats.ProtoReflect.Descriptor instead.
+func (*DiskStats) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DiskStats) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *DiskStats) GetFreeBytes() uint64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *DiskStats) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *DiskStats) GetStalled() *durationpb.Duration {
+	if x != nil {
+		return x.Stalled
+	}
+	return nil
+}
+
 // LevelStats describes a level.
 type LevelStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -844,7 +1073,7 @@ type LevelStats struct {
 
 func (x *LevelStats) Reset() {
 	*x = LevelStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1085,7 @@ func (x *LevelStats) String() string {
 func (*LevelStats) ProtoMessage() {}
 
 func (x *LevelStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1098,7 @@ func (x *LevelStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelStats.ProtoReflect.Descriptor instead.
 func (*LevelStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LevelStats) GetLevel() uint32 {
@@ -915,7 +1144,7 @@ type MemtableStats struct {
 
 func (x *MemtableStats) Reset() {
 	*x = MemtableStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1156,7 @@ func (x *MemtableStats) String() string {
 func (*MemtableStats) ProtoMessage() {}
 
 func (x *MemtableStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1169,7 @@ func (x *MemtableStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemtableStats.ProtoReflect.Descriptor instead.
 func (*MemtableStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MemtableStats) GetActiveBytes() uint64 {
@@ -989,7 +1218,7 @@ type LogStats struct {
 
 func (x *LogStats) Reset() {
 	*x = LogStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1230,7 @@ func (x *LogStats) String() string {
 func (*LogStats) ProtoMessage() {}
 
 func (x *LogStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1243,7 @@ func (x *LogStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStats.ProtoReflect.Descriptor instead.
 func (*LogStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogStats) GetBatches() uint64 {
@@ -1098,7 +1327,7 @@ type CompactionStats struct {
 
 func (x *CompactionStats) Reset() {
 	*x = CompactionStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1339,7 @@ func (x *CompactionStats) String() string {
 func (*CompactionStats) ProtoMessage() {}
 
 func (x *CompactionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1352,7 @@ func (x *CompactionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactionStats.ProtoReflect.Descriptor instead.
 func (*CompactionStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompactionStats) GetFlushes() uint64 {
@@ -1197,7 +1426,7 @@ type CacheStats struct {
 
 func (x *CacheStats) Reset() {
 	*x = CacheStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1438,7 @@ func (x *CacheStats) String() string {
 func (*CacheStats) ProtoMessage() {}
 
 func (x *CacheStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1451,7 @@ func (x *CacheStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheStats.ProtoReflect.Descriptor instead.
 func (*CacheStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CacheStats) GetHits() uint64 {
@@ -1261,7 +1490,7 @@ type StallStats struct {
 
 func (x *StallStats) Reset() {
 	*x = StallStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1502,7 @@ func (x *StallStats) String() string {
 func (*StallStats) ProtoMessage() {}
 
 func (x *StallStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1515,7 @@ func (x *StallStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StallStats.ProtoReflect.Descriptor instead.
 func (*StallStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StallStats) GetReason() string {
@@ -1333,7 +1562,7 @@ type PoolStats struct {
 
 func (x *PoolStats) Reset() {
 	*x = PoolStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1574,7 @@ func (x *PoolStats) String() string {
 func (*PoolStats) ProtoMessage() {}
 
 func (x *PoolStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1587,7 @@ func (x *PoolStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStats.ProtoReflect.Descriptor instead.
 func (*PoolStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PoolStats) GetName() string {
@@ -1454,7 +1683,7 @@ const file_pairdb_v1_admin_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x0e\n" +
-	"\fStatsRequest\"\xa5\x06\n" +
+	"\fStatsRequest\"\xc4\a\n" +
 	"\rStatsResponse\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.pairdb.v1.NodeNameR\x04node\x12-\n" +
 	"\x06levels\x18\x02 \x03(\v2\x15.pairdb.v1.LevelStatsR\x06levels\x12\x1f\n" +
@@ -1481,7 +1710,25 @@ const file_pairdb_v1_admin_proto_rawDesc = "" +
 	"durableSeq\x12\x1f\n" +
 	"\vflushed_seq\x18\x13 \x01(\x04R\n" +
 	"flushedSeq\x12\x1b\n" +
-	"\tread_only\x18\x14 \x01(\bR\breadOnly\"f\n" +
+	"\tread_only\x18\x14 \x01(\bR\breadOnly\x12C\n" +
+	"\ramplification\x18\x15 \x01(\v2\x1d.pairdb.v1.AmplificationStatsR\ramplification\x12.\n" +
+	"\x06filter\x18\x16 \x01(\v2\x16.pairdb.v1.FilterStatsR\x06filter\x12(\n" +
+	"\x04disk\x18\x17 \x01(\v2\x14.pairdb.v1.DiskStatsR\x04disk\"T\n" +
+	"\x12AmplificationStats\x12\x14\n" +
+	"\x05write\x18\x01 \x01(\x01R\x05write\x12\x12\n" +
+	"\x04read\x18\x02 \x01(\x04R\x04read\x12\x14\n" +
+	"\x05space\x18\x03 \x01(\x01R\x05space\"d\n" +
+	"\vFilterStats\x12\x16\n" +
+	"\x06denied\x18\x01 \x01(\x04R\x06denied\x12'\n" +
+	"\x0ffalse_positives\x18\x02 \x01(\x04R\x0efalsePositives\x12\x14\n" +
+	"\x05found\x18\x03 \x01(\x04R\x05found\"\x96\x01\n" +
+	"\tDiskStats\x12\x1f\n" +
+	"\vtotal_bytes\x18\x01 \x01(\x04R\n" +
+	"totalBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x02 \x01(\x04R\tfreeBytes\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x123\n" +
+	"\astalled\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\astalled\"f\n" +
 	"\n" +
 	"LevelStats\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x16\n" +
@@ -1552,7 +1799,7 @@ func file_pairdb_v1_admin_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_admin_proto_rawDescData
 }
 
-var file_pairdb_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_pairdb_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_pairdb_v1_admin_proto_goTypes = []any{
 	(*NodeName)(nil),            // 0: pairdb.v1.NodeName
 	(*FlushRequest)(nil),        // 1: pairdb.v1.FlushRequest
@@ -1565,14 +1812,17 @@ var file_pairdb_v1_admin_proto_goTypes = []any{
 	(*Damage)(nil),              // 8: pairdb.v1.Damage
 	(*StatsRequest)(nil),        // 9: pairdb.v1.StatsRequest
 	(*StatsResponse)(nil),       // 10: pairdb.v1.StatsResponse
-	(*LevelStats)(nil),          // 11: pairdb.v1.LevelStats
-	(*MemtableStats)(nil),       // 12: pairdb.v1.MemtableStats
-	(*LogStats)(nil),            // 13: pairdb.v1.LogStats
-	(*CompactionStats)(nil),     // 14: pairdb.v1.CompactionStats
-	(*CacheStats)(nil),          // 15: pairdb.v1.CacheStats
-	(*StallStats)(nil),          // 16: pairdb.v1.StallStats
-	(*PoolStats)(nil),           // 17: pairdb.v1.PoolStats
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*AmplificationStats)(nil),  // 11: pairdb.v1.AmplificationStats
+	(*FilterStats)(nil),         // 12: pairdb.v1.FilterStats
+	(*DiskStats)(nil),           // 13: pairdb.v1.DiskStats
+	(*LevelStats)(nil),          // 14: pairdb.v1.LevelStats
+	(*MemtableStats)(nil),       // 15: pairdb.v1.MemtableStats
+	(*LogStats)(nil),            // 16: pairdb.v1.LogStats
+	(*CompactionStats)(nil),     // 17: pairdb.v1.CompactionStats
+	(*CacheStats)(nil),          // 18: pairdb.v1.CacheStats
+	(*StallStats)(nil),          // 19: pairdb.v1.StallStats
+	(*PoolStats)(nil),           // 20: pairdb.v1.PoolStats
+	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
 }
 var file_pairdb_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: pairdb.v1.FlushResponse.node:type_name -> pairdb.v1.NodeName
@@ -1581,30 +1831,34 @@ var file_pairdb_v1_admin_proto_depIdxs = []int32{
 	0,  // 3: pairdb.v1.VerifyResponse.node:type_name -> pairdb.v1.NodeName
 	8,  // 4: pairdb.v1.VerifyResponse.damage:type_name -> pairdb.v1.Damage
 	0,  // 5: pairdb.v1.StatsResponse.node:type_name -> pairdb.v1.NodeName
-	11, // 6: pairdb.v1.StatsResponse.levels:type_name -> pairdb.v1.LevelStats
-	12, // 7: pairdb.v1.StatsResponse.memtables:type_name -> pairdb.v1.MemtableStats
-	13, // 8: pairdb.v1.StatsResponse.log:type_name -> pairdb.v1.LogStats
-	14, // 9: pairdb.v1.StatsResponse.compactions:type_name -> pairdb.v1.CompactionStats
-	15, // 10: pairdb.v1.StatsResponse.cache:type_name -> pairdb.v1.CacheStats
-	16, // 11: pairdb.v1.StatsResponse.stalls:type_name -> pairdb.v1.StallStats
-	17, // 12: pairdb.v1.StatsResponse.pools:type_name -> pairdb.v1.PoolStats
-	18, // 13: pairdb.v1.LogStats.sync_time:type_name -> google.protobuf.Duration
-	18, // 14: pairdb.v1.StallStats.time:type_name -> google.protobuf.Duration
-	18, // 15: pairdb.v1.PoolStats.busy_time:type_name -> google.protobuf.Duration
-	18, // 16: pairdb.v1.PoolStats.wait_time:type_name -> google.protobuf.Duration
-	1,  // 17: pairdb.v1.Admin.Flush:input_type -> pairdb.v1.FlushRequest
-	4,  // 18: pairdb.v1.Admin.Compact:input_type -> pairdb.v1.CompactRequest
-	6,  // 19: pairdb.v1.Admin.Verify:input_type -> pairdb.v1.VerifyRequest
-	9,  // 20: pairdb.v1.Admin.Stats:input_type -> pairdb.v1.StatsRequest
-	2,  // 21: pairdb.v1.Admin.Flush:output_type -> pairdb.v1.FlushResponse
-	5,  // 22: pairdb.v1.Admin.Compact:output_type -> pairdb.v1.CompactResponse
-	7,  // 23: pairdb.v1.Admin.Verify:output_type -> pairdb.v1.VerifyResponse
-	10, // 24: pairdb.v1.Admin.Stats:output_type -> pairdb.v1.StatsResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 6: pairdb.v1.StatsResponse.levels:type_name -> pairdb.v1.LevelStats
+	15, // 7: pairdb.v1.StatsResponse.memtables:type_name -> pairdb.v1.MemtableStats
+	16, // 8: pairdb.v1.StatsResponse.log:type_name -> pairdb.v1.LogStats
+	17, // 9: pairdb.v1.StatsResponse.compactions:type_name -> pairdb.v1.CompactionStats
+	18, // 10: pairdb.v1.StatsResponse.cache:type_name -> pairdb.v1.CacheStats
+	19, // 11: pairdb.v1.StatsResponse.stalls:type_name -> pairdb.v1.StallStats
+	20, // 12: pairdb.v1.StatsResponse.pools:type_name -> pairdb.v1.PoolStats
+	11, // 13: pairdb.v1.StatsResponse.amplification:type_name -> pairdb.v1.AmplificationStats
+	12, // 14: pairdb.v1.StatsResponse.filter:type_name -> pairdb.v1.FilterStats
+	13, // 15: pairdb.v1.StatsResponse.disk:type_name -> pairdb.v1.DiskStats
+	21, // 16: pairdb.v1.DiskStats.stalled:type_name -> google.protobuf.Duration
+	21, // 17: pairdb.v1.LogStats.sync_time:type_name -> google.protobuf.Duration
+	21, // 18: pairdb.v1.StallStats.time:type_name -> google.protobuf.Duration
+	21, // 19: pairdb.v1.PoolStats.busy_time:type_name -> google.protobuf.Duration
+	21, // 20: pairdb.v1.PoolStats.wait_time:type_name -> google.protobuf.Duration
+	1,  // 21: pairdb.v1.Admin.Flush:input_type -> pairdb.v1.FlushRequest
+	4,  // 22: pairdb.v1.Admin.Compact:input_type -> pairdb.v1.CompactRequest
+	6,  // 23: pairdb.v1.Admin.Verify:input_type -> pairdb.v1.VerifyRequest
+	9,  // 24: pairdb.v1.Admin.Stats:input_type -> pairdb.v1.StatsRequest
+	2,  // 25: pairdb.v1.Admin.Flush:output_type -> pairdb.v1.FlushResponse
+	5,  // 26: pairdb.v1.Admin.Compact:output_type -> pairdb.v1.CompactResponse
+	7,  // 27: pairdb.v1.Admin.Verify:output_type -> pairdb.v1.VerifyResponse
+	10, // 28: pairdb.v1.Admin.Stats:output_type -> pairdb.v1.StatsResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_admin_proto_init() }
@@ -1618,7 +1872,7 @@ func file_pairdb_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_admin_proto_rawDesc), len(file_pairdb_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
