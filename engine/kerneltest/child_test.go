@@ -59,7 +59,9 @@ func runDriver(t *testing.T, j job, acked []int, front []string, event func(line
 	defer cancel()
 	args := append(slices.Clone(front), self)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), driverEnv+"="+string(text))
+	// Preemption by signals would have the main thread do work of the runtime,
+	// with calls of its own, and calls be restarted.
+	cmd.Env = append(os.Environ(), driverEnv+"="+string(text), "GODEBUG=asyncpreemptoff=1")
 	// All of the group, so that a driver does not outlive its tracer.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

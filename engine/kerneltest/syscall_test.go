@@ -79,6 +79,9 @@ func readTrace(t *testing.T, trace, dir string) []call {
 			continue
 		}
 		name, args := m[2], m[3]
+		if strings.Contains(args, "<anon_inode:") {
+			continue // the runtime wakes a thread, at times
+		}
 		count[name]++
 		if name == "openat" && !strings.Contains(args, "O_CREAT") {
 			continue
@@ -182,6 +185,30 @@ func TestSystemCallsFollowTheSeam(t *testing.T) {
 	t.Logf("compared %d calls", len(got))
 }
 
+// killAt runs a script that strace kills before the call c. Where the runtime made
+// a call of its own before, strace has counted that, too, and it is tried again.
+func killAt(t *testing.T, seed uint64, dir string, c call) *outcome {
+	t.Helper()
+	trace := filepath.Join(t.TempDir(), "trace")
+	for range 3 {
+		o := runDriver(t, job{Dir: dir, Seed: seed, Writers: 1, To: scriptSteps, Script: true}, []int{0},
+			traced(trace, fmt.Sprintf("%s:signal=SIGKILL:when=%d", c.name, c.n)), nil)
+		if o.killed != syscall.SIGKILL {
+			t.Fatalf("PAIRDB_SEED=%d: not killed before %s: %+v", seed, c, o)
+		}
+		got := readTrace(t, trace, dir)
+		if len(got) > 0 && got[len(got)-1].String() == c.String() {
+			return o
+		}
+		t.Logf("PAIRDB_SEED=%d: killed not before %s, but at the last of %d calls, %v", seed, c, len(got), got[max(0, len(got)-1):])
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatalf("PAIRDB_SEED=%d: never killed before %s", seed, c)
+	return nil
+}
+
 // TestCrashAtEverySyscall has strace kill a process before a system call of a
 // script: once the page cache survives, as after kill -9, once the power is cut
 // as well. PAIRDB_CRASH_FULL=1 does so for every call, PAIRDB_SEED=n for that
@@ -197,16 +224,7 @@ func TestCrashAtEverySyscall(t *testing.T) {
 		for _, cut := range []bool{false, true} {
 			points++
 			dir := filepath.Join(l.Dir, fmt.Sprint("db", points))
-			trace := filepath.Join(t.TempDir(), "trace")
-			o := runDriver(t, job{Dir: dir, Seed: seed, Writers: 1, To: scriptSteps, Script: true}, []int{0},
-				traced(trace, fmt.Sprintf("%s:signal=SIGKILL:when=%d", c.name, c.n)), nil)
-			where := fmt.Sprintf("PAIRDB_SEED=%d, killed before %s, power cut: %v", seed, c, cut)
-			if o.killed != syscall.SIGKILL {
-				t.Fatalf("%s: it was not: %+v", where, o)
-			}
-			if got := readTrace(t, trace, dir); len(got) == 0 || got[len(got)-1].String() != c.String() {
-				t.Fatalf("%s: but the last of %d calls was %v", where, len(got), got[max(0, len(got)-1):])
-			}
+			o := killAt(t, seed, dir, c)
 			if cut {
 				if err := l.Cut(); err != nil {
 					t.Fatal(err)
@@ -215,7 +233,7 @@ func TestCrashAtEverySyscall(t *testing.T) {
 			}
 			acks += o.acks
 			if err := newHistory(seed, 1).checkReopened(dir, o.acked, o.reached); err != nil {
-				t.Fatalf("%s: %v", where, err)
+				t.Fatalf("PAIRDB_SEED=%d, killed before %s, power cut: %v: %v", seed, c, cut, err)
 			}
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
