@@ -88,7 +88,7 @@ func (l *Loop) idle() error {
 //
 // With journal the file system's journal has its place on the disk beforehand:
 // then it is the data that cannot be written, which the kernel tells one sync
-// and no other. Without, the journal fails with it, and the file system stops.
+// and no other. Without, the journal may fail first, and the file system stops.
 func Overcommitted(t testing.TB, size, disk int64, journal bool) (l *Loop, grow func()) {
 	t.Helper()
 	root := t.TempDir()
@@ -98,7 +98,11 @@ func Overcommitted(t testing.TB, size, disk int64, journal bool) (l *Loop, grow 
 			t.Error(err)
 		}
 	})
-	l = mountIn(t, root, size, "-J", "size=4")
+	var args []string
+	if journal {
+		args = []string{"-J", "size=4"}
+	}
+	l = mountIn(t, root, size, args...)
 	l.writeSingleBlocks(t)
 	if journal {
 		l.writeJournal(t)

@@ -28,8 +28,8 @@ type job struct {
 	// Script is for a single writer: everything happens on one thread, the same
 	// way each time, and chores more often.
 	Script bool
-	// LogOnly makes the memtable so large, and leaves out the chores, that all
-	// goes to the log.
+	// LogOnly makes memtable and log segments so large, and leaves out the
+	// chores, that all goes to one segment.
 	LogOnly bool
 	// Ops makes the driver tell of each call at the file system seam.
 	Ops bool
@@ -94,7 +94,7 @@ func drive(text string) error {
 		opts.MemTableSize, opts.WALSegmentSize, opts.ManifestSize = 16<<10, 8<<10, 1<<10
 	}
 	if d.job.LogOnly {
-		opts.MemTableSize, opts.WALSegmentSize = 64<<20, 256<<10
+		opts.MemTableSize, opts.WALSegmentSize = 64<<20, 32<<20
 	}
 	if d.job.Ops {
 		opts.FS = vfs.Inject(vfs.OS(), func(o vfs.Op) error {
