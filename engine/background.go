@@ -230,13 +230,14 @@ func (db *DB) ownManifest(prepare func()) (*version, error) {
 // lets the next one have the manifest.
 func (db *DB) disownManifest(v *version, err error, done func()) error {
 	final := errors.Is(err, ErrReadOnly)
+	first := false
 	func() {
 		db.mu.Lock()
 		defer db.mu.Unlock()
 		db.manifestBusy = false
 		db.progress.Broadcast()
 		if final {
-			db.failLocked(err)
+			first = db.failLocked(err)
 		}
 		if err == nil {
 			if done != nil {
@@ -248,7 +249,7 @@ func (db *DB) disownManifest(v *version, err error, done func()) error {
 			db.visible.Store(uint64(db.commit.last))
 		}
 	}()
-	if final {
+	if first {
 		db.reportFailure(err)
 	}
 	return err

@@ -91,8 +91,10 @@ type commitQueue struct {
 	wanted int
 }
 
-// wakeAll makes everybody who waits look again.
+// wakeAll makes everybody who waits look again. A gathering is over with that: its
+// timer finds nobody, and whoever still has to wait begins another one.
 func (q *commitQueue) wakeAll() {
+	q.gathering = false
 	q.inGroup.wakeAll()
 	q.inNext.wakeAll()
 }
@@ -134,10 +136,12 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	if err := db.mem.apply(b.data); err != nil {
 		// The room was measured, so this is a broken invariant. Part of the
 		// batch may be in the memtable but nothing is visible: stop here.
-		db.failLocked(err)
+		first := db.failLocked(err)
 		err = db.failed
 		db.mu.Unlock()
-		db.reportFailure(err)
+		if first {
+			db.reportFailure(err)
+		}
 		return Commit{}, err
 	}
 	q.pending = binary.AppendUvarint(q.pending, uint64(len(b.data)))
@@ -246,11 +250,13 @@ func (db *DB) endLocked(group []byte, synced bool, err error) (handOver, error) 
 		q.spare = group[:0]
 	}
 	if err != nil {
-		db.failLocked(err) // wakes everybody
+		first := db.failLocked(err) // wakes everybody
 		err = db.failed
-		db.mu.Unlock()
-		db.reportFailure(err)
-		db.mu.Lock()
+		if first {
+			db.mu.Unlock()
+			db.reportFailure(err)
+			db.mu.Lock()
+		}
 		return handOver{}, err
 	}
 	var h handOver

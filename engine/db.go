@@ -99,16 +99,18 @@ type DB struct {
 	freeing               freeing
 }
 
-// failLocked makes the DB read-only for good.
-func (db *DB) failLocked(err error) {
+// failLocked makes the DB read-only for good. It reports whether it was not before,
+// so that the caller is to tell with reportFailure.
+func (db *DB) failLocked(err error) (first bool) {
 	if db.failed != nil {
-		return
+		return false
 	}
 	if !errors.Is(err, ErrReadOnly) {
 		err = fmt.Errorf("%w: %w", ErrReadOnly, err)
 	}
 	db.failed = err
 	db.wakeAllLocked()
+	return true
 }
 
 // reportFailure tells the operator of a failure that failLocked recorded; it is

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
@@ -25,16 +26,32 @@ func (in *ingest) install() error {
 		return err
 	}
 	e := &manifest.Edit{}
+	// Until they are listed nobody may begin to put a table in their way.
+	var claims []*compaction.Job
+	defer func() {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		for _, j := range claims {
+			db.busy.Remove(j)
+		}
+	}()
 	return db.edit(e, func() {
 		seq := db.commit.last + 1
 		e.FlushedSeq = seq
 		for _, f := range in.files {
 			setNumber(f, seq)
-			e.Added = append(e.Added, manifest.NewFile{
-				Level: db.version.tree.IngestLevel(f, &db.busy), FileMeta: f,
-			})
+			level := db.version.tree.IngestLevel(f, &db.busy)
+			e.Added = append(e.Added, manifest.NewFile{Level: level, FileMeta: f})
+			if level > 0 {
+				j := &compaction.Job{Level: level, Output: level, Start: f.Smallest.UserKey, End: f.Largest.UserKey, Excl: f.ExclusiveEnd()}
+				db.busy.Add(j)
+				claims = append(claims, j)
+			}
 		}
 	}, func() {
+		// Readers who took the state before this see nothing of what is written
+		// after it either: that goes into another memtable.
+		db.mem = newMemTable(db.opts.MemTableSize, db.segs[len(db.segs)-1])
 		db.commit.last, db.flushedSeq = e.FlushedSeq, e.FlushedSeq
 		db.raiseDurableLocked(e.FlushedSeq)
 		db.commit.wakeAll()

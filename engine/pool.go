@@ -149,8 +149,7 @@ func (db *DB) panicked(name string, p any) error {
 	err := fmt.Errorf("%w: panic in %s: %v", ErrReadOnly, name, p)
 	db.opts.Logger.Error("background job panicked", "job", name, "dir", db.dir, "panic", p, "stack", string(debug.Stack()))
 	db.mu.Lock()
-	first := db.failed == nil
-	db.failLocked(err)
+	first := db.failLocked(err)
 	db.mu.Unlock()
 	if first {
 		db.reportFailure(err)

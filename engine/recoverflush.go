@@ -102,9 +102,12 @@ func (r *recovery) settle(err error) error {
 	case err != nil:
 		r.db.discard(f.files)
 		return err
-	case f.files == nil && f.err == nil:
+	case f.files == nil && !isReadOnly(f.err):
+		if f.err != nil {
+			r.db.opts.Logger.Warn("a flush during recovery failed and is left to the background", "dir", r.db.dir, "error", f.err)
+		}
 		r.ahead = nil
-		return nil // never begun
+		return nil // not begun, or to be tried again: the memtable is still there
 	default:
 		return r.flushed()
 	}
