@@ -78,8 +78,8 @@ func (db *DB) pollDisk() {
 		}
 		return
 	}
-	old := d.state
-	if !d.known {
+	old, first := d.state, !d.known
+	if first {
 		old = disk.OK
 	}
 	d.known, d.failing = true, false
@@ -88,14 +88,17 @@ func (db *DB) pollDisk() {
 	d.unasked.Store(d.limits.Unasked(state, u))
 	d.mu.Unlock()
 	if state != old {
-		db.diskChanged(old, state, u)
+		db.diskChanged(old, state, u, first)
 	}
 }
 
-func (db *DB) diskChanged(old, state disk.State, u vfs.Usage) {
+func (db *DB) diskChanged(old, state disk.State, u vfs.Usage, first bool) {
 	db.mu.Lock()
 	f := &db.freeing
-	if old == disk.OK {
+	switch {
+	case first:
+		f.warned = 1 // since when is not known: before this start
+	case old == disk.OK:
 		f.warned = db.commit.last + 1
 	}
 	switch {
@@ -155,7 +158,8 @@ func (db *DB) admit(w disk.Write, what string) (disk.State, error) {
 	used := 100 * float64(u.Total-u.Free) / float64(max(1, u.Total))
 	switch v {
 	case disk.TooFull:
-		return state, fmt.Errorf("%w: %.1f %% of it is in use; free space or add a disk", ErrDiskFull, used)
+		return state, fmt.Errorf("%w: %.1f %% of it is in use and %d bytes are free, of which %d are kept; free space or add a disk",
+			ErrDiskFull, used, u.Free, d.limits.Reserve)
 	case disk.Throttled:
 		return state, fmt.Errorf("%w: a value or table of %d bytes with %.1f %% of the disk in use; try again, or write less at once", ErrDiskThrottled, w.Largest, used)
 	default:

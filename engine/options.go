@@ -258,7 +258,9 @@ func (o *Options) Validate() error {
 // shape returns the options of the compaction picker.
 func (o *Options) shape() compaction.Options {
 	return compaction.Options{
-		L0Trigger: o.L0CompactionTrigger, BaseBytes: o.LBaseBytes,
+		// It never waits until writers are slowed down, or longer.
+		L0Patience: min(2, float64(o.L0SlowdownTrigger)/float64(o.L0CompactionTrigger)),
+		L0Trigger:  o.L0CompactionTrigger, BaseBytes: o.LBaseBytes,
 		Multiplier: o.LevelMultiplier, TargetFileSize: o.TargetFileSize,
 	}
 }

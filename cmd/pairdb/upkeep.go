@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func onEachNode(ctx context.Context, f *clientFlags, do func(*client.Node) error
 		for _, n := range c.Nodes() {
 			err := do(n)
 			if ctx.Err() != nil {
-				return err // the others are not begun
+				return cmp.Or(err, context.Cause(ctx)) // the others are not begun
 			}
 			if err != nil {
 				errs = append(errs, atNode(n, len(f.endpoints) > 1, err))

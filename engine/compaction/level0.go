@@ -2,6 +2,7 @@ package compaction
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"github.com/pairdb/pairdb/engine/manifest"
@@ -52,15 +53,15 @@ func depth(files []*manifest.FileMeta) int {
 	return most
 }
 
-// maxPatience bounds how many times deeper or larger than usual level 0 may get.
+// maxPatience is Options.L0Patience by default.
 const maxPatience = 2
 
 // patience says how many times deeper or larger than usual tables of level 0 may
 // get before they are merged. That rewrites what lies below, so the more they have
 // gathered in comparison, the fewer bytes are written for each of their own; and
 // filters spare the read of a key the tables that do not have it.
-func patience(bytes, below int64) float64 {
-	return min(max(1, float64(below)/float64(2*bytes)), maxPatience)
+func (t *Tree) patience(bytes, below int64) float64 {
+	return min(max(1, float64(below)/float64(2*bytes)), cmp.Or(t.opts.L0Patience, maxPatience))
 }
 
 // scoreGroup is the score of tables of level 0 that overlap.
@@ -72,7 +73,7 @@ func (t *Tree) scoreGroup(files []*manifest.FileMeta) float64 {
 	start, end, excl := Bounds(files)
 	below := manifest.Bytes(t.V.Overlapping(t.Base, start, end, excl))
 	s := max(float64(depth(files))/float64(t.opts.L0Trigger), float64(bytes)/float64(t.opts.BaseBytes))
-	return s / patience(bytes, below)
+	return s / t.patience(bytes, below)
 }
 
 // scoreGroups returns the highest score of a group without its busy tables.
@@ -121,7 +122,7 @@ func (t *Tree) pickL0(c Context) *Job {
 	}
 	var best option
 	var job *Job
-	large := float64(t.bytes[0])/float64(t.opts.BaseBytes) >= patience(t.bytes[0], t.bytes[t.Base])
+	large := float64(t.bytes[0])/float64(t.opts.BaseBytes) >= t.patience(t.bytes[0], t.bytes[t.Base])
 	short := false
 	for _, g := range t.groups {
 		_, older := b.free(g)

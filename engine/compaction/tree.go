@@ -11,6 +11,9 @@ type Options struct {
 	// L0Trigger is the depth of level 0, in tables that lie over one another,
 	// at which it is merged into the base level.
 	L0Trigger int
+	// L0Patience bounds how many times deeper or larger than that it may get over
+	// a much larger base level, at least 1. Default 2.
+	L0Patience float64
 	// BaseBytes is the target size of the base level, and the size of level 0
 	// at which it is merged whatever its depth.
 	BaseBytes int64
@@ -137,7 +140,7 @@ func (t *Tree) score(level int, busy *Busy) float64 {
 	case level == len(t.bytes)-1 || bytes <= 0:
 		return 0
 	case level == 0:
-		return max(t.scoreGroups(busy), float64(bytes)/base/patience(bytes, t.bytes[t.Base]))
+		return max(t.scoreGroups(busy), float64(bytes)/base/t.patience(bytes, t.bytes[t.Base]))
 	case level < t.wanted:
 		return 1 + float64(bytes)/base // to be emptied
 	default:

@@ -62,7 +62,7 @@ func (osFS) Rename(oldname, newname string) error {
 }
 
 func (osFS) Link(oldname, newname string) error {
-	return os.Link(filepath.FromSlash(oldname), filepath.FromSlash(newname))
+	return link(filepath.FromSlash(oldname), filepath.FromSlash(newname))
 }
 
 func (osFS) Remove(name string) error { return os.Remove(filepath.FromSlash(name)) }

@@ -19,6 +19,18 @@ func fallocate(f *os.File, offset, length int64) error {
 	return err
 }
 
+// link follows symbolic links, as os.Link does not: a link to a link is worth
+// nothing once the file is gone.
+func link(oldname, newname string) error {
+	err := retryInterrupted(func() error {
+		return unix.Linkat(unix.AT_FDCWD, oldname, unix.AT_FDCWD, newname, unix.AT_SYMLINK_FOLLOW)
+	})
+	if err != nil {
+		return &os.LinkError{Op: "link", Old: oldname, New: newname, Err: err}
+	}
+	return nil
+}
+
 func lockFile(f *os.File, shared bool) error {
 	how := unix.LOCK_EX
 	if shared {

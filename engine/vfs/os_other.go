@@ -17,3 +17,5 @@ func fallocate(*os.File, int64, int64) error { return errors.ErrUnsupported }
 func lockFile(*os.File, bool) error { return errors.ErrUnsupported }
 
 func diskUsage(string) (Usage, error) { return Usage{}, errors.ErrUnsupported }
+
+func link(oldname, newname string) error { return os.Link(oldname, newname) }

@@ -47,7 +47,7 @@ type FS interface {
 	// Rename replaces newname atomically. It is durable after SyncDir of
 	// both directories.
 	Rename(oldname, newname string) error
-	// Link makes a hard link.
+	// Link makes a hard link; of a symbolic link to the file that it names.
 	Link(oldname, newname string) error
 	// Remove removes a file or an empty directory. A file that is open goes
 	// on working until it is closed.

@@ -146,18 +146,38 @@ func (w *Writer) Recycle(num uint64) error {
 	if err != nil {
 		return fmt.Errorf("recycle log segment %d: %w", num, err)
 	}
-	w.free.mu.Lock()
-	defer w.free.mu.Unlock()
 	// A file of another size would have to be grown or cut before use; only
 	// one that needs neither is a reserve for when the disk is full.
-	if len(w.free.nums) >= w.opts.Recycle || info.Size != w.opts.SegmentSize {
+	if info.Size != w.opts.SegmentSize || !w.free.reserve(w.opts.Recycle) {
 		return w.Remove(num)
 	}
-	if err := w.opts.FS.Rename(path, w.freePath(num)); err != nil {
+	err = w.opts.FS.Rename(path, w.freePath(num))
+	w.free.push(num, err == nil)
+	if err != nil {
 		return fmt.Errorf("recycle log segment %d: %w", num, err)
 	}
-	w.free.nums = append(w.free.nums, num)
 	return nil
+}
+
+// reserve takes a place among at most so many.
+func (l *freeList) reserve(most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.nums)+l.coming >= most {
+		return false
+	}
+	l.coming++
+	return true
+}
+
+// push gives a reserved place to num, or back if it did not come.
+func (l *freeList) push(num uint64, came bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.coming--
+	if came {
+		l.nums = append(l.nums, num)
+	}
 }
 
 // Remove deletes the obsolete segment num without keeping it for reuse. It is

@@ -46,8 +46,10 @@ type Writer struct {
 
 // freeList holds the obsolete segments that wait to be overwritten.
 type freeList struct {
-	mu   sync.Mutex
-	nums []uint64 // Invariant: len(nums) <= opts.Recycle.
+	mu   sync.Mutex // never held across a file operation
+	nums []uint64   // Invariant: len(nums) + coming <= opts.Recycle.
+	// coming counts those that are about to be added.
+	coming int
 }
 
 // Create makes segment num durable in opts.Dir and returns a Writer on it. num

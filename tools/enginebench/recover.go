@@ -41,7 +41,8 @@ func recoverCommand(args []string) error {
 func recoverLog(dir string, bytes int64, size int) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	n := uint64(bytes) / uint64(16+size)
-	db, err := engine.Open(dir, engine.Options{Scheduler: noFlush{}, MaxImmutable: 1 << 20})
+	// Room is kept on the disk for the flush of all memtables there may be.
+	db, err := engine.Open(dir, engine.Options{Scheduler: noFlush{}, MaxImmutable: int(bytes>>26) + 64})
 	if err != nil {
 		return err
 	}

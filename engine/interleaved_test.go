@@ -31,13 +31,13 @@ func waitFor(t *testing.T, what string, f func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("after 5 s not yet: %s", what)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
 // A flush makes everybody who gathers durable and leaves nobody in the list. Whoever
 // comes next must not wait for a timer that nobody sets.
-func TestReviewGatheringEndsWithAFlush(t *testing.T) {
+func TestGatheringEndsWithAFlush(t *testing.T) {
 	var resets atomic.Int32
 	db := mustOpen(t, Options{FS: vfs.NewMem(), CacheSize: -1, Timer: func(f func()) Timer { return manualTimer{f, &resets} }})
 	db.mu.Lock()
@@ -74,7 +74,7 @@ func TestReviewGatheringEndsWithAFlush(t *testing.T) {
 }
 
 // The log and the manifest fail at the same time.
-func TestReviewReadOnlyIsToldOnce(t *testing.T) {
+func TestReadOnlyIsToldOnce(t *testing.T) {
 	var armed atomic.Bool
 	manifestFailed, inSync := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -112,7 +112,7 @@ func TestReviewReadOnlyIsToldOnce(t *testing.T) {
 }
 
 // A compaction that begins while an ingest writes the manifest.
-func TestReviewCompactionBeginsDuringAnIngest(t *testing.T) {
+func TestCompactionBeginsDuringAnIngest(t *testing.T) {
 	var armed atomic.Bool
 	entered, release := make(chan struct{}), make(chan struct{})
 	fs := vfs.Inject(vfs.NewMem(), func(o vfs.Op) error {
@@ -161,7 +161,7 @@ func TestReviewCompactionBeginsDuringAnIngest(t *testing.T) {
 }
 
 // A disk without room for a table, but with what Open itself needs.
-func TestReviewOpenWithoutRoomForTables(t *testing.T) {
+func TestOpenWithoutRoomForTables(t *testing.T) {
 	mem := vfs.NewMem()
 	opts := Options{FS: mem, CacheSize: -1, MemTableSize: 64 << 10, Scheduler: &queued{}}
 	db, err := Open("db", opts)
@@ -196,7 +196,7 @@ func TestReviewOpenWithoutRoomForTables(t *testing.T) {
 
 // A reader has its state, then an ingest and a write come, then it asks what is
 // visible.
-func TestReviewViewAcrossAnIngest(t *testing.T) {
+func TestViewAcrossAnIngest(t *testing.T) {
 	fs := vfs.NewMem()
 	db := mustOpen(t, Options{FS: fs, CacheSize: -1})
 	path := mustTable(t, fs, "in.sst", set("m", "v"))
