@@ -40,13 +40,14 @@ func layers() map[string][]string {
 		"node/config":   {},
 		"node/replica":  {"engine", "coord", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
 		"node/access":   {},
+		"node/freeport": {},
 		"node/rpc":      append([]string{"node/access"}, edge...),
 		"node/rest":     append([]string{"node/access"}, edge...),
 		"node": append([]string{
 			"engine", "hints", "coord/repair", "node/config", "node/replica", "node/rpc", "node/rest",
 		}, edge...),
 		"configs": {},
-		"cmd":     {"node", "node/config", "client", "api", "api/errcode", "engine", "configs"},
+		"cmd":     {"node", "node/config", "node/freeport", "client", "api", "api/errcode", "engine", "configs"},
 		"docker":  {},
 		"tools":   {},
 	}

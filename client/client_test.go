@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +19,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client/clienttest"
+	"github.com/pairdb/pairdb/node/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,12 +53,11 @@ func start(t *testing.T, n int, opts Options) (*Client, *clienttest.Store, []*cl
 // deadEndpoint returns an address at which nothing listens.
 func deadEndpoint(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lis.Close()
-	return lis.Addr().String()
+	return fmt.Sprint("127.0.0.1:", ports[0])
 }
 
 func asError(t *testing.T, err error) *Error {

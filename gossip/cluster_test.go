@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/freeport"
 )
 
 // fabric carries metadata requests between the nodes of one test in memory.
@@ -179,15 +179,14 @@ func (n *testNode) again(t *testing.T, edit func(*Options)) *testNode {
 	return launch(t, n.f, o)
 }
 
-// seedPort reserves a port by having had it.
+// seedPort reserves a port.
 func seedPort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ports[0]
 }
 
 // cluster founds one of n nodes; identical options but for name and address.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/pairdb/pairdb/client"
 	"github.com/pairdb/pairdb/node/config"
+	"github.com/pairdb/pairdb/node/freeport"
 )
 
 // testNode is one node of a cluster inside the test process, with its own
@@ -58,16 +58,14 @@ func startNodes(t *testing.T, skews ...time.Duration) []*testNode {
 	return nodes
 }
 
-// freePort finds a port that is free for TCP now; gossip needs to know it
-// before it starts.
+// freePort returns a port that stays this node's when it is started again.
 func freePort(t *testing.T) int {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lis.Close()
-	return lis.Addr().(*net.TCPAddr).Port
+	return ports[0]
 }
 
 // start runs the node and tells ready once it serves, or why it does not.

@@ -169,20 +169,6 @@ func TestLogFormats(t *testing.T) {
 	}
 }
 
-func TestFreePorts(t *testing.T) {
-	ports, err := freePorts(20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[int]bool{}
-	for _, p := range ports {
-		if p == 0 || seen[p] {
-			t.Fatalf("ports %v", ports)
-		}
-		seen[p] = true
-	}
-}
-
 func TestDevDirOfAnotherSize(t *testing.T) {
 	dir := t.TempDir()
 	for _, n := range []string{"n1", "n2", "n3"} {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pairdb/pairdb/client"
 	"github.com/pairdb/pairdb/node"
+	"github.com/pairdb/pairdb/node/freeport"
 )
 
 const (
@@ -97,7 +98,7 @@ func (c *devCluster) start(ctx context.Context) error {
 }
 
 func (c *devCluster) startOnce(ctx context.Context) error {
-	ports, err := freePorts(len(c.nodes))
+	ports, err := freeport.Take(len(c.nodes))
 	if err != nil {
 		return err
 	}
@@ -370,33 +371,4 @@ func (n *devNode) tail() string {
 	}
 	lines := bytes.Split(bytes.TrimRight(b, "\n"), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-devTailLines):], []byte("\n")))
-}
-
-// freePorts returns n ports on loopback that nobody has, neither TCP nor UDP.
-// All are held until the last is found, so that they differ.
-func freePorts(n int) ([]int, error) {
-	var held []io.Closer
-	defer func() {
-		for _, h := range held {
-			_ = h.Close() // nothing was sent over it
-		}
-	}()
-	var ports []int
-	for tries := 0; len(ports) < n; tries++ {
-		if tries > 100*n {
-			return nil, errors.New("no port is free for both TCP and UDP")
-		}
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		held = append(held, tcp)
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
-		if err != nil {
-			continue
-		}
-		held = append(held, udp)
-		ports = append(ports, tcp.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

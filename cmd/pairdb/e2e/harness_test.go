@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pairdb/pairdb/node/freeport"
 )
 
 // binary is the pairdb under test, built once by TestMain.
@@ -62,6 +65,8 @@ type agent struct {
 	// test.
 	cgroup string
 	addr   addresses
+	// ports are those of gRPC, peers, HTTP and gossip, the same at every start.
+	ports []int
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -135,11 +140,18 @@ func (a *agent) launch() error {
 	if err := os.Remove(addrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if a.ports == nil {
+		ports, err := freeport.Take(4)
+		if err != nil {
+			return err
+		}
+		a.ports = ports
+	}
 	args := []string{
 		"agent", "--data-dir", a.data, "--name", a.name,
 		"--addr-file", addrFile, "--log-format", "json",
-		"--grpc-port", portOf(a.addr.GRPC), "--peer-port", portOf(a.addr.Peer),
-		"--http-port", portOf(a.addr.HTTP), "--gossip-port", portOf(a.addr.Gossip),
+		"--grpc-port", strconv.Itoa(a.ports[0]), "--peer-port", strconv.Itoa(a.ports[1]),
+		"--http-port", strconv.Itoa(a.ports[2]), "--gossip-port", strconv.Itoa(a.ports[3]),
 	}
 	logs, err := os.OpenFile(filepath.Join(a.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
