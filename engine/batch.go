@@ -45,6 +45,7 @@ type Batch struct {
 	memSize int64
 	ranges  int   // range deletes
 	err     error // the first refused operation
+	places  places
 }
 
 // NewBatch returns an empty batch.

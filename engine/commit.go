@@ -117,7 +117,15 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 			return Commit{}, err
 		}
 	}
-	db.mu.Lock()
+	b.places.in = nil
+	if !db.mu.TryLock() {
+		// Instead of just waiting for whoever has the lock, do what needs none:
+		// most of an insert is the search for its place, and its cache misses.
+		rs := db.acquireState()
+		b.places.find(rs.mem, b)
+		rs.release()
+		db.mu.Lock()
+	}
 	if b.count == 0 {
 		c := Commit{db: db, seq: db.commit.last}
 		db.mu.Unlock()
@@ -133,7 +141,7 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	}
 	q := &db.commit
 	b.number(q.last + 1)
-	if err := db.mem.apply(b.data); err != nil {
+	if err := db.mem.apply(b.data, &b.places); err != nil {
 		// The room was measured, so this is a broken invariant. Part of the
 		// batch may be in the memtable but nothing is visible: stop here.
 		first := db.failLocked(err)
@@ -154,6 +162,12 @@ func (db *DB) Apply(b *Batch, o WriteOptions) (Commit, error) {
 	db.oweDelayLocked(len(b.data))
 	if frees {
 		db.noteFreeingLocked(c.seq)
+	}
+	if o.Sync && !full {
+		if err := db.stepLocked(c.seq); err != nil {
+			return c, err
+		}
+		return c, c.Wait()
 	}
 	if !o.Sync && len(q.pending) >= writeThreshold && !q.leading {
 		err = db.leadLocked()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/pairdb/pairdb/engine/base"
@@ -68,47 +69,52 @@ func (h *handOver) pass() {
 	h.done.wakeAll()
 	if h.next != nil {
 		h.next.wake()
+		runtime.Gosched()
 	}
 }
 
 // wait returns once everything up to seq, which was applied, is durable. It is
 // called and returns without mu.
 func (db *DB) wait(seq base.SeqNum) error {
-	q := &db.commit
 	for db.DurableSeq() < seq {
 		db.mu.Lock()
-		if db.DurableSeq() >= seq {
-			db.mu.Unlock()
-			return nil
-		}
-		if err := db.usableLocked(); err != nil {
-			db.mu.Unlock()
+		if err := db.stepLocked(seq); err != nil {
 			return err
 		}
-		if !q.leading && !db.putOffLocked() {
-			group := db.beginLocked(true)
-			db.mu.Unlock()
-			if err := db.lead(group, true); err != nil {
-				return err
-			}
-			continue
-		}
-		w := commitWaiters.Get().(*commitWaiter)
-		if q.leading && q.inflight >= seq {
-			q.inGroup.add(w)
-		} else {
-			q.inNext.add(w)
-		}
+	}
+	return nil
+}
+
+// stepLocked does what brings seq nearer to being durable: it leads a group, or
+// waits until somebody has. It is called with mu and returns without it.
+func (db *DB) stepLocked(seq base.SeqNum) error {
+	q := &db.commit
+	if db.DurableSeq() >= seq {
 		db.mu.Unlock()
-		<-w.ready
-		lead := w.lead
-		w.lead = false
-		commitWaiters.Put(w)
-		if lead {
-			if err := db.leadOn(); err != nil {
-				return err
-			}
-		}
+		return nil
+	}
+	if err := db.usableLocked(); err != nil {
+		db.mu.Unlock()
+		return err
+	}
+	if !q.leading && !db.putOffLocked() {
+		group := db.beginLocked(true)
+		db.mu.Unlock()
+		return db.lead(group, true)
+	}
+	w := commitWaiters.Get().(*commitWaiter)
+	if q.leading && q.inflight >= seq {
+		q.inGroup.add(w)
+	} else {
+		q.inNext.add(w)
+	}
+	db.mu.Unlock()
+	<-w.ready
+	lead := w.lead
+	w.lead = false
+	commitWaiters.Put(w)
+	if lead {
+		return db.leadOn()
 	}
 	return nil
 }

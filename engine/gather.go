@@ -16,9 +16,11 @@ type gather struct {
 }
 
 const (
-	// Nobody waits longer than half a sync, and within these bounds: below them a
-	// timer is not worth it, above them a slow disk would make it felt.
-	minGather = 20 * time.Microsecond
+	// Nobody waits longer than half a sync. A sync that takes less than minSync is
+	// not put off: timers and wake-ups are late by half as much, and a group of all
+	// writers instead of one of half of them hardly saves anything. maxGather is
+	// where a slow disk would make the wait felt.
+	minSync   = 200 * time.Microsecond
 	maxGather = 500 * time.Microsecond
 	// After waiting in vain this many groups are not put off, twice as many each
 	// time, until it pays again.
@@ -37,10 +39,10 @@ func (g *gather) plan(took time.Duration, woken, waiting int) (expect int, limit
 		g.skip--
 		return 0, 0
 	}
-	if woken+waiting < 2 {
-		return 0, 0 // one writer, who waits for nobody
+	if woken+waiting < 2 || g.sync < minSync {
+		return 0, 0 // one writer, who waits for nobody; or not worth it
 	}
-	return woken + waiting, min(max(g.sync/2, minGather), maxGather)
+	return woken + waiting, min(g.sync/2, maxGather)
 }
 
 // outcome is told how many of the expected writers came. One in four may stay away.

@@ -20,8 +20,11 @@ func TestGatherPlan(t *testing.T) {
 	if _, d = (&gather{}).plan(time.Second, 2, 2); d != maxGather {
 		t.Errorf("a slow disk puts a sync off by %s", d)
 	}
-	if _, d = (&gather{}).plan(time.Microsecond, 2, 2); d != minGather {
-		t.Errorf("a fast disk puts a sync off by %s", d)
+	if _, d = (&gather{}).plan(minSync, 2, 2); d != minSync/2 {
+		t.Errorf("a disk of some speed puts a sync off by %s", d)
+	}
+	if n, _ := (&gather{}).plan(minSync-1, 2, 2); n != 0 {
+		t.Errorf("a fast disk puts a sync off for %d", n)
 	}
 }
 
@@ -68,7 +71,12 @@ func (m manualTimer) Stop() bool               { return true }
 func TestGatheredWritersAllReturn(t *testing.T) {
 	for _, fires := range []bool{true, false} {
 		var resets atomic.Int32
-		opts := Options{Timer: func(f func()) Timer { return manualTimer{f, &resets} }}
+		// By this clock every sync takes a millisecond.
+		var clock atomic.Int64
+		opts := Options{
+			Timer: func(f func()) Timer { return manualTimer{f, &resets} },
+			Now:   func() time.Time { return time.UnixMilli(clock.Add(1)) },
+		}
 		if fires {
 			opts.Timer = nil
 		}

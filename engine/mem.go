@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/pairdb/pairdb/engine/base"
@@ -62,9 +63,49 @@ func (m *memTable) rangeDels() *rangedel.List {
 	return d.list
 }
 
-// apply adds an encoded batch whose header is filled in. The caller made sure
-// that it fits.
-func (m *memTable) apply(data []byte) error {
+// maxPlaces is how many operations of a batch have their places looked for before
+// the lock is taken; a larger batch has enough to do under it to be worth waiting
+// for.
+const maxPlaces = 16
+
+// places are where the operations of a batch go in a memtable.
+type places struct {
+	in    *memTable
+	point []memtable.Place // of the sets and deletes, in order
+}
+
+// find looks for the places of a batch's operations in m, which the caller keeps
+// alive meanwhile. For a batch that is too large it does nothing.
+func (p *places) find(m *memTable, b *Batch) {
+	p.in, p.point = nil, p.point[:0]
+	if b.count > maxPlaces {
+		return
+	}
+	r, err := newBatchReader(b.data)
+	if err != nil {
+		return
+	}
+	for {
+		kind, key, _, ok := r.next()
+		if !ok {
+			break
+		}
+		if kind != base.KindRangeDelete {
+			n := len(p.point)
+			p.point = slices.Grow(p.point, 1)[:n+1]
+			m.Find(key, &p.point[n])
+		}
+	}
+	p.in = m
+}
+
+// apply adds an encoded batch whose header is filled in, at the places if they
+// are in this table. The caller made sure that it fits.
+func (m *memTable) apply(data []byte, p *places) error {
+	var at []memtable.Place
+	if p != nil && p.in == m {
+		at = p.point
+	}
 	r, err := newBatchReader(data)
 	if err != nil {
 		return err
@@ -77,6 +118,9 @@ func (m *memTable) apply(data []byte) error {
 		}
 		if kind == base.KindRangeDelete {
 			err = m.AddRangeDel(key, value, seq)
+		} else if len(at) > 0 {
+			err = m.AddAt(&at[0], base.MakeInternalKey(key, seq, kind), value)
+			at = at[1:]
 		} else {
 			err = m.Add(base.MakeInternalKey(key, seq, kind), value)
 		}

@@ -257,7 +257,7 @@ func (r *recovery) record(seg uint64, payload []byte) error {
 	if err := r.room(need, seg, before); err != nil {
 		return err
 	}
-	return r.tables[len(r.tables)-1].apply(payload)
+	return r.tables[len(r.tables)-1].apply(payload, nil)
 }
 
 // room makes sure that the last memtable takes need bytes. Full ones are flushed

@@ -23,6 +23,11 @@ A node takes this from its own machine only, until there are credentials.`
 const slowNote = `
 There is no time limit unless --timeout is given. Ctrl-C stops it on the node as well.`
 
+// flushNote is slowNote for what cannot be stopped on the node.
+const flushNote = `
+There is no time limit unless --timeout is given. After Ctrl-C the node goes on writing what
+it has begun.`
+
 // upkeepCommand adds the flags of a client command to cmd. If slow is set the
 // command has no time limit of its own.
 func (a *app) upkeepCommand(cmd *cobra.Command, f *clientFlags, slow bool) *cobra.Command {
@@ -132,7 +137,7 @@ func nodeText(n *pairdbv1.NodeName) string { return visible(n.GetName()) }
 func (a *app) flushCommand() *cobra.Command {
 	var f clientFlags
 	cmd := a.upkeepCommand(&cobra.Command{
-		Use: "flush", Short: "Write what nodes have in memory to tables", Long: "Write what nodes have in memory to tables.\n" + upkeepNote + slowNote,
+		Use: "flush", Short: "Write what nodes have in memory to tables", Long: "Write what nodes have in memory to tables.\n" + upkeepNote + flushNote,
 		GroupID: groupUpkeep, Args: args(),
 	}, &f, true)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

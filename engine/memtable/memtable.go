@@ -88,15 +88,34 @@ func Need(userKeyLen, valueLen int) int {
 	return maxHeight*linkSize + headerSize + userKeyLen + valueLen + 2*nodeAlign
 }
 
+// Place is where in a table the next version of a user key goes. It is found
+// without a lock and stays right whatever is added meanwhile: the entries before
+// it stay before it, and an insert looks for those that came in between.
+type Place struct {
+	preds, succs [maxHeight]uint32
+}
+
+// Find sets p to the place of a version of userKey newer than all that there are.
+func (t *Table) Find(userKey []byte, p *Place) {
+	t.findSplice(base.SearchKey(userKey, base.MaxSeqNum), &p.preds, &p.succs)
+}
+
 // Add copies key and value into the table. It returns ErrFull or ErrDuplicate,
 // or an error for a kind that is neither a set nor a delete.
 func (t *Table) Add(key base.InternalKey, value []byte) error {
+	var p Place
+	if t.findSplice(key, &p.preds, &p.succs) {
+		return ErrDuplicate
+	}
+	return t.AddAt(&p, key, value)
+}
+
+// AddAt is Add for a caller who has found the place of the key's user key in this
+// very table before, and whose version is newer than all that are there. p is not
+// changed.
+func (t *Table) AddAt(p *Place, key base.InternalKey, value []byte) error {
 	if k := key.Kind(); k != base.KindSet && k != base.KindDelete {
 		return fmt.Errorf("add to memtable: kind %s is not a point key", k)
-	}
-	var preds, succs [maxHeight]uint32
-	if t.findSplice(key, &preds, &succs) {
-		return ErrDuplicate
 	}
 	height := t.randomHeight()
 	off := t.newNode(key, value, height)
@@ -109,11 +128,11 @@ func (t *Table) Add(key base.InternalKey, value []byte) error {
 			break
 		}
 	}
-	if !t.linkLevel(key, off, 0, preds[0], succs[0]) {
+	if !t.linkLevel(key, off, 0, p.preds[0], p.succs[0]) {
 		return ErrDuplicate // lost the race to an equal key; the node is never seen
 	}
 	for level := 1; level < height; level++ {
-		t.linkLevel(key, off, level, preds[level], succs[level])
+		t.linkLevel(key, off, level, p.preds[level], p.succs[level])
 	}
 	t.count.Add(1)
 	return nil

@@ -38,6 +38,7 @@ func (f *byteFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *byteFile) Close() error                 { return nil }
+func (f *byteFile) Skip(int64) error             { return errors.ErrUnsupported }
 func (f *byteFile) Sync() error                  { return nil }
 func (f *byteFile) Preallocate(_, _ int64) error { return errors.ErrUnsupported }
 func (f *byteFile) Truncate(int64) error         { return errors.ErrUnsupported }

@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 		"files": conformFiles, "append": conformAppend, "reuse": conformReuse,
 		"names": conformNames, "trees": conformTrees, "sizes": conformSizes,
 		"open after remove": conformUnlinked, "locks": conformLocks, "shared locks": conformSharedLocks,
-		"errors": conformErrors, "random": conformRandom,
+		"errors": conformErrors, "random": conformRandom, "skip": conformSkip,
 	}
 	for name, impl := range impls {
 		for what, run := range cases {
@@ -385,4 +385,33 @@ func diff(a, b string) int {
 		}
 	}
 	return min(len(a), len(b))
+}
+
+// conformSkip: a skip changes nothing; what is written behind it lies where it
+// says, and a hole reads as zeros.
+func conformSkip(t *testing.T, fsys vfs.FS, dir string) {
+	f := create(t, fsys, dir+"/a", "0123456789")
+	must(t, f.Close())
+	f, err := fsys.Reuse(dir+"/a", dir+"/b")
+	must(t, err)
+	write(t, f, "ab")
+	must(t, f.Skip(3))
+	must(t, f.Skip(0))
+	write(t, f, "cd")
+	if size, err := f.Size(); size != 10 || err != nil {
+		t.Errorf("size %d, %v", size, err)
+	}
+	must(t, f.Skip(7)) // to four bytes behind the end
+	if size, err := f.Size(); size != 10 || err != nil {
+		t.Errorf("size %d after a skip, %v", size, err)
+	}
+	write(t, f, "e")
+	b := make([]byte, 15)
+	if n, err := f.ReadAt(b, 0); n != 15 || err != nil || string(b) != "ab234cd789\x00\x00\x00\x00e" {
+		t.Errorf("%d bytes %q, %v", n, b, err)
+	}
+	must(t, f.Close())
+	if err := f.Skip(1); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("skip of a closed file: %v", err)
+	}
 }

@@ -146,6 +146,19 @@ func (f *memFile) Write(p []byte) (int, error) {
 	return len(p), full
 }
 
+func (f *memFile) Skip(n int64) error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if f.closed {
+		return f.err("seek", fs.ErrClosed)
+	}
+	if n < 0 {
+		return f.err("seek", syscall.EINVAL)
+	}
+	f.pos += n
+	return nil
+}
+
 // change applies op to the live content and owes it to the disk.
 func (f *memFile) change(op pendingOp) {
 	f.fs.seq++

@@ -139,6 +139,11 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p,
 
 func (f *osFile) Write(p []byte) (int, error) { return f.f.Write(p) }
 
+func (f *osFile) Skip(n int64) error {
+	_, err := f.f.Seek(n, io.SeekCurrent)
+	return err
+}
+
 func (f *osFile) Close() error { return f.f.Close() }
 
 func (f *osFile) Truncate(size int64) error { return f.f.Truncate(size) }

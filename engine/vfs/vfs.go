@@ -16,6 +16,10 @@ type File interface {
 	// Write appends at the file's position, which starts at the end for
 	// OpenAppend, at 0 for Create and Reuse. A short write returns an error.
 	io.Writer
+	// Skip moves the position n bytes ahead, n >= 0. It changes no byte and no
+	// size: what lies between stays as it is, zeros if it is beyond the size when
+	// something is written behind it.
+	Skip(n int64) error
 	// Sync makes the file's bytes and size durable (fdatasync). After an
 	// error nothing is known about any byte written since the last success,
 	// and a second Sync proves nothing.

@@ -229,6 +229,22 @@ func TestNewerVersionIsRefused(t *testing.T) {
 	}
 }
 
+// TestVersion1IsRead: what is written now without a gap is what version 1 wrote,
+// but for the version byte.
+func TestVersion1IsRead(t *testing.T) {
+	fx := makeFixture(t, true)
+	for i := range fx.files {
+		fx.files[i] = slices.Clone(fx.files[i])
+		fx.files[i][8] = oldFormatVersion
+		fixHeader(fx.files[i])
+	}
+	m := fx.files.mount(t)
+	wantRecords(t, m, fx.records...)
+	if s, err := Inspect(m, segmentPath("wal", 1), nil); err != nil || s.FormatVersion != oldFormatVersion {
+		t.Errorf("Inspect = %+v, %v", s, err)
+	}
+}
+
 // fixHeader makes the segment header's checksum right.
 func fixHeader(raw []byte) {
 	binary.LittleEndian.PutUint32(raw[segmentHeaderLen-4:], crc32.Checksum(raw[:segmentHeaderLen-4], castagnoli))
@@ -239,6 +255,10 @@ func fixHeader(raw []byte) {
 func fixGroups(raw []byte) {
 	nonce := binary.LittleEndian.Uint64(raw[24:])
 	for off := segmentHeaderLen; off+groupHeaderLen <= len(raw); {
+		if gap := -off & (pageSize - 1); gap > 0 && gap <= maxGap && off+gap+groupHeaderLen <= len(raw) &&
+			int(binary.LittleEndian.Uint16(raw[off+gap+22:])) == gap && binary.LittleEndian.Uint16(raw[off+22:]) != 0 {
+			off += gap
+		}
 		g := raw[off:]
 		binary.LittleEndian.PutUint64(g, mark(nonce, int64(off)))
 		n := align(groupHeaderLen + int(binary.LittleEndian.Uint32(g[16:])))
@@ -272,6 +292,8 @@ func FuzzReplay(f *testing.F) {
 			f.Add(raw[:700], true)
 		}
 	}
+	gaps, _ := gapLog(f)
+	f.Add(readRaw(f, gaps, 1), false)
 	f.Add([]byte(segmentMagic), true)
 	f.Fuzz(func(t *testing.T, raw []byte, fix bool) {
 		raw = slices.Clone(raw)

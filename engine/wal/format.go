@@ -11,14 +11,24 @@ import (
 
 // The format of docs/format/wal.md. Integers are little-endian.
 const (
-	segmentMagic  = "PAIRWAL\n"
-	formatVersion = 1
+	segmentMagic = "PAIRWAL\n"
+	// formatVersion is what is written. Segments of version 1, which have no gaps
+	// between groups, are read as well.
+	formatVersion    = 2
+	oldFormatVersion = 1
 
 	segmentHeaderLen = 64
 	groupHeaderLen   = 32
 	// groupAlign is the alignment of every group in its segment, which
 	// bounds where a reader has to look for the next one after damage.
 	groupAlign = 8
+
+	// pageSize is what a disk or its file system writes at least. A group that
+	// would touch one page more than it must starts at the next page instead, if
+	// it leaves no more than maxGap bytes free for that, which bounds what is
+	// lost to an eighth of a page.
+	pageSize = 4 << 10
+	maxGap   = 512
 
 	// kindRecords is a group that holds records, kindSeal an empty one whose
 	// durable offset says that all before it is durable.
@@ -31,12 +41,26 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // align rounds n up to the next group boundary.
 func align[T int | int64](n T) T { return (n + groupAlign - 1) &^ (groupAlign - 1) }
 
+// gapBefore returns how many bytes a group of n bytes leaves free where a segment
+// with allocated bytes in all ends at off.
+func gapBefore(off, n, allocated int64) int64 {
+	gap := -off & (pageSize - 1)
+	if gap > maxGap || off+gap+n > allocated || pages(off+gap, n) == pages(off, n) {
+		return 0
+	}
+	return gap
+}
+
+// pages returns how many pages the range [off, off+n) touches, n > 0.
+func pages(off, n int64) int64 { return (off+n-1)/pageSize - off/pageSize + 1 }
+
 // segmentHeader opens a segment.
 type segmentHeader struct {
 	number    uint64
 	nonce     uint64
 	prev      End   // the segment before this one and its durable length
 	allocated int64 // bytes reserved, and so the least size of the file
+	version   byte  // read from the file; append writes formatVersion
 }
 
 func (h *segmentHeader) append(dst []byte) []byte {
@@ -63,14 +87,15 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 	if string(b[:8]) != segmentMagic || sum != crc32.Checksum(b[:segmentHeaderLen-4], castagnoli) {
 		return segmentHeader{}, errHeader
 	}
-	if b[8] != formatVersion {
-		return segmentHeader{}, fmt.Errorf("%w: log segment version %d, known is %d", base.ErrFormat, b[8], formatVersion)
+	if b[8] != formatVersion && b[8] != oldFormatVersion {
+		return segmentHeader{}, fmt.Errorf("%w: log segment version %d, known are %d and %d", base.ErrFormat, b[8], oldFormatVersion, formatVersion)
 	}
 	h := segmentHeader{
 		number:    binary.LittleEndian.Uint64(b[16:]),
 		nonce:     binary.LittleEndian.Uint64(b[24:]),
 		prev:      End{Segment: binary.LittleEndian.Uint64(b[32:]), Length: int64(binary.LittleEndian.Uint64(b[40:]))},
 		allocated: int64(binary.LittleEndian.Uint64(b[48:])),
+		version:   b[8],
 	}
 	if h.prev.Length < 0 || h.allocated < segmentHeaderLen {
 		return segmentHeader{}, errors.New("segment header out of range")
@@ -83,6 +108,7 @@ type groupHeader struct {
 	durable int64 // the segment was durable up to here when this was written
 	bodyLen int   // bytes of records, without the padding behind them
 	kind    byte
+	gap     int64 // bytes left free between the group before this one and it
 	bodyCRC uint32
 }
 
@@ -96,7 +122,8 @@ func putGroup(group []byte, nonce uint64, off int64, h groupHeader) {
 	binary.LittleEndian.PutUint64(group[0:], mark(nonce, off))
 	binary.LittleEndian.PutUint64(group[8:], uint64(h.durable))
 	binary.LittleEndian.PutUint32(group[16:], uint32(h.bodyLen))
-	binary.LittleEndian.PutUint32(group[20:], uint32(h.kind))
+	binary.LittleEndian.PutUint16(group[20:], uint16(h.kind))
+	binary.LittleEndian.PutUint16(group[22:], uint16(h.gap))
 	binary.LittleEndian.PutUint32(group[24:], bodyChecksum(group[:8], group[groupHeaderLen:]))
 	binary.LittleEndian.PutUint32(group[28:], crc32.Checksum(group[:28], castagnoli))
 }
@@ -117,12 +144,14 @@ func decodeGroupHeader(b []byte, nonce uint64, off int64) (h groupHeader, ok boo
 	h = groupHeader{
 		durable: int64(binary.LittleEndian.Uint64(b[8:])),
 		bodyLen: int(binary.LittleEndian.Uint32(b[16:])),
+		gap:     int64(binary.LittleEndian.Uint16(b[22:])),
 		bodyCRC: binary.LittleEndian.Uint32(b[24:]),
 	}
-	kind := binary.LittleEndian.Uint32(b[20:])
+	kind := binary.LittleEndian.Uint16(b[20:])
 	h.kind = byte(kind)
 	ok = (kind == kindRecords || kind == kindSeal) && h.bodyLen <= MaxGroup &&
-		h.durable >= segmentHeaderLen && h.durable <= off
+		h.durable >= segmentHeaderLen && h.durable <= off-h.gap &&
+		(h.gap == 0 || h.gap <= maxGap && h.gap%groupAlign == 0 && off%pageSize == 0)
 	return h, ok
 }
 

@@ -41,7 +41,8 @@ type Segment struct {
 // Group describes a group of records.
 type Group struct {
 	Offset int64
-	Length int64 // with header and padding
+	Gap    int64 // bytes left free before it, so that it begins at a page
+	Length int64 // with header and padding, without the gap
 	Body   int64 // of the records
 	// Durable is up to where the segment was durable when the group was
 	// written.
@@ -68,7 +69,7 @@ func Inspect(fs vfs.FS, file string, visit func(g Group, records iter.Seq[[]byte
 	}
 	h := &r.header
 	s := Segment{
-		Size: r.size, FormatVersion: formatVersion, Number: h.number, Nonce: h.nonce, Prev: h.prev, Allocated: h.allocated,
+		Size: r.size, FormatVersion: int(h.version), Number: h.number, Nonce: h.nonce, Prev: h.prev, Allocated: h.allocated,
 		End: segmentHeaderLen, Durable: segmentHeaderLen, Seen: segmentHeaderLen,
 	}
 	if named {
@@ -113,7 +114,7 @@ func (s *Segment) read(r *segmentReader, visit func(Group, iter.Seq[[]byte]) err
 		limit = s.Durable
 	}
 	for s.End < limit {
-		h, body, ok, err := r.groupAt(s.End)
+		at, h, body, ok, err := r.nextGroup(s.End)
 		if err != nil {
 			return err
 		}
@@ -121,7 +122,7 @@ func (s *Segment) read(r *segmentReader, visit func(Group, iter.Seq[[]byte]) err
 			break
 		}
 		g := Group{
-			Offset: s.End, Length: align(groupHeaderLen + int64(h.bodyLen)), Body: int64(h.bodyLen),
+			Offset: at, Gap: h.gap, Length: align(groupHeaderLen + int64(h.bodyLen)), Body: int64(h.bodyLen),
 			Durable: h.durable, Seal: h.kind == kindSeal,
 		}
 		if err := s.group(r, g, body, visit); err != nil {
@@ -162,7 +163,7 @@ func (s *Segment) group(r *segmentReader, g Group, body []byte, visit func(Group
 	if s.Next == 0 {
 		s.Durable = max(s.Durable, g.Durable)
 	}
-	s.End += g.Length
+	s.End = g.Offset + g.Length
 	if visit == nil {
 		return nil
 	}

@@ -206,6 +206,26 @@ func (r *segmentReader) groupAt(off int64) (h groupHeader, body []byte, ok bool,
 	return h, body[:h.bodyLen:h.bodyLen], true, nil
 }
 
+// nextGroup is groupAt for the group that follows what ends at off. That is the
+// one at off or, if none was written there, one at the next page that says how
+// much was left free before it; at is where it is. A group that follows something
+// that was lost says something else.
+func (r *segmentReader) nextGroup(off int64) (at int64, h groupHeader, body []byte, ok bool, err error) {
+	h, body, ok, err = r.groupAt(off)
+	if ok || err != nil {
+		return off, h, body, ok && h.gap == 0, err
+	}
+	gap := -off & (pageSize - 1)
+	if gap == 0 || gap > maxGap {
+		return off, h, nil, false, nil
+	}
+	h, body, ok, err = r.groupAt(off + gap)
+	if !ok || h.gap != gap || err != nil {
+		return off, h, nil, false, err
+	}
+	return off + gap, h, body, true, nil
+}
+
 // deliver hands the records of one group to fn.
 func (r *segmentReader) deliver(off int64, body []byte, stats *ReplayStats, fn func(uint64, []byte) error) error {
 	for len(body) > 0 {
@@ -228,17 +248,17 @@ func (r *segmentReader) deliver(off int64, body []byte, stats *ReplayStats, fn f
 func (r *segmentReader) readTo(end int64, stats *ReplayStats, fn func(uint64, []byte) error) error {
 	off := int64(segmentHeaderLen)
 	for off < end {
-		h, body, ok, err := r.groupAt(off)
+		at, h, body, ok, err := r.nextGroup(off)
 		switch {
 		case err != nil:
 			return err
 		case !ok || body == nil:
-			return base.Corruptf(r.path, off, "damaged group in a segment durable up to %d", end)
+			return base.Corruptf(r.path, at, "damaged group in a segment durable up to %d", end)
 		}
-		if err := r.deliver(off, body, stats, fn); err != nil {
+		if err := r.deliver(at, body, stats, fn); err != nil {
 			return err
 		}
-		off += align(groupHeaderLen + int64(h.bodyLen))
+		off = at + align(groupHeaderLen+int64(h.bodyLen))
 	}
 	if off != end {
 		return base.Corruptf(r.path, off, "segment ends inside a group at %d", end)
@@ -253,17 +273,17 @@ func (r *segmentReader) readTo(end int64, stats *ReplayStats, fn func(uint64, []
 func (r *segmentReader) readTail(stats *ReplayStats, fn func(uint64, []byte) error) error {
 	off := int64(segmentHeaderLen)
 	for {
-		h, body, ok, err := r.groupAt(off)
+		at, h, body, ok, err := r.nextGroup(off)
 		if err != nil {
 			return err
 		}
 		if !ok || body == nil {
 			break
 		}
-		if err := r.deliver(off, body, stats, fn); err != nil {
+		if err := r.deliver(at, body, stats, fn); err != nil {
 			return err
 		}
-		off += align(groupHeaderLen + int64(h.bodyLen))
+		off = at + align(groupHeaderLen+int64(h.bodyLen))
 	}
 	durable, last, err := r.scan(off)
 	if err != nil {

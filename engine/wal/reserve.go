@@ -13,9 +13,11 @@ func (w *Writer) Reserve(n int64) error {
 }
 
 // GroupBytes returns the most bytes of a segment that a record with a payload
-// of n bytes takes: alone in its group, with its length, header and padding.
+// of n bytes takes: alone in its group, with its length, header and padding, and
+// the gap before it, which is shorter than the group.
 func GroupBytes(n int) int64 {
-	return groupHeaderLen + 10 + int64(n) + groupAlign
+	group := groupHeaderLen + 10 + int64(n) + groupAlign
+	return group + min(group, maxGap)
 }
 
 // SegmentOverhead is the part of a segment that holds no groups, in bytes.

@@ -133,14 +133,21 @@ func (w *Writer) writeGroup(kind byte) error {
 	for len(w.buf)%groupAlign != 0 {
 		w.buf = append(w.buf, 0)
 	}
-	if err := w.reserve(int64(len(w.buf))); err != nil {
+	n := int64(len(w.buf))
+	gap := gapBefore(w.size, n, w.allocated)
+	if err := w.reserve(gap + n); err != nil {
 		return err
 	}
-	putGroup(w.buf, w.nonce, w.size, groupHeader{durable: w.durable, bodyLen: bodyLen, kind: kind})
+	if gap > 0 {
+		if err := w.file.Skip(gap); err != nil {
+			return w.fail("seek in", err)
+		}
+	}
+	putGroup(w.buf, w.nonce, w.size+gap, groupHeader{durable: w.durable, bodyLen: bodyLen, kind: kind, gap: gap})
 	if _, err := w.file.Write(w.buf); err != nil {
 		return w.fail("write", err)
 	}
-	w.size += int64(len(w.buf))
+	w.size += gap + n
 	return nil
 }
 

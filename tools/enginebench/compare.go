@@ -32,7 +32,7 @@ var sets = []set{
 	{"beyond-100", "100 B values, data 1.7 times the cache", 4_000_000, 100, false, "fill,rr1,rr4,miss1,zipf1,scan1,mix4,over1"},
 	{"beyond-1k", "1 KiB values, data 4.6 times the cache", 1_200_000, 1024, false, "fill,rr1,rr4,miss1,zipf1,scan1,mix4,over1"},
 	{"cached", "100 B values, all data in the cache", 1_000_000, 100, false, "fill,warm2,rr1,rr4,miss1,zipf1,scan1"},
-	{"sync", "100 B values, every write synced", 1_000_000, 100, true, "put1,put16,put64"},
+	{"sync", "100 B values, every write synced", 1_000_000, 100, true, "put1:40000,put16:250000,put64:400000"},
 }
 
 // base is the engine that the ratios are to.

@@ -20,16 +20,20 @@ type phase struct {
 	kind    string
 	threads int
 	dur     time.Duration // 0: each key once
+	ops     uint64        // so many operations instead, if not 0
 }
 
 // kinds says for how long a kind of phase runs: 0 each key once, 1 the time of
 // reads, 2 that of overwrites.
 var kinds = map[string]int{"fill": 0, "put": 1, "warm": 1, "rr": 1, "miss": 1, "zipf": 1, "scan": 1, "mix": 1, "over": 2}
 
-// parsePhases reads a list as fill,rr4,over1; the numbers are goroutines.
+// parsePhases reads a list as fill,rr4,over1; the numbers are goroutines. One with
+// a number behind a colon, as put16:1000, ends after so many operations: after
+// them engines hold the same, so that their memory can be compared.
 func parsePhases(list string, dur, overDur time.Duration) ([]phase, error) {
 	var all []phase
 	for text := range strings.SplitSeq(list, ",") {
+		text, count, counted := strings.Cut(text, ":")
 		kind := strings.TrimRight(text, "0123456789")
 		length, ok := kinds[kind]
 		if !ok {
@@ -41,6 +45,13 @@ func parsePhases(list string, dur, overDur time.Duration) ([]phase, error) {
 			if p.threads, err = strconv.Atoi(n); err != nil || p.threads < 1 {
 				return nil, fmt.Errorf("phase %q has no goroutines", text)
 			}
+		}
+		if counted {
+			var err error
+			if p.ops, err = strconv.ParseUint(count, 10, 64); err != nil || p.ops == 0 {
+				return nil, fmt.Errorf("phase %q has no number of operations", text)
+			}
+			p.dur = maxFill
 		}
 		all = append(all, p)
 	}
@@ -94,7 +105,7 @@ func (b *bench) run(p phase) (Result, error) {
 			if p.kind == "fill" {
 				errs[i] = w.fill(start, &next)
 			} else {
-				errs[i] = w.timed(start)
+				errs[i] = w.timed(start, &next)
 			}
 		})
 	}
@@ -167,9 +178,9 @@ func (w *worker) fill(start time.Time, next *atomic.Uint64) error {
 }
 
 // timed does operations until the phase is over.
-func (w *worker) timed(start time.Time) error {
+func (w *worker) timed(start time.Time, done *atomic.Uint64) error {
 	prev := time.Since(start)
-	for prev < w.p.dur {
+	for prev < w.p.dur && (w.p.ops == 0 || done.Add(1) <= w.p.ops) {
 		if err := w.one(); err != nil {
 			return err
 		}
