@@ -160,6 +160,7 @@ func (c *comparison) print(w io.Writer) {
 		fmt.Fprintf(w, "| phase | engine | runs | ops/s | / %s | p50 us | p99 us | p999 us | CPU us/op | write amp | debt s | disk MB | RSS MB |\n", base)
 		fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|---|---|")
 		for text := range strings.SplitSeq(s.phases, ",") {
+			text, _, _ = strings.Cut(text, ":")
 			if strings.HasPrefix(text, "warm") {
 				continue
 			}
