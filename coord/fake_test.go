@@ -93,14 +93,14 @@ func (d *fakeDisk) record(at coord.Address, id []byte) *causal.Record {
 }
 
 func (d *fakeDisk) Update(at coord.Address, edit func(*causal.Object, func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error) {
-	if d.refuse != nil {
-		return nil, d.refuse
-	}
 	held := d.object(at)
 	o, err := edit(&held, func() causal.Dot {
 		d.counters[uint16(at.Partition)]++
 		return causal.Dot{Actor: d.actor, Counter: d.counters[uint16(at.Partition)]}
 	})
+	if err == nil {
+		err = d.refuse
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,8 @@ type onceOwner struct {
 	held   Held
 	reason string
 	err    *Error
+	// untouched says that a failed owner has certainly done nothing.
+	untouched bool
 }
 
 func startOnce(j *job, u *unit) {
@@ -121,7 +123,7 @@ func (o *once) begin(u *unit) {
 	var to []int
 	for i := range u.owners {
 		if u.down(i) {
-			o.mu.owners[i] = onceOwner{state: hasFailed, reason: reasonDown}
+			o.mu.owners[i] = onceOwner{state: hasFailed, reason: reasonDown, untouched: true}
 			continue
 		}
 		o.mu.owners[i].state = asked

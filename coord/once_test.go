@@ -1,11 +1,13 @@
 package coord_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
@@ -68,7 +70,7 @@ func answerOnce(t *testing.T, s sentMessage) {
 	case coord.OpClaim:
 		// Format, length and idempotency key, length of the record.
 		body = s.m.Body[1+1+2+1:]
-	case coord.OpApply:
+	case coord.OpApply, coord.OpMerge:
 		body = nil
 	}
 	s.reply(coord.Reply{Status: coord.StatusOK, Body: body}, nil)
@@ -117,6 +119,47 @@ func TestNothingIsWrittenBeforeTheVote(t *testing.T) {
 		if len(got) != 1 || len(r.sends()) != 0 {
 			t.Error("late answers had an effect")
 		}
+	})
+}
+
+// TestMintsAreAboveReservedDots: a later mint of the same node covers a dot that
+// is reserved, so its clock is higher, whatever this node's own clock says.
+func TestMintsAreAboveReservedDots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 3, coord.Metrics{})
+		key := r.key(true)
+		ahead := causal.NextHLC(time.Now().Add(time.Hour), 0)
+		r.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: key, IdempotencyKey: []byte("id"), Deadline: time.Now().Add(time.Second)},
+			func(_ coord.WriteResponse, err error) { wantCode(t, err, errcode.Timeout, errcode.Indeterminate) })
+		looks := r.sends()
+		body := binary.BigEndian.AppendUint64([]byte{1}, ahead) // and no context, no record
+		looks[0].reply(coord.Reply{Status: coord.StatusOK, Body: append(body, 1, 0, 0)}, nil)
+		claims := r.sends()
+		reserved, err := causal.DecodeRecord(claims[0].m.Body[5:])
+		if err != nil || reserved.HLC <= ahead {
+			t.Fatalf("reserved %+v, %v", reserved, err)
+		}
+		r.onUpdate = func(object []byte, durable func(error)) {
+			o, err := causal.Decode(object)
+			if err != nil || !o.Context.Covers(reserved.Dot) || o.Siblings[0].HLC <= reserved.HLC {
+				t.Errorf("minted %+v over the reserved %+v, %v", o, reserved, err)
+			}
+			durable(nil)
+		}
+		r.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: key, Value: []byte("later")}, func(_ coord.WriteResponse, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		rest := append(looks[1:], claims...)
+		for _, s := range r.sends() {
+			answerOnce(t, s)
+		}
+		time.Sleep(2 * time.Second)
+		for _, s := range rest {
+			answerOnce(t, s)
+		}
+		wantClosed(t, r.close())
 	})
 }
 

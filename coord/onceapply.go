@@ -60,9 +60,9 @@ func (o *once) response() result {
 
 // outcome is what may have become of a write that has failed: before anybody was
 // asked for more than what is known, nothing; afterwards another attempt may
-// finish it.
+// finish it. The lock is held.
 func (o *once) outcome() errcode.Outcome {
-	if o.mu.begun {
+	if o.mu.begun && !(o.mu.phase == voting && o.voteless()) {
 		return errcode.Indeterminate
 	}
 	return errcode.NotApplied
@@ -91,10 +91,33 @@ func (o *once) failure(code errcode.Code, msg string) *Error {
 		}
 	}
 	e := u.quorumError(o.job, &t, code, o.outcome(), msg)
-	if w := &o.mu.owners[0]; len(u.owners) == 1 && w.err != nil && code != errcode.Timeout {
-		e.Code, e.Err = w.err.Code, w.err.Err
+	if why := o.refusal(); why != "" && code != errcode.Timeout {
+		e.Code = why
 	}
 	return e
+}
+
+// voteless reports whether it is certain that no owner holds a vote.
+func (o *once) voteless() bool {
+	for i := range o.mu.owners {
+		if w := &o.mu.owners[i]; w.state != hasFailed || !w.untouched || w.held.Record != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// refusal is the code with which all owners have failed, empty if they have not
+// or differ: then it is no matter of how many of them there are.
+func (o *once) refusal() (code errcode.Code) {
+	for i := range o.mu.owners {
+		w := &o.mu.owners[i]
+		if w.state != hasFailed || w.err == nil || code != "" && w.err.Code != code {
+			return ""
+		}
+		code = w.err.Code
+	}
+	return code
 }
 
 // finish answers. The lock is held and released.

@@ -48,9 +48,9 @@ func (o *once) askSelf(u *unit, step int, op Op, r *causal.Record, object []byte
 	heard := func(h Held, err error) {
 		if err != nil {
 			e := asError(err)
-			o.heard(u.self, step, op, Held{}, e.reason(), e)
+			o.failed(u.self, step, e.reason(), e, e.Outcome == errcode.NotApplied)
 		} else {
-			o.heard(u.self, step, op, h, "", nil)
+			o.heard(u.self, step, op, h)
 		}
 		c.leave()
 	}
@@ -73,8 +73,8 @@ func (o *once) reply(i, step int, op Op, r *causal.Record, rep Reply, err error)
 		return
 	}
 	if err != nil || rep.Status != StatusOK {
-		reason, e, _ := refused(&rep, err)
-		o.heard(i, step, op, Held{}, reason, e)
+		reason, e, untouched := refused(&rep, err)
+		o.failed(i, step, reason, e, untouched)
 		return
 	}
 	var h Held
@@ -95,27 +95,40 @@ func (o *once) reply(i, step int, op Op, r *causal.Record, rep Reply, err error)
 			reason = "holds a vote that has to give way"
 		}
 	}
-	o.heard(i, step, op, h, reason, nil)
+	if reason != "" {
+		o.failed(i, step, reason, nil, false)
+		return
+	}
+	o.heard(i, step, op, h)
 }
 
-// heard notes what owner i answered to op, or why it did not do its part.
-func (o *once) heard(i, step int, op Op, h Held, reason string, e *Error) {
+// failed notes why owner i did not do its part.
+func (o *once) failed(i, step int, reason string, e *Error, untouched bool) {
+	o.mu.Lock()
+	if step != o.mu.step {
+		o.mu.Unlock()
+		return
+	}
+	o.lost(i, reason, e, untouched)
+	o.advance()
+}
+
+// heard notes what owner i answered to op.
+func (o *once) heard(i, step int, op Op, h Held) {
 	o.mu.Lock()
 	if step != o.mu.step {
 		o.mu.Unlock()
 		return
 	}
 	w := &o.mu.owners[i]
-	switch {
-	case reason != "":
-		o.lost(i, reason, e)
-	case op == OpApply:
-		w.state = hasAnswered
+	w.state = hasAnswered
+	switch op {
+	case OpApply:
 		o.mu.tally.Ack(i)
-	case op == OpClaim:
-		w.state, w.held.Record = hasAnswered, h.Record
+	case OpClaim:
+		w.held.Record = h.Record
 	default:
-		w.state, w.held = hasAnswered, h
+		w.held = h
 	}
 	o.advance()
 }
@@ -159,7 +172,7 @@ func (o *once) caughtUp() {
 	case u.same(o.mu.u):
 		for i := range o.mu.owners {
 			if stale>>i&1 == 1 {
-				o.lost(i, reasonStale, nil)
+				o.lost(i, reasonStale, nil, true)
 			}
 		}
 		o.advance()
@@ -171,9 +184,9 @@ func (o *once) caughtUp() {
 }
 
 // lost notes why owner i will not do its part. The lock is held.
-func (o *once) lost(i int, reason string, e *Error) {
+func (o *once) lost(i int, reason string, e *Error, untouched bool) {
 	w := &o.mu.owners[i]
-	w.state, w.reason, w.err = hasFailed, reason, e
+	w.state, w.reason, w.err, w.untouched = hasFailed, reason, e, untouched
 	if o.mu.phase == applying {
 		o.mu.tally.Fail(i, reason)
 	}
