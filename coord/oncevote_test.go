@@ -184,6 +184,38 @@ func TestKeepingSiblingsIsRefused(t *testing.T) {
 	}
 }
 
+// stopped is a clock that stands still.
+type stopped struct{ Clock }
+
+func (stopped) Now() time.Time { return time.UnixMilli(1000) }
+
+// TestReservedWriteIsAboveAllItCovers: with a token too, a dot makes the context
+// cover what its node minted before.
+func TestReservedWriteIsAboveAllItCovers(t *testing.T) {
+	high, higher := causal.HLCAt(time.UnixMilli(5000)), causal.HLCAt(time.UnixMilli(9000))
+	mine, theirs := causal.Dot{Actor: 1, Counter: 4}, causal.Dot{Actor: 2, Counter: 7}
+	held := causal.Object{Context: causal.NewContext(mine, theirs), Siblings: []causal.Sibling{{Dot: mine, HLC: high}, {Dot: theirs, HLC: higher}}}
+	seen := causal.NewContext(causal.Dot{Actor: 3, Counter: 1})
+	next := causal.Dot{Actor: 1, Counter: 5}
+	for name, c := range map[string]struct {
+		token []byte
+		above uint64
+		want  causal.Context
+	}{
+		"blind": {nil, higher, causal.NewContext(next, theirs, seen[0])},
+		"token": {[]byte("t"), high, causal.NewContext(next, seen[0])},
+	} {
+		o := &once{job: &job{request: request{token: c.token}, c: &Coordinator{opts: Options{Clock: stopped{}}}}}
+		r := o.record(&unit{}, &held, seen, 0, next)
+		if r.Dot != next || r.HLC != c.above+1 || !r.Context.Equal(c.want) || r.Live(time.UnixMilli(1000).Add(recordLife)) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if len(seen) != 1 || held.Context.Counter(1) != 4 {
+		t.Error("a context of another was changed")
+	}
+}
+
 func claims() []*causal.Record {
 	final := vote(9, 3)
 	final.Applied, final.Flags, final.Expires = true, causal.FlagTombstone, time.Now().UnixMilli()

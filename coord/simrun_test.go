@@ -109,6 +109,8 @@ type simulation struct {
 	ended bool
 	done  map[string]int
 	once  []*onceWriter
+	// shared has many writers.
+	shared *sharedKey
 }
 
 func (s *simulation) fail(format string, args ...any) {
@@ -149,9 +151,10 @@ func newSimulation(seed uint64) *simulation {
 			s.read(k)
 		}
 	}
-	for i := range 3 {
+	for i := range 2 {
 		s.startOnce("once" + strconv.Itoa(i))
 	}
+	s.startShared()
 	s.faults(some(1), some(1), some(1))
 	return s
 }
@@ -382,6 +385,7 @@ func (s *simulation) heal() {
 	for _, o := range s.once {
 		s.healOnce(o)
 	}
+	s.healShared(s.shared)
 	for _, k := range s.keys {
 		answered := 0
 		least, seen := k.least, k.seen
@@ -457,7 +461,7 @@ func TestSimulation(t *testing.T) {
 	if *simSeeds < 20 {
 		return // too few to be sure of every kind of fault
 	}
-	for _, must := range []string{"written once", "late retries", "duplicates", "written", "read", "crashes", "cuts", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate"} {
+	for _, must := range []string{"written once", "late retries", "duplicates", "shared", "written", "read", "crashes", "cuts", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate"} {
 		if total[must] == 0 {
 			t.Errorf("no simulation had any %s", must)
 		}
