@@ -152,6 +152,9 @@ func invoke[Resp any](ctx context.Context, c *Client, op string, k kind, fn func
 			}
 			return resp, nil
 		}
+		if failed != nil && failed.Outcome == errcode.Indeterminate {
+			e.Outcome = errcode.Indeterminate // whatever this endpoint did not do
+		}
 		failed = worse(failed, e)
 		if ctx.Err() != nil || !mayMoveOn(k, e) {
 			c.leave(at, e)
@@ -162,11 +165,12 @@ func invoke[Resp any](ctx context.Context, c *Client, op string, k kind, fn func
 }
 
 // attempt sends one request to one endpoint. left is the number of endpoints
-// that may still be tried, this one included: a read gives each its share of
-// the time, so that one that hangs does not eat it all. A write waits for its
-// answer as long as it may, since leaving early makes it indeterminate.
+// that may still be tried, this one included: what may be sent again gives each
+// its share of the time, so that one that hangs does not eat it all. Any other
+// write waits for its answer as long as it may, since leaving early makes it
+// indeterminate.
 func attempt[Resp any](ctx context.Context, cn *conn, op string, k kind, left int, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, *Error) {
-	if deadline, ok := ctx.Deadline(); ok && k == reads && left > 1 {
+	if deadline, ok := ctx.Deadline(); ok && k != writes && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()

@@ -28,8 +28,9 @@
 //   - always when the request never left this process;
 //   - for a read, when the endpoint is unavailable, does not answer within its
 //     share of the time, or cannot serve the key;
-//   - for a write, only when the node said that the write was not applied.
+//   - for a write, only when the node said that the write was not applied, or
+//     as for a read if it has an idempotency key and a level above LevelOne.
 //
-// A write that may have been applied is never sent again by this package: it
-// fails with Indeterminate as its outcome, and the caller decides.
+// Any other write that may have been applied is never sent again by this
+// package: it fails with Indeterminate as its outcome, and the caller decides.
 package client

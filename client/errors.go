@@ -89,6 +89,8 @@ var (
 	ErrUnavailable        error = &sentinel{errcode.Unavailable, "unavailable"}
 	ErrTimeout            error = &sentinel{errcode.Timeout, "timeout"}
 
+	ErrIdempotencyKeyConflict error = &sentinel{errcode.IdempotencyKeyConflict, "idempotency key conflict"}
+
 	// ErrNotConnected matches an Error whose request never left this process
 	// because no endpoint could be reached.
 	ErrNotConnected = errors.New("no endpoint could be reached")
@@ -115,12 +117,15 @@ type kind int
 const (
 	reads  kind = iota // no effect: may always be sent again
 	writes             // may be sent again only if it is known to have had no effect
+	// keyedWrites carry an idempotency key: to send one again has no further
+	// effect.
+	keyedWrites
 )
 
 // localError is a failure found before anything was sent.
 func localError(op string, k kind, code errcode.Code, format string, args ...any) *Error {
 	e := &Error{Op: op, Code: code, Message: fmt.Sprintf(format, args...)}
-	if k == writes {
+	if k != reads {
 		e.Outcome = errcode.NotApplied
 	}
 	return e

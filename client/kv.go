@@ -54,6 +54,9 @@ type PutResult struct {
 	Acks int
 	// Level is the level the write was held to.
 	Level Level
+	// Duplicate says that an earlier attempt with the same idempotency key began
+	// this write.
+	Duplicate bool
 
 	wire *pairdbv1.PutResponse
 }
@@ -64,10 +67,11 @@ func (r *PutResult) Proto() *pairdbv1.PutResponse { return r.wire }
 // DeleteResult says that a tombstone is stored; its fields are those of
 // PutResult.
 type DeleteResult struct {
-	Context Context
-	Dot     Dot
-	Acks    int
-	Level   Level
+	Context   Context
+	Dot       Dot
+	Acks      int
+	Level     Level
+	Duplicate bool
 
 	wire *pairdbv1.DeleteResponse
 }
@@ -85,8 +89,14 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
 	}
 	o := c.callOptions(opts)
-	req := &pairdbv1.PutRequest{TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes()}
-	resp, err := invoke(ctx, c, op, writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+	if err := o.checkWrite(op); err != nil {
+		return nil, err
+	}
+	req := &pairdbv1.PutRequest{
+		TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes(),
+		IdempotencyKey: []byte(o.idempotencyKey),
+	}
+	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
 	})
 	if err != nil {
@@ -97,7 +107,9 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		Dot:     dotFromWire(resp.GetDot()),
 		Acks:    int(resp.GetAcks()),
 		Level:   levelFromWire(resp.GetConsistency()),
-		wire:    resp,
+
+		Duplicate: resp.GetIsDuplicate(),
+		wire:      resp,
 	}, nil
 }
 
@@ -140,8 +152,14 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 		return nil, err
 	}
 	o := c.callOptions(opts)
-	req := &pairdbv1.DeleteRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes()}
-	resp, err := invoke(ctx, c, op, writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
+	if err := o.checkWrite(op); err != nil {
+		return nil, err
+	}
+	req := &pairdbv1.DeleteRequest{
+		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
+		IdempotencyKey: []byte(o.idempotencyKey),
+	}
+	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
 	})
 	if err != nil {
@@ -152,7 +170,9 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 		Dot:     dotFromWire(resp.GetDot()),
 		Acks:    int(resp.GetAcks()),
 		Level:   levelFromWire(resp.GetConsistency()),
-		wire:    resp,
+
+		Duplicate: resp.GetIsDuplicate(),
+		wire:      resp,
 	}, nil
 }
 
@@ -165,6 +185,23 @@ func checkKey(op string, k kind, key string) error {
 		return localError(op, k, errcode.KeyTooLarge, "the key has %d bytes, at most %d are possible", len(key), MaxKeySize)
 	}
 	return nil
+}
+
+// checkWrite applies the limits on what options say of a write.
+func (o *callOptions) checkWrite(op string) error {
+	if n := len(o.idempotencyKey); o.keyed && (n == 0 || n > MaxIdempotencyKey) {
+		return localError(op, writes, errcode.InvalidArgument, "the idempotency key has %d bytes, it must have 1 to %d", n, MaxIdempotencyKey)
+	}
+	return nil
+}
+
+// writeKind is what sending the write twice may do. With an idempotency key
+// it is one write, unless the level leaves that to luck.
+func (o *callOptions) writeKind() kind {
+	if o.keyed && o.level != LevelOne {
+		return keyedWrites
+	}
+	return writes
 }
 
 func dotFromWire(d *pairdbv1.Dot) Dot {

@@ -27,6 +27,9 @@ const (
 	// configured lower.
 	MaxValueSize = 10 << 20
 
+	// MaxIdempotencyKey is the largest idempotency key, in bytes.
+	MaxIdempotencyKey = 256
+
 	maxEndpoints = 256
 )
 
@@ -189,9 +192,11 @@ func levelFromWire(c pairdbv1.Consistency) Level {
 type CallOption func(*callOptions)
 
 type callOptions struct {
-	level  Level
-	tenant string
-	seen   Context
+	level          Level
+	tenant         string
+	seen           Context
+	idempotencyKey string
+	keyed          bool // WithIdempotencyKey was given
 }
 
 // WithLevel sets the consistency level of a call.
@@ -203,6 +208,15 @@ func WithTenant(id string) CallOption { return func(o *callOptions) { o.tenant =
 // WithContext makes a Put or Delete supersede exactly what the answer that
 // returned seen had seen. Get ignores it.
 func WithContext(seen Context) CallOption { return func(o *callOptions) { o.seen = seen } }
+
+// WithIdempotencyKey makes all puts and deletes of a tenant and key with the same
+// id, of 1 to 256 bytes, within 24 hours one write: the first is made, and the
+// others are answered with it. So a write that may have been applied can be sent
+// again. One with another value, or a delete for a put, fails with
+// ErrIdempotencyKeyConflict. At LevelOne this is best effort. Get ignores it.
+func WithIdempotencyKey(id string) CallOption {
+	return func(o *callOptions) { o.idempotencyKey, o.keyed = id, true }
+}
 
 func (c *Client) callOptions(opts []CallOption) callOptions {
 	o := callOptions{tenant: c.opts.Tenant}

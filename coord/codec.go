@@ -61,24 +61,30 @@ type request struct {
 	// expect counts only with hasExpect.
 	hasExpect bool
 	expect    causal.Context
-	deadline  time.Time
+	// idempotencyKey is empty if the client sent none.
+	idempotencyKey []byte
+	deadline       time.Time
 }
 
 const (
-	requestJSON   = 1 << 0
-	requestExpect = 1 << 1
+	requestJSON        = 1 << 0
+	requestExpect      = 1 << 1
+	requestIdempotency = 1 << 2
 )
 
 // encode returns the body that forwards r; tenant and deadline travel in the
 // Message.
 func (r *request) encode() []byte {
-	b := make([]byte, 0, 64+len(r.key)+len(r.token)+len(r.value)+18*len(r.expect))
+	b := make([]byte, 0, 64+len(r.key)+len(r.token)+len(r.value)+18*len(r.expect)+len(r.idempotencyKey))
 	var flags byte
 	if r.json {
 		flags |= requestJSON
 	}
 	if r.hasExpect {
 		flags |= requestExpect
+	}
+	if len(r.idempotencyKey) > 0 {
+		flags |= requestIdempotency
 	}
 	b = append(b, bodyFormat, byte(r.kind), byte(r.level), flags)
 	b = appendBytes(b, r.key)
@@ -87,17 +93,20 @@ func (r *request) encode() []byte {
 	if r.hasExpect {
 		b = appendBytes(b, r.expect.Append(nil))
 	}
+	if len(r.idempotencyKey) > 0 {
+		b = appendBytes(b, r.idempotencyKey)
+	}
 	return b
 }
 
-// decodeRequest reads a forwarded operation; key, token and value alias b.
+// decodeRequest reads a forwarded operation; keys, token and value alias b.
 // What it says is still to be validated.
 func decodeRequest(b []byte) (request, error) {
 	d := decoder{b: b}
 	d.format()
 	r := request{kind: Kind(d.u8()), level: quorum.Level(d.u8())}
 	flags := d.u8()
-	if r.kind < KindPut || r.kind > KindGet || !r.level.Valid() || flags&^(requestJSON|requestExpect) != 0 {
+	if r.kind < KindPut || r.kind > KindGet || !r.level.Valid() || flags&^(requestJSON|requestExpect|requestIdempotency) != 0 {
 		d.fail()
 	}
 	r.json = flags&requestJSON != 0
@@ -108,12 +117,24 @@ func decodeRequest(b []byte) (request, error) {
 	if r.hasExpect {
 		r.expect = d.context(maxClockActors)
 	}
+	if flags&requestIdempotency != 0 {
+		if r.idempotencyKey = d.bytes(causal.MaxIdempotencyKey); len(r.idempotencyKey) == 0 || r.kind == KindGet {
+			d.fail()
+		}
+	}
 	return r, d.end()
 }
 
+// responseDuplicate is a bit beside the level of a write's response.
+const responseDuplicate = 1 << 7
+
 func encodeWriteResponse(w *WriteResponse) []byte {
 	b := make([]byte, 0, 64+len(w.Token)+18*len(w.Context))
-	b = append(b, bodyFormat, byte(w.Level), byte(w.Acks), byte(w.Replicas))
+	level := byte(w.Level)
+	if w.Duplicate {
+		level |= responseDuplicate
+	}
+	b = append(b, bodyFormat, level, byte(w.Acks), byte(w.Replicas))
 	b = binary.BigEndian.AppendUint64(b, w.Dot.Actor)
 	b = binary.BigEndian.AppendUint64(b, w.Dot.Counter)
 	b = appendBytes(b, w.Token)
@@ -123,7 +144,11 @@ func encodeWriteResponse(w *WriteResponse) []byte {
 func decodeWriteResponse(b []byte) (WriteResponse, error) {
 	d := decoder{b: b}
 	d.format()
-	w := WriteResponse{Level: quorum.Level(d.u8()), Acks: int(d.u8()), Replicas: int(d.u8())}
+	level := d.u8()
+	w := WriteResponse{
+		Level: quorum.Level(level &^ responseDuplicate), Duplicate: level&responseDuplicate != 0,
+		Acks: int(d.u8()), Replicas: int(d.u8()),
+	}
 	w.Dot = causal.Dot{Actor: d.u64(), Counter: d.u64()}
 	w.Token = d.bytes(MaxTokenSize)
 	w.Context = d.context(causal.MaxActors)

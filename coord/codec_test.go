@@ -18,6 +18,7 @@ func requests() []request {
 		{kind: KindPut, key: []byte("k"), value: []byte("v"), level: quorum.All, json: true, token: []byte("t")},
 		{kind: KindPut, key: []byte("k"), level: quorum.One},
 		{kind: KindDelete, key: []byte("k"), level: quorum.Quorum, hasExpect: true, expect: causal.Context{{Actor: 1, Counter: 2}}},
+		{kind: KindDelete, key: []byte("k"), level: quorum.All, idempotencyKey: bytes.Repeat([]byte{0}, causal.MaxIdempotencyKey)},
 		{kind: KindGet, key: bytes.Repeat([]byte{0xff}, MaxKeySize), level: quorum.Quorum},
 	}
 }
@@ -38,7 +39,7 @@ func TestBodiesRoundTrip(t *testing.T) {
 		b := r.encode()
 		got, err := decodeRequest(b)
 		if err != nil || !bytes.Equal(got.encode(), b) || got.kind != r.kind || !bytes.Equal(got.key, r.key) ||
-			!bytes.Equal(got.value, r.value) || got.json != r.json || got.hasExpect != r.hasExpect || !got.expect.Equal(r.expect) {
+			!bytes.Equal(got.value, r.value) || !bytes.Equal(got.idempotencyKey, r.idempotencyKey) || got.json != r.json || got.hasExpect != r.hasExpect || !got.expect.Equal(r.expect) {
 			t.Errorf("%+v: got %+v, %v", r, got, err)
 		}
 		for cut := range b {
@@ -54,8 +55,10 @@ func TestBodiesRoundTrip(t *testing.T) {
 		}
 	}
 	w := WriteResponse{Token: []byte("t"), Dot: causal.Dot{Actor: 1, Counter: 2}, Context: causal.Context{{Actor: 1, Counter: 2}}, Acks: 2, Replicas: 3, Level: quorum.Quorum}
-	if got, err := decodeWriteResponse(encodeWriteResponse(&w)); err != nil || !reflect.DeepEqual(got, w) {
-		t.Errorf("got %+v, %v", got, err)
+	for _, w.Duplicate = range []bool{false, true} {
+		if got, err := decodeWriteResponse(encodeWriteResponse(&w)); err != nil || !reflect.DeepEqual(got, w) {
+			t.Errorf("got %+v, %v", got, err)
+		}
 	}
 	g := GetResponse{Token: []byte("t"), Context: causal.Context{{Actor: 1, Counter: 2}, {Actor: 3, Counter: 1}}, Siblings: []causal.Sibling{
 		{Dot: causal.Dot{Actor: 3, Counter: 1}, HLC: 9, Value: []byte("winner")},

@@ -29,6 +29,9 @@ type Coordinator struct {
 	}
 	refresh  refresher
 	catching catchUps
+	// reserved are the clocks of writes that were given a dot before they are
+	// in an object.
+	reserved clocks
 }
 
 // New returns a coordinator, or what is wrong with the options.
@@ -142,7 +145,7 @@ func await[R any](ctx context.Context, gaveUp errcode.Outcome, start func(done f
 func (c *Coordinator) StartPut(r PutRequest, done func(WriteResponse, error)) {
 	c.startWrite(request{
 		kind: KindPut, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		value: r.Value, json: r.JSON, deadline: r.Deadline,
+		value: r.Value, json: r.JSON, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
 	}, done)
 }
 
@@ -150,7 +153,7 @@ func (c *Coordinator) StartPut(r PutRequest, done func(WriteResponse, error)) {
 func (c *Coordinator) StartDelete(r DeleteRequest, done func(WriteResponse, error)) {
 	c.startWrite(request{
 		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		hasExpect: r.ExpectClock != nil, expect: r.ExpectClock, deadline: r.Deadline,
+		hasExpect: r.ExpectClock != nil, expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
 	}, done)
 }
 
@@ -221,6 +224,9 @@ func (c *Coordinator) operationDeadline(now time.Time, r *request) time.Time {
 	return now.Add(d)
 }
 
+// remaining is the time until t.
+func (c *Coordinator) remaining(t time.Time) time.Duration { return t.Sub(c.opts.Clock.Now()) }
+
 // job is one operation at the node that received it, or at the owner it was
 // forwarded to.
 type job struct {
@@ -251,6 +257,8 @@ func (j *job) run() {
 		j.done(result{}, err)
 	case u.self >= 0 && j.kind == KindGet:
 		startRead(j, u)
+	case u.self >= 0 && len(j.idempotencyKey) > 0:
+		startOnce(j, u)
 	case u.self >= 0:
 		startUpdate(j, u)
 	case j.forwarded:
@@ -258,6 +266,18 @@ func (j *job) run() {
 	default:
 		startForward(j, u, nil)
 	}
+}
+
+// flags are those of the sibling that a write makes.
+func (r *request) flags() causal.Flags {
+	var f causal.Flags
+	if r.kind == KindDelete {
+		f |= causal.FlagTombstone
+	}
+	if r.json {
+		f |= causal.FlagJSON
+	}
+	return f
 }
 
 func (j *job) fail(code errcode.Code, o errcode.Outcome, msg string) {

@@ -66,3 +66,44 @@ func (e *Error) Error() string {
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
+
+// errNotExpected is the error of a write whose expectation does not hold.
+func errNotExpected() *Error {
+	return &Error{
+		Code: errcode.PreconditionFailed, Outcome: errcode.NotApplied,
+		Message: "the key's clock is not the expected one",
+	}
+}
+
+// asError returns err as an *Error that the caller may change.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		copied := *e
+		return &copied
+	}
+	return &Error{Code: errcode.Internal, Outcome: errcode.Indeterminate, Message: "the node's own replica failed", Err: err}
+}
+
+// reason is the error as a cause's phrase.
+func (e *Error) reason() string {
+	why := "failed with " + string(e.Code)
+	if e.Message != "" {
+		why += ": " + e.Message
+	}
+	return why
+}
+
+// tryElsewhere reports whether another owner may do better than one that
+// answered code and did nothing.
+func tryElsewhere(k Kind, code errcode.Code) bool {
+	switch code {
+	case errcode.Unavailable, errcode.StaleRing, errcode.ResourceExhausted,
+		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace:
+		return true
+	case errcode.ChecksumFailed, errcode.CorruptedData, errcode.Internal, errcode.SSTableFailed:
+		return k == KindGet
+	default:
+		return false
+	}
+}

@@ -51,36 +51,62 @@ func (d *fakeDisk) object(at coord.Address) causal.Object {
 	return o
 }
 
-// sync calls done when what key holds now is on disk.
-func (d *fakeDisk) sync(key string, done func(error)) {
-	v := d.live[key]
-	d.unsynced[key]++
+// sync calls done when what keys hold now is on disk.
+func (d *fakeDisk) sync(done func(error), keys ...string) {
+	values := make([][]byte, len(keys))
+	for i, key := range keys {
+		values[i] = d.live[key]
+		d.unsynced[key]++
+	}
 	d.n.later(time.Millisecond, func() {
-		d.unsynced[key]--
+		for _, key := range keys {
+			d.unsynced[key]--
+		}
 		if d.broken {
 			done(&coord.Error{Code: errcode.CommitLogFailed, Outcome: errcode.Indeterminate, Message: "the log could not be written or synced"})
 			return
 		}
-		d.synced[key] = v
+		for i, key := range keys {
+			d.synced[key] = values[i]
+		}
 		done(nil)
 	})
 }
 
-func (d *fakeDisk) Update(at coord.Address, edit func(*causal.Object, func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error) {
-	if d.refuse != nil {
-		return nil, d.refuse
+// recordKey is where the record of an idempotency key is; no object is there.
+func recordKey(at coord.Address, id []byte) string { return string(at.Key) + "\x00" + string(id) }
+
+func (d *fakeDisk) record(at coord.Address, id []byte) *causal.Record {
+	m := d.live
+	if m == nil {
+		m = d.synced
 	}
+	b := m[recordKey(at, id)]
+	if b == nil {
+		return nil
+	}
+	r, err := causal.DecodeRecord(b)
+	if err != nil {
+		panic(err)
+	}
+	return &r
+}
+
+func (d *fakeDisk) Update(at coord.Address, edit func(*causal.Object, func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error) {
 	held := d.object(at)
 	o, err := edit(&held, func() causal.Dot {
 		d.counters[uint16(at.Partition)]++
 		return causal.Dot{Actor: d.actor, Counter: d.counters[uint16(at.Partition)]}
 	})
+	if err == nil {
+		err = d.refuse
+	}
 	if err != nil {
 		return nil, err
 	}
 	b := o.Append(nil)
 	d.live[string(at.Key)] = b
-	d.sync(string(at.Key), durable)
+	d.sync(durable, string(at.Key))
 	return b, nil
 }
 
@@ -98,18 +124,56 @@ func (d *fakeDisk) Merge(items []coord.MergeItem, done func(int, []byte, error))
 		}
 		joined := causal.Join(&held, &in)
 		joined.StripLosers()
-		d.live[string(it.Key)] = joined.Append(nil)
-		d.sync(string(it.Key), func(err error) { done(i, body, err) })
+		keys := []string{string(it.Key)}
+		d.live[keys[0]] = joined.Append(nil)
+		if it.Record != nil {
+			keys = append(keys, recordKey(it.Address, it.IdempotencyKey))
+			if old := d.record(it.Address, it.IdempotencyKey); old == nil || old.Yields(it.Record) {
+				d.live[keys[1]] = it.Record.Append(nil)
+			}
+		}
+		d.sync(func(err error) { done(i, body, err) }, keys...)
 	}
 }
 
 func (d *fakeDisk) Read(at coord.Address, done func([]byte, error)) {
 	v := d.live[string(at.Key)]
 	if d.unsynced[string(at.Key)] > 0 {
-		d.sync(string(at.Key), func(err error) { done(v, err) })
+		d.sync(func(err error) { done(v, err) }, string(at.Key))
 		return
 	}
 	done(v, nil)
+}
+
+func (d *fakeDisk) Lookup(at coord.Address, id []byte, now time.Time, done func(coord.Held, error)) {
+	o := d.object(at)
+	h := coord.Held{Context: o.Context}
+	if r := d.record(at, id); r != nil && r.Live(now) {
+		h.Record = r
+	}
+	if w := o.Winner(); w != nil {
+		h.HLC = w.HLC
+	}
+	key := recordKey(at, id)
+	if d.unsynced[string(at.Key)]+d.unsynced[key] > 0 {
+		d.sync(func(err error) { done(h, err) }, string(at.Key), key)
+		return
+	}
+	done(h, nil)
+}
+
+func (d *fakeDisk) Claim(at coord.Address, id []byte, r *causal.Record, now time.Time, done func(causal.Record, error)) {
+	if d.refuse != nil {
+		done(causal.Record{}, d.refuse)
+		return
+	}
+	held := d.record(at, id)
+	if held == nil || !held.Live(now) || held.GivesWay(r) {
+		held = r
+		d.live[recordKey(at, id)] = r.Append(nil)
+	}
+	kept := *held
+	d.sync(func(err error) { done(kept, err) }, recordKey(at, id))
 }
 
 func (d *fakeDisk) ReadDigest(at coord.Address, done func([16]byte, error)) {

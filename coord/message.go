@@ -32,6 +32,15 @@ const (
 	// OpForward hands a client operation, encoded in Body, to an owner that
 	// then coordinates it. It is never forwarded again.
 	OpForward Op = 4
+	// OpLookup asks an owner what it knows of an idempotency key, and of the
+	// key it belongs to: a question and an answer without values.
+	OpLookup Op = 5
+	// OpClaim asks an owner to vote for the write that an idempotency key is to
+	// stand for, and to answer with the vote it holds once that is durable.
+	OpClaim Op = 6
+	// OpApply is OpMerge for the write that the owners have agreed on: the
+	// record in Body goes into the same batch as the object.
+	OpApply Op = 7
 )
 
 // Message is one request to one peer. The transport encodes it before Send
@@ -50,7 +59,8 @@ type Message struct {
 	// Key is the user key, 1..1024 bytes; empty for OpForward.
 	Key []byte
 	// Body is the encoded object for OpMerge, the encoded client operation
-	// for OpForward, else empty.
+	// for OpForward, the idempotency key for OpLookup, that and what it stands
+	// for, encoded, for OpClaim and OpApply, else empty.
 	Body []byte
 	// Deadline is when the answer stops being useful. It travels as the time
 	// remaining, so that clocks need not agree; the peer drops the message
@@ -86,10 +96,11 @@ type Reply struct {
 	Version ring.Version
 	// Digest of the peer's object, for OpDigest.
 	Digest [16]byte
-	// Body: OpMerge, what the peer held that the object does not cover,
-	// encoded, empty if nothing; OpRead, the encoded object, empty if
-	// absent; OpForward, the encoded response; StatusError, the encoded
-	// Error.
+	// Body: OpMerge and OpApply, what the peer held that the object does not
+	// cover, encoded, empty if nothing; OpRead, the encoded object, empty if
+	// absent; OpForward, the encoded response; OpLookup, the encoded Held;
+	// OpClaim, the encoded record the peer now holds; StatusError, the
+	// encoded Error.
 	Body []byte
 }
 

@@ -37,6 +37,20 @@ type MergeItem struct {
 	Object []byte
 	// LastWriteWins lets the replica drop the values of siblings that lost.
 	LastWriteWins bool
+	// IdempotencyKey and Record, both or neither, are what the replica is to
+	// remember of the object's write, in the same batch. The record is applied.
+	IdempotencyKey []byte
+	Record         *causal.Record
+}
+
+// Held is what a replica knows that a write with an idempotency key depends on.
+type Held struct {
+	// Record is that of the idempotency key, nil if there is none that counts.
+	Record *causal.Record
+	// Context is the object's, and HLC the highest among its siblings, 0 if
+	// there are none.
+	Context causal.Context
+	HLC     uint64
 }
 
 // Replica is this node's own copy of the data. Errors are *Error where the
@@ -47,8 +61,9 @@ type Replica interface {
 	// lock, and makes what edit returns the key's object, visible at once. It
 	// returns that object's encoding, for the caller to keep; durable is then
 	// called exactly once, when the object is on disk or can no longer get
-	// there. If edit fails, nothing is changed and Update returns its error.
-	// mint yields a fresh dot; edit must not call anything else that blocks.
+	// there. If edit fails, nothing is changed and Update returns its error; a
+	// dot that it minted is never yielded again. mint yields a fresh dot; edit
+	// must not call anything else that blocks.
 	Update(at Address, edit func(held *causal.Object, mint func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error)
 	// Merge joins each item into the key's object, all in one batch, and calls
 	// done exactly once for each: when what is then held is on disk, with what
@@ -60,6 +75,14 @@ type Replica interface {
 	Read(at Address, done func(object []byte, err error))
 	// ReadDigest is Read for the object's digest.
 	ReadDigest(at Address, done func(digest [16]byte, err error))
+	// Lookup calls done with what is held of a key and of one of its
+	// idempotency keys, once it is on disk. A record that is over at now counts
+	// as absent. What done gets is its to keep.
+	Lookup(at Address, idempotencyKey []byte, now time.Time, done func(h Held, err error))
+	// Claim makes r the record of an idempotency key unless there is another
+	// that is not over at now and does not give way (causal.Record.GivesWay).
+	// It calls done with the record that is then held, once it is on disk.
+	Claim(at Address, idempotencyKey []byte, r *causal.Record, now time.Time, done func(held causal.Record, err error))
 }
 
 // Metrics are hooks that the coordinator calls; nil ones are left out. They
@@ -77,6 +100,9 @@ type Metrics struct {
 	ReadRepair func()
 	// Remint counts writes minted a second time because the minter was stale.
 	Remint func()
+	// Duplicate counts writes answered as begun by an earlier attempt with the
+	// same idempotency key.
+	Duplicate func()
 	// Forward counts operations handed to an owner.
 	Forward func()
 	// StaleBounce counts answers that said this node's ring is behind.
@@ -85,7 +111,7 @@ type Metrics struct {
 
 func (m *Metrics) ensureDefaults() {
 	nop := func() {}
-	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Forward, &m.StaleBounce} {
+	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Duplicate, &m.Forward, &m.StaleBounce} {
 		if *f == nil {
 			*f = nop
 		}

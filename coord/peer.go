@@ -78,6 +78,11 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 		case m.Op == OpMerge:
 			merges = append(merges, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
 			merged = append(merged, i)
+		case m.Op == OpApply:
+			if item, ok := f.applied(i, t); ok {
+				merges = append(merges, item)
+				merged = append(merged, i)
+			}
 		default:
 			f.one(i, t)
 		}
@@ -158,6 +163,10 @@ func (f *frame) one(i int, t *schema.Tenant) {
 			f.answer(i, Reply{Status: StatusOK, Digest: digest}, err)
 			c.leave()
 		})
+	case OpLookup:
+		f.lookup(i)
+	case OpClaim:
+		f.claim(i)
 	case OpForward:
 		f.coordinate(i, t)
 	default:

@@ -24,6 +24,10 @@ type PutRequest struct {
 	Token []byte
 	// JSON remembers that the value came in as a JSON document.
 	JSON bool
+	// IdempotencyKey has up to 256 bytes; empty means none. Within 24 hours
+	// all puts and deletes of one tenant and key with the same one are one
+	// write, through whatever coordinator they come.
+	IdempotencyKey []byte
 	// Deadline is when the caller gives up; zero means the coordinator's
 	// timeout alone.
 	Deadline time.Time
@@ -35,11 +39,14 @@ type DeleteRequest struct {
 	Key    []byte
 	Level  quorum.Level
 	Token  []byte
+	// IdempotencyKey is that of PutRequest.
+	IdempotencyKey []byte
 	// Deadline is when the caller gives up.
 	Deadline time.Time
 	// ExpectClock, if not nil, is compared with the context of what the minter
 	// holds; if they differ the delete fails with PRECONDITION_FAILED and
-	// nothing is changed. It is never used as a context.
+	// nothing is changed. It is never used as a context. A repeated delete
+	// with an idempotency key is not compared again.
 	ExpectClock causal.Context
 }
 
@@ -56,6 +63,9 @@ type WriteResponse struct {
 	Acks, Replicas int
 	// Level is the level that was reached.
 	Level quorum.Level
+	// Duplicate says that an earlier attempt with the same idempotency key had
+	// begun this write.
+	Duplicate bool
 }
 
 // GetRequest asks for a key.

@@ -184,6 +184,16 @@ func (r *rig) ReadDigest(_ coord.Address, done func([16]byte, error)) {
 	done(none.Digest(), nil)
 }
 
+// Lookup implements coord.Replica: nothing is known.
+func (r *rig) Lookup(_ coord.Address, _ []byte, _ time.Time, done func(coord.Held, error)) {
+	done(coord.Held{}, nil)
+}
+
+// Claim implements coord.Replica: every vote is taken and durable at once.
+func (r *rig) Claim(_ coord.Address, _ []byte, c *causal.Record, _ time.Time, done func(causal.Record, error)) {
+	done(*c, nil)
+}
+
 // close starts a Close and returns where its result will be.
 func (r *rig) close() <-chan error {
 	closed := make(chan error, 1)

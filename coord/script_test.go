@@ -21,7 +21,7 @@ import (
 //
 //	cluster nodes=3 rf=3 [skew=(b,-10m)]   a new cluster
 //	put|delete|get NODE KEY [VALUE] [level=one] [token=NAME] [save=NAME]
-//	    [deadline=1s] [bg] [tenant=T] [expect=(dot,…)]
+//	    [deadline=1s] [bg] [tenant=T] [expect=(dot,…)] [id=IDEMPOTENCY-KEY]
 //	  runs until it has answered, or with bg goes on at once
 //	down|up NODE...        stop and start processes
 //	believe NODE... is=(b,dead)   what NODEs think of b; also alive, left, suspect
@@ -32,6 +32,7 @@ import (
 //	                       nodes have heard: know=(a,b)
 //	advance 3s             also prints what answered meanwhile
 //	dump KEY               what each owner holds
+//	records KEY ID         what each owner remembers of an idempotency key
 //	counts                 of the metric hooks
 type script struct {
 	w      *world
@@ -74,6 +75,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		s.w.advance(duration(t, d.CmdArgs[0].Key))
 	case "dump":
 		s.dump(d.CmdArgs[0].Key)
+	case "records":
+		s.records(d.CmdArgs[0].Key, d.CmdArgs[1].Key)
 	case "counts":
 		var names []string
 		for name := range s.w.counts {
@@ -171,6 +174,21 @@ func (s *script) dump(key string) {
 	}
 }
 
+func (s *script) records(key, id string) {
+	at := s.w.address(key)
+	for _, owner := range s.w.layout.Owners(nil, at.Partition, s.w.tenants[0].RF) {
+		n := s.w.nodes[owner[0]-1]
+		text := "nothing"
+		if r := n.disk.record(at, []byte(id)); r != nil {
+			text = fmt.Sprintf("votes for %s in round %d", dotString(r.Dot), r.Round)
+			if r.Applied {
+				text = "has " + dotString(r.Dot)
+			}
+		}
+		s.printf("%s: %s", n.name, text)
+	}
+}
+
 // operation starts one client operation.
 func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 	var words []string
@@ -221,17 +239,22 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 	}
 	wrote := func(r coord.WriteResponse, err error) {
 		s.save(opt["save"], r.Token)
-		show(err, "ok %s %d/%d", dotString(r.Dot), r.Acks, r.Replicas)
+		duplicate := ""
+		if r.Duplicate {
+			duplicate = " duplicate"
+		}
+		show(err, "ok %s %d/%d%s", dotString(r.Dot), r.Acks, r.Replicas, duplicate)
 	}
 	switch d.Cmd {
 	case "put":
 		n.coord.StartPut(coord.PutRequest{
 			Tenant: opt["tenant"], Key: key, Value: []byte(expand(words[2])), Level: level,
-			Token: s.token(opt["token"]), Deadline: deadline,
+			Token: s.token(opt["token"]), Deadline: deadline, IdempotencyKey: []byte(expand(opt["id"])),
 		}, wrote)
 	case "delete":
 		n.coord.StartDelete(coord.DeleteRequest{
 			Tenant: opt["tenant"], Key: key, Level: level, Token: s.token(opt["token"]), Deadline: deadline, ExpectClock: expect,
+			IdempotencyKey: []byte(expand(opt["id"])),
 		}, wrote)
 	case "get":
 		n.coord.StartGet(coord.GetRequest{Tenant: opt["tenant"], Key: key, Level: level, Deadline: deadline},

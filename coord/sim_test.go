@@ -91,8 +91,10 @@ type disk interface {
 	open(n *simNode, actor uint64) coord.Replica
 	// crash loses what was not synced.
 	crash(rng *rand.Rand)
-	// object is what the node holds now.
+	// object is what the node holds now, and record what it remembers of an
+	// idempotency key, nil if nothing.
 	object(at coord.Address) causal.Object
+	record(at coord.Address, id []byte) *causal.Record
 	// failSyncs makes every sync from now on fail.
 	failSyncs()
 }
@@ -127,6 +129,7 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	w.stats = coord.Metrics{
 		QuorumFailure: count("quorum failures"), Conflict: count("conflicts"), ReadRepair: count("read repairs"),
 		Remint: count("remints"), Forward: count("forwards"), StaleBounce: count("stale bounces"),
+		Duplicate: count("duplicates"),
 	}
 	for i := range nodes {
 		n := &simNode{w: w, i: i, id: members[i].ID, name: nodeName(i), believed: map[int]schema.Liveness{}}

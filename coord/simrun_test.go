@@ -71,6 +71,17 @@ func (d *storeDisk) object(at coord.Address) (o causal.Object) {
 	return o
 }
 
+func (d *storeDisk) record(at coord.Address, id []byte) (r *causal.Record) {
+	// What is over counts here, too.
+	d.rep.Lookup(at, id, time.Time{}, func(h coord.Held, err error) {
+		if err != nil {
+			panic(err)
+		}
+		r = h.Record
+	})
+	return r
+}
+
 // register is what the one writer of a key did, and what readers may see. Write
 // 0 is the absence before the first.
 type register struct {
@@ -97,6 +108,9 @@ type simulation struct {
 	fails []string
 	ended bool
 	done  map[string]int
+	once  []*onceWriter
+	// shared has many writers.
+	shared *sharedKey
 }
 
 func (s *simulation) fail(format string, args ...any) {
@@ -137,6 +151,10 @@ func newSimulation(seed uint64) *simulation {
 			s.read(k)
 		}
 	}
+	for i := range 2 {
+		s.startOnce("once" + strconv.Itoa(i))
+	}
+	s.startShared()
 	s.faults(some(1), some(1), some(1))
 	return s
 }
@@ -296,6 +314,7 @@ func (s *simulation) saw(k *register, least int, seen causal.Context, r coord.Ge
 // so are the values' keys here.
 func (s *simulation) dot(d causal.Dot, value string) {
 	key, _, _ := strings.Cut(value, "/")
+	s.onlyDot(key, value, d)
 	name := fmt.Sprint(s.w.address(key).Partition, d)
 	if old, ok := s.dots[name]; ok && old != value {
 		s.fail("dot %s is %q and %q", dotString(d), old, value)
@@ -363,6 +382,10 @@ func (s *simulation) heal() {
 		n.look()
 	}
 	w.advance(20 * time.Second)
+	for _, o := range s.once {
+		s.healOnce(o)
+	}
+	s.healShared(s.shared)
 	for _, k := range s.keys {
 		answered := 0
 		least, seen := k.least, k.seen
@@ -438,7 +461,7 @@ func TestSimulation(t *testing.T) {
 	if *simSeeds < 20 {
 		return // too few to be sure of every kind of fault
 	}
-	for _, must := range []string{"written", "read", "crashes", "cuts", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate"} {
+	for _, must := range []string{"written once", "late retries", "duplicates", "shared", "written", "read", "crashes", "cuts", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate"} {
 		if total[must] == 0 {
 			t.Errorf("no simulation had any %s", must)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -31,6 +32,8 @@ func (c *Coordinator) validate(r *request) *Error {
 		return bad(errcode.InvalidArgument, "the consistency level %d is none of one, quorum and all", r.level)
 	case len(r.token) > MaxTokenSize:
 		return bad(errcode.InvalidArgument, "%v", errTokenSize)
+	case len(r.idempotencyKey) > causal.MaxIdempotencyKey:
+		return bad(errcode.InvalidArgument, "the idempotency key has %d bytes, at most %d are allowed", len(r.idempotencyKey), causal.MaxIdempotencyKey)
 	case len(r.expect) > maxClockActors:
 		return bad(errcode.InvalidArgument, "the expected clock has %d entries, at most %d are allowed", len(r.expect), maxClockActors)
 	}

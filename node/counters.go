@@ -14,6 +14,7 @@ import (
 type counters struct {
 	quorumFailures, conflicts, readRepairs prometheus.Counter
 	remints, forwards, staleBounces        prometheus.Counter
+	duplicates                             prometheus.Counter
 	rpcSeconds, httpSeconds                *prometheus.HistogramVec
 }
 
@@ -36,6 +37,7 @@ func newCounters(reg prometheus.Registerer) *counters {
 		conflicts:      counter("pairdb_conflicts_total", "Reads and merges that left concurrent siblings."),
 		readRepairs:    counter("pairdb_read_repairs_total", "Objects that reads wrote back to replicas that lacked something."),
 		remints:        counter("pairdb_remints_total", "Writes minted a second time because the minter was behind another owner."),
+		duplicates:     counter("pairdb_idempotent_duplicates_total", "Writes answered as begun by an earlier attempt with the same idempotency key."),
 		forwards:       counter("pairdb_forwards_total", "Operations handed to an owner because this node is none."),
 		staleBounces:   counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
 		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, in seconds, by method and code.", "method", "code"),
@@ -51,6 +53,7 @@ func (c *counters) hooks(ops *operations) coord.Metrics {
 		Conflict:      c.conflicts.Inc,
 		ReadRepair:    c.readRepairs.Inc,
 		Remint:        c.remints.Inc,
+		Duplicate:     c.duplicates.Inc,
 		Forward:       c.forwards.Inc,
 		StaleBounce:   c.staleBounces.Inc,
 	}

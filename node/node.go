@@ -164,6 +164,8 @@ func (n *Node) openEngine() error {
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
 		OnRecovered:     func([]byte) { recovered++ },
+		// Records that expired go when their tables are merged.
+		CompactionFilter: replica.DropExpired(n.clock.Now),
 		Events: engine.Events{
 			BackgroundError: func(job string, err error) {
 				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)

@@ -30,7 +30,8 @@ const (
 type Store struct {
 	mu struct {
 		sync.Mutex
-		values  map[string]stored // by tenant, NUL, key
+		values  map[string]stored        // by tenant, NUL, key
+		keyed   map[string]*pairdbv1.Dot // by tenant, NUL, key, NUL, idempotency key
 		tenants map[string]*pairdbv1.Tenant
 		nodes   []string // endpoints, in the order of their start
 		counter uint64
@@ -47,6 +48,7 @@ type stored struct {
 func NewStore() *Store {
 	s := &Store{}
 	s.mu.values = make(map[string]stored)
+	s.mu.keyed = make(map[string]*pairdbv1.Dot)
 	s.mu.tenants = map[string]*pairdbv1.Tenant{"default": newTenant("default", 3, pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW)}
 	return s
 }
@@ -118,8 +120,12 @@ func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.P
 	if len(req.GetValue()) > maxValue {
 		return nil, Fail(errcode.ValueTooLarge, "the value is too large", nil)
 	}
-	dot := s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue())
-	return &pairdbv1.PutResponse{Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency())}, nil
+	dot, again := s.keyedLocked(req, func() *pairdbv1.Dot {
+		return s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue())
+	})
+	return &pairdbv1.PutResponse{
+		Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again,
+	}, nil
 }
 
 func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
@@ -148,10 +154,33 @@ func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pair
 	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
 		return nil, err
 	}
-	delete(s.mu.values, req.GetTenantId()+"\x00"+string(req.GetKey()))
-	s.mu.counter++
-	dot := &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
-	return &pairdbv1.DeleteResponse{Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency())}, nil
+	dot, again := s.keyedLocked(req, func() *pairdbv1.Dot {
+		delete(s.mu.values, req.GetTenantId()+"\x00"+string(req.GetKey()))
+		s.mu.counter++
+		return &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
+	})
+	return &pairdbv1.DeleteResponse{
+		Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again,
+	}, nil
+}
+
+// keyedLocked makes a write, or finds the one with the same idempotency key.
+func (s *Store) keyedLocked(req interface {
+	GetTenantId() string
+	GetKey() []byte
+	GetIdempotencyKey() []byte
+}, write func() *pairdbv1.Dot,
+) (dot *pairdbv1.Dot, again bool) {
+	if len(req.GetIdempotencyKey()) == 0 {
+		return write(), false
+	}
+	id := req.GetTenantId() + "\x00" + string(req.GetKey()) + "\x00" + string(req.GetIdempotencyKey())
+	if dot, ok := s.mu.keyed[id]; ok {
+		return dot, true
+	}
+	dot = write()
+	s.mu.keyed[id] = dot
+	return dot, false
 }
 
 func token(d *pairdbv1.Dot) []byte { return fmt.Appendf(nil, "seen-%d", d.GetCounter()) }

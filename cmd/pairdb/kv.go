@@ -18,7 +18,7 @@ import (
 
 func (a *app) putCommand() *cobra.Command {
 	var f clientFlags
-	var seenText string
+	var seenText, idempotencyKey string
 	var literal bool
 	cmd := &cobra.Command{
 		Use:   "put K V|-|@FILE",
@@ -35,6 +35,7 @@ that begins with a dash goes after --.`,
 	levelFlag(cmd, &f)
 	cmd.Flags().StringVar(&seenText, "context", "", "context of an earlier answer, as base64: replaces exactly what that answer had seen")
 	cmd.Flags().BoolVar(&literal, "literal", false, "V is the value even if it is - or begins with @")
+	idempotencyFlag(cmd, &idempotencyKey)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		seen, err := parseContext(cmd, seenText)
 		if err != nil {
@@ -45,7 +46,7 @@ that begins with a dash goes after --.`,
 			return err
 		}
 		return f.withClient(func(c *client.Client) error {
-			r, err := c.Put(cmd.Context(), args[0], value, client.WithLevel(f.level), client.WithContext(seen))
+			r, err := c.Put(cmd.Context(), args[0], value, append(once(cmd, idempotencyKey), client.WithLevel(f.level), client.WithContext(seen))...)
 			if err != nil {
 				return keyed(err, args[0])
 			}
@@ -57,7 +58,7 @@ that begins with a dash goes after --.`,
 
 func (a *app) deleteCommand() *cobra.Command {
 	var f clientFlags
-	var seenText string
+	var seenText, idempotencyKey string
 	cmd := &cobra.Command{
 		Use:     "delete K",
 		Short:   "Delete a key; deleting one that is not there succeeds",
@@ -68,13 +69,14 @@ func (a *app) deleteCommand() *cobra.Command {
 	tenantFlag(cmd, &f)
 	levelFlag(cmd, &f)
 	cmd.Flags().StringVar(&seenText, "context", "", "context of an earlier answer, as base64: deletes exactly what that answer had seen")
+	idempotencyFlag(cmd, &idempotencyKey)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		seen, err := parseContext(cmd, seenText)
 		if err != nil {
 			return err
 		}
 		return f.withClient(func(c *client.Client) error {
-			r, err := c.Delete(cmd.Context(), args[0], client.WithLevel(f.level), client.WithContext(seen))
+			r, err := c.Delete(cmd.Context(), args[0], append(once(cmd, idempotencyKey), client.WithLevel(f.level), client.WithContext(seen))...)
 			if err != nil {
 				return keyed(err, args[0])
 			}
@@ -157,6 +159,19 @@ func timeText(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func idempotencyFlag(cmd *cobra.Command, key *string) {
+	cmd.Flags().StringVar(key, "idempotency-key", "", "1 to 256 bytes of your choice: what is repeated with it within 24 hours is done once")
+}
+
+// once is the option for the flag of idempotencyFlag, if it was given: an empty
+// key, from a variable that is not set, is no way to ask for none.
+func once(cmd *cobra.Command, key string) []client.CallOption {
+	if !cmd.Flags().Changed("idempotency-key") {
+		return nil
+	}
+	return []client.CallOption{client.WithIdempotencyKey(key)}
 }
 
 func parseContext(cmd *cobra.Command, text string) (client.Context, error) {

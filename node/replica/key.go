@@ -3,6 +3,8 @@ package replica
 import (
 	"encoding/binary"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -10,17 +12,30 @@ import (
 // Storage keys are [partition u16][kind u8][tenant u32][token u64][key], big
 // endian: a partition is one range, and within it a tenant's keys are in token
 // order. Stored data depends on it; it never changes.
-// Kinds 1 and 2 are reserved for idempotency records and for the index of
-// tombstones and expiries.
-const kindObject = 0
+// Idempotency records have a hash of the key in its place, and then the
+// idempotency key. Kind 2 is reserved for the index of tombstones and expiries.
+const (
+	kindObject = 0
+	kindRecord = 1
+)
 
 // appendKey appends the storage key of an object to dst.
 func appendKey(dst []byte, at *coord.Address) []byte {
+	return append(appendHead(dst, kindObject, at), at.Key...)
+}
+
+// appendRecordKey appends the storage key of an idempotency record to dst.
+func appendRecordKey(dst []byte, at *coord.Address, idempotencyKey []byte) []byte {
+	h := xxh3.Hash128(at.Key).Bytes()
+	dst = append(appendHead(dst, kindRecord, at), h[:]...)
+	return append(dst, idempotencyKey...)
+}
+
+func appendHead(dst []byte, kind byte, at *coord.Address) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(at.Partition))
-	dst = append(dst, kindObject)
+	dst = append(dst, kind)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(at.Tenant))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(at.Token))
-	return append(dst, at.Key...)
+	return binary.BigEndian.AppendUint64(dst, uint64(at.Token))
 }
 
 // keyHead is the length of what stands before the key itself.

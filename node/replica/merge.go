@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -37,6 +38,11 @@ type mergeItem struct {
 	first, last int
 	uncovered   []byte
 	err         error
+	// recordKey is the storage key of the record that comes with the object,
+	// nil if none does; keep says that it is to be written.
+	recordKey []byte
+	record    *causal.Record
+	keep      bool
 }
 
 // Merge implements coord.Replica. Items of one key are joined in order and
@@ -102,6 +108,9 @@ func (m *merging) prepare(i int, in *coord.MergeItem) {
 	*kb = appendKey((*kb)[:0], &in.Address)
 	it.key, it.stripe, it.lww, it.first, it.last = *kb, stripeOf(*kb), in.LastWriteWins, i, i
 	o, err := causal.Decode(in.Object)
+	if err == nil && in.Record != nil && !(in.Record.Applied && o.Context.Covers(in.Record.Dot)) {
+		err = errors.New("the record is not that of a write in the object")
+	}
 	if err != nil {
 		it.err = &coord.Error{
 			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
@@ -110,6 +119,11 @@ func (m *merging) prepare(i int, in *coord.MergeItem) {
 		return
 	}
 	it.incoming = o
+	if in.Record != nil {
+		rb := m.buffer()
+		*rb = appendRecordKey((*rb)[:0], &in.Address, in.IdempotencyKey)
+		it.recordKey, it.record = *rb, in.Record
+	}
 	for k := range i {
 		if p := &m.items[k]; p.stripe == it.stripe && p.err == nil && bytes.Equal(p.key, it.key) {
 			it.first = k
@@ -142,6 +156,14 @@ func (m *merging) join(i int) {
 	}
 	var before held
 	dirty := false
+	var recordSeq base.SeqNum
+	if it.recordKey != nil {
+		var old *causal.Record
+		if old, recordSeq, it.err = m.s.loadRecord(m.buffer(), it.recordKey); it.err != nil {
+			return
+		}
+		it.keep = old == nil || old.Yields(it.record)
+	}
 	if it.first == i {
 		before, it.err = m.s.load(m.buffer(), it.key)
 		it.before = before
@@ -160,7 +182,7 @@ func (m *merging) join(i int) {
 	if stub, ok := causal.Uncovered(&before.object, &it.incoming); ok {
 		it.uncovered = stub.Append(make([]byte, 0, stub.EncodedLen()))
 	}
-	it.object, it.seq, it.dirty = causal.Join(&before.object, &it.incoming), before.seq, dirty
+	it.object, it.seq, it.dirty = causal.Join(&before.object, &it.incoming), max(before.seq, recordSeq), dirty
 	if it.lww {
 		it.object.StripLosers()
 	}
@@ -181,6 +203,11 @@ func (m *merging) write() (base.SeqNum, error) {
 			*vb = it.object.Append((*vb)[:0])
 			b.Set(it.key, *vb)
 			free = free && frees(&it.object, len(*vb), &m.items[it.first].before)
+		}
+		if it := &m.items[i]; it.keep && it.err == nil {
+			*vb = it.record.Append((*vb)[:0])
+			b.Set(it.recordKey, *vb)
+			free = false
 		}
 	}
 	if b.Len() == 0 {

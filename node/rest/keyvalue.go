@@ -38,14 +38,13 @@ type putAnswer struct {
 	VectorClock    map[string]uint64 `json:"vector_clock"`
 	ReplicaCount   int               `json:"replica_count"`
 	Consistency    string            `json:"consistency"`
-	// IsDuplicate is false for every write without an idempotency key, and
-	// keys are refused below.
-	IsDuplicate bool `json:"is_duplicate"`
+	IsDuplicate    bool              `json:"is_duplicate"`
 }
 
 func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Idempotency-Key") != "" {
-		h.fail(w, r, invalidf("Idempotency-Key is not supported by this version: a retry could be applied twice; send the request without it"))
+	idempotencyKey, err := idempotencyKeyOf(r)
+	if err != nil {
+		h.fail(w, r, err)
 		return
 	}
 	var body putBody
@@ -77,15 +76,41 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 	}
 	res, err := h.opts.KV.Put(r.Context(), coord.PutRequest{
 		Tenant: body.TenantID, Key: []byte(key), Value: value.Bytes(), Level: level, JSON: true,
+		IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
+	named := string(idempotencyKey)
+	if named == "" {
+		named = dotName(res.Dot)
+	}
 	h.write(w, r, http.StatusOK, putAnswer{
-		Status: "success", Key: key, IdempotencyKey: dotName(res.Dot),
+		Status: "success", Key: key, IdempotencyKey: named,
 		VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas, Consistency: level.String(),
+		IsDuplicate: res.Duplicate,
 	})
+}
+
+// idempotencyKeyOf reads the header Idempotency-Key, nil if there is none. The
+// key has to pass through JSON and headers as it is, so it is printable ASCII.
+func idempotencyKeyOf(r *http.Request) ([]byte, error) {
+	values := r.Header.Values("Idempotency-Key")
+	switch {
+	case len(values) == 0:
+		return nil, nil
+	case len(values) > 1:
+		return nil, invalidf("Idempotency-Key is given %d times", len(values))
+	case values[0] == "" || len(values[0]) > causal.MaxIdempotencyKey:
+		return nil, invalidf("Idempotency-Key has %d bytes, 1 to %d are allowed", len(values[0]), causal.MaxIdempotencyKey)
+	}
+	for _, b := range []byte(values[0]) {
+		if b < ' ' || b > '~' {
+			return nil, invalidf("Idempotency-Key has a byte that is not printable ASCII; use gRPC for other keys")
+		}
+	}
+	return []byte(values[0]), nil
 }
 
 // valueAnswer is a value as JSON: as it was if it was written as JSON, else a
@@ -138,6 +163,9 @@ type deleteAnswer struct {
 	Key          string            `json:"key"`
 	VectorClock  map[string]uint64 `json:"vector_clock"`
 	ReplicaCount int               `json:"replica_count"`
+	// IdempotencyKey and IsDuplicate are there if the request had a key.
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	IsDuplicate    bool   `json:"is_duplicate,omitempty"`
 }
 
 func (h *Handler) deleteKeyValue(w http.ResponseWriter, r *http.Request) {
@@ -151,8 +179,13 @@ func (h *Handler) deleteKeyValue(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	idempotencyKey, err := idempotencyKeyOf(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	res, err := h.opts.KV.Delete(r.Context(), coord.DeleteRequest{
-		Tenant: f.tenant, Key: []byte(f.key), Level: f.level, ExpectClock: expect,
+		Tenant: f.tenant, Key: []byte(f.key), Level: f.level, ExpectClock: expect, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		h.fail(w, r, err)
@@ -160,6 +193,7 @@ func (h *Handler) deleteKeyValue(w http.ResponseWriter, r *http.Request) {
 	}
 	h.write(w, r, http.StatusOK, deleteAnswer{
 		Status: "success", Key: f.key, VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas,
+		IdempotencyKey: string(idempotencyKey), IsDuplicate: res.Duplicate,
 	})
 }
 

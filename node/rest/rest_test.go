@@ -29,6 +29,17 @@ type fakeKV struct {
 	level  quorum.Level
 	err    error
 	expect causal.Context
+	// keyed are the idempotency keys that were seen, id the last of them.
+	keyed map[string]bool
+	id    string
+}
+
+// duplicate notes an idempotency key and says whether it was there.
+func (f *fakeKV) duplicate(id []byte) bool {
+	f.id = string(id)
+	was := f.keyed[f.id]
+	f.keyed[f.id] = f.id != ""
+	return was
 }
 
 var testDot = causal.Dot{Actor: 0xabc, Counter: 7}
@@ -42,7 +53,9 @@ func (f *fakeKV) Put(_ context.Context, r coord.PutRequest) (coord.WriteResponse
 		s.Flags = causal.FlagJSON
 	}
 	f.values[r.Tenant+"/"+string(r.Key)], f.level = s, r.Level
-	return coord.WriteResponse{Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level}, nil
+	return coord.WriteResponse{
+		Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level, Duplicate: f.duplicate(r.IdempotencyKey),
+	}, nil
 }
 
 func (f *fakeKV) Get(_ context.Context, r coord.GetRequest) (coord.GetResponse, error) {
@@ -62,7 +75,9 @@ func (f *fakeKV) Delete(_ context.Context, r coord.DeleteRequest) (coord.WriteRe
 	}
 	f.expect = r.ExpectClock
 	delete(f.values, r.Tenant+"/"+string(r.Key))
-	return coord.WriteResponse{Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3}, nil
+	return coord.WriteResponse{
+		Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Duplicate: f.duplicate(r.IdempotencyKey),
+	}, nil
 }
 
 type fakeMetadata struct {
@@ -125,7 +140,7 @@ func newFixture(t *testing.T) *fixture {
 		{ID: id, Name: "n1", Liveness: schema.Alive, Addresses: schema.Addresses{GRPC: "127.0.0.1:50051"}},
 		{ID: ring.NodeID{2}, Name: "n2", Liveness: schema.Dead},
 	}}, nil)
-	f := &fixture{kv: &fakeKV{values: map[string]causal.Sibling{}}}
+	f := &fixture{kv: &fakeKV{values: map[string]causal.Sibling{}, keyed: map[string]bool{}}}
 	f.handler, err = New(Options{
 		KV:       f.kv,
 		Metadata: &fakeMetadata{snap: snap, tenants: map[string]*schema.Tenant{}},
@@ -205,6 +220,30 @@ func TestPutGetDelete(t *testing.T) {
 	}
 }
 
+// What is sent again with the same Idempotency-Key is answered as a duplicate.
+func TestIdempotencyKey(t *testing.T) {
+	f := newFixture(t)
+	id := strings.Repeat("x", 256)
+	for _, c := range []struct{ method, target, body string }{
+		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"k","value":1}`},
+		{"DELETE", "/v1/key-value?tenant_id=shop&key=k", ""},
+		{"DELETE", "/v1/key-value", `{"tenant_id":"shop","key":"k"}`},
+	} {
+		clear(f.kv.keyed)
+		for _, again := range []bool{false, true} {
+			code, m := f.do(t, c.method, c.target, c.body, "Idempotency-Key", id)
+			duplicate, _ := m["is_duplicate"].(bool) // left out of a delete that is none
+			if code != 200 || m["idempotency_key"] != id || duplicate != again || f.kv.id != id {
+				t.Errorf("%s %s, again %v: %d %v", c.method, c.target, again, code, m)
+			}
+		}
+	}
+	f.kv.err = &coord.Error{Code: errcode.IdempotencyKeyConflict, Outcome: errcode.NotApplied, Message: "another write"}
+	if code, m := f.do(t, "POST", "/v1/key-value", `{"tenant_id":"shop","key":"k","value":2}`, "Idempotency-Key", id); code != 409 || m["error_code"] != string(errcode.IdempotencyKeyConflict) {
+		t.Errorf("another value: %d %v", code, m)
+	}
+}
+
 func TestValueForms(t *testing.T) {
 	f := newFixture(t)
 	for _, c := range []struct {
@@ -244,7 +283,9 @@ func TestBadInput(t *testing.T) {
 		{"bad level", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1,"consistency":"two"}`, nil, 400, errcode.InvalidArgument},
 		{"control character", "POST", "/v1/key-value", `{"tenant_id":"t","key":"a\u0000b","value":1}`, nil, 400, errcode.InvalidKey},
 		{"oversized", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":"` + long + `"}`, nil, 413, errcode.ValueTooLarge},
-		{"idempotency key", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`, []string{"Idempotency-Key", "x"}, 400, errcode.InvalidArgument},
+		{"empty idempotency key", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`, []string{"Idempotency-Key", ""}, 400, errcode.InvalidArgument},
+		{"long idempotency key", "POST", "/v1/key-value", `{"tenant_id":"t","key":"k","value":1}`, []string{"Idempotency-Key", strings.Repeat("x", 257)}, 400, errcode.InvalidArgument},
+		{"idempotency key of bytes", "DELETE", "/v1/key-value?tenant_id=t&key=k", "", []string{"Idempotency-Key", "\xff"}, 400, errcode.InvalidArgument},
 		{"unknown parameter", "GET", "/v1/key-value?tenant_id=t&key=k&x=1", "", nil, 400, errcode.InvalidArgument},
 		{"doubled parameter", "GET", "/v1/key-value?tenant_id=t&key=k&key=l", "", nil, 400, errcode.InvalidArgument},
 		{"malformed query", "GET", "/v1/key-value?key=%zz", "", nil, 400, errcode.InvalidArgument},

@@ -70,7 +70,7 @@ func (b *batch) begin(msgs []coord.Message, now time.Time) []coord.Message {
 	b.reads = make([]bool, len(msgs))
 	dead := 0
 	for i := range msgs {
-		b.reads[i] = msgs[i].Op == coord.OpRead || msgs[i].Op == coord.OpDigest
+		b.reads[i] = msgs[i].Op == coord.OpRead || msgs[i].Op == coord.OpDigest || msgs[i].Op == coord.OpLookup
 		if draining || !msgs[i].Deadline.After(now) {
 			dead++
 		}

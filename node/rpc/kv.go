@@ -43,14 +43,14 @@ func (k *kvService) Put(ctx context.Context, req *pairdbv1.PutRequest) (*pairdbv
 	}
 	w, err := k.coord.Put(ctx, coord.PutRequest{
 		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Value: req.GetValue(),
-		Level: level, Token: req.GetContext(), Deadline: k.deadline(ctx),
+		Level: level, Token: req.GetContext(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &pairdbv1.PutResponse{
 		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
-		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level),
+		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
 	}, nil
 }
 
@@ -89,14 +89,14 @@ func (k *kvService) Delete(ctx context.Context, req *pairdbv1.DeleteRequest) (*p
 	}
 	w, err := k.coord.Delete(ctx, coord.DeleteRequest{
 		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(),
-		Level: level, Token: req.GetContext(), Deadline: k.deadline(ctx),
+		Level: level, Token: req.GetContext(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &pairdbv1.DeleteResponse{
 		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
-		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level),
+		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
 	}, nil
 }
 

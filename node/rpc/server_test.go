@@ -61,7 +61,7 @@ func testContext(t *testing.T) context.Context {
 func TestKV(t *testing.T) {
 	seen := causal.Context{{Actor: 1, Counter: 2}, {Actor: 1 << 63, Counter: 4}}
 	f := &fakeCoordinator{
-		write: coord.WriteResponse{Token: []byte("token"), Dot: causal.Dot{Actor: 1 << 63, Counter: 4}, Context: seen, Acks: 2, Replicas: 3, Level: quorum.All},
+		write: coord.WriteResponse{Token: []byte("token"), Dot: causal.Dot{Actor: 1 << 63, Counter: 4}, Context: seen, Acks: 2, Replicas: 3, Level: quorum.All, Duplicate: true},
 		read: coord.GetResponse{Token: []byte("seen"), Context: seen, Siblings: []causal.Sibling{
 			{Dot: causal.Dot{Actor: 1, Counter: 2}, HLC: causal.HLCAt(time.UnixMilli(1234567)) + 3, Value: []byte("v"), Flags: causal.FlagExpiry, ExpiresAt: 99000},
 			{Dot: causal.Dot{Actor: 2, Counter: 1}},
@@ -85,19 +85,20 @@ func TestKV(t *testing.T) {
 
 	put, err := kv.Put(ctx, &pairdbv1.PutRequest{
 		TenantId: "acme", Key: []byte("k\x00"), Value: []byte("v"), Context: []byte("c"), Consistency: pairdbv1.Consistency_CONSISTENCY_ALL,
+		IdempotencyKey: []byte("id"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(put.GetContext()) != "token" || put.GetDot().GetActor() != 1<<63 || put.GetAcks() != 2 || len(put.GetVectorClock()) != 2 ||
-		put.GetVectorClock()[1].GetCounter() != 4 || put.GetConsistency() != pairdbv1.Consistency_CONSISTENCY_ALL {
+		put.GetVectorClock()[1].GetCounter() != 4 || put.GetConsistency() != pairdbv1.Consistency_CONSISTENCY_ALL || !put.GetIsDuplicate() {
 		t.Errorf("put: %v", put)
 	}
 	if d := time.Until(f.put.Deadline); d < 15*time.Second || d > 20*time.Second {
 		t.Errorf("the client has 20 s, the coordinator %v", d)
 	}
 	f.put.Deadline = time.Time{}
-	if want := (coord.PutRequest{Tenant: "acme", Key: []byte("k\x00"), Value: []byte("v"), Token: []byte("c"), Level: quorum.All}); !reflect.DeepEqual(f.put, want) {
+	if want := (coord.PutRequest{Tenant: "acme", Key: []byte("k\x00"), Value: []byte("v"), Token: []byte("c"), Level: quorum.All, IdempotencyKey: []byte("id")}); !reflect.DeepEqual(f.put, want) {
 		t.Errorf("put asked %+v", f.put)
 	}
 
@@ -115,12 +116,13 @@ func TestKV(t *testing.T) {
 		t.Errorf("get asked %+v", f.get)
 	}
 
-	if _, err := kv.Delete(metadata.AppendToOutgoingContext(ctx, "x-pairdb-tenant", "other"), &pairdbv1.DeleteRequest{
-		Key: []byte("k"), Consistency: pairdbv1.Consistency_CONSISTENCY_ONE, Context: []byte("c"),
-	}); err != nil {
-		t.Fatal(err)
+	del, err := kv.Delete(metadata.AppendToOutgoingContext(ctx, "x-pairdb-tenant", "other"), &pairdbv1.DeleteRequest{
+		Key: []byte("k"), Consistency: pairdbv1.Consistency_CONSISTENCY_ONE, Context: []byte("c"), IdempotencyKey: []byte("id"),
+	})
+	if err != nil || !del.GetIsDuplicate() {
+		t.Fatal(del, err)
 	}
-	if f.del.Tenant != "other" || f.del.Level != quorum.One || string(f.del.Token) != "c" || f.del.ExpectClock != nil {
+	if string(f.del.IdempotencyKey) != "id" || f.del.Tenant != "other" || f.del.Level != quorum.One || string(f.del.Token) != "c" || f.del.ExpectClock != nil {
 		t.Errorf("delete asked %+v", f.del)
 	}
 

@@ -211,9 +211,16 @@ type PutRequest struct {
 	// The context of an earlier answer for the same tenant and key, at most 4096
 	// bytes: the write supersedes exactly what that answer had seen. Empty: the
 	// write supersedes what the replica that mints it knows.
-	Context       []byte `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Context []byte `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
+	// 1 to 256 bytes of the client's choice; empty: none. All puts and deletes of
+	// one tenant and key that carry the same ones within 24 hours are one write,
+	// through whatever nodes they come: the first is made, the others are answered
+	// with it, and one with another value or kind is refused with
+	// IDEMPOTENCY_KEY_CONFLICT. At CONSISTENCY_ONE this is best effort. Only for
+	// tenants where the last writer wins.
+	IdempotencyKey []byte `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PutRequest) Reset() {
@@ -281,6 +288,13 @@ func (x *PutRequest) GetContext() []byte {
 	return nil
 }
 
+func (x *PutRequest) GetIdempotencyKey() []byte {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return nil
+}
+
 // PutResponse says that a value is stored.
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -294,7 +308,9 @@ type PutResponse struct {
 	// Replicas that had acknowledged the write when the answer was sent, 1 to 7.
 	Acks uint32 `protobuf:"varint,4,opt,name=acks,proto3" json:"acks,omitempty"`
 	// The level the write was held to; never unspecified.
-	Consistency   Consistency `protobuf:"varint,5,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	Consistency Consistency `protobuf:"varint,5,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	// True if an earlier attempt with the same idempotency key began this write.
+	IsDuplicate   bool `protobuf:"varint,6,opt,name=is_duplicate,json=isDuplicate,proto3" json:"is_duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,6 +378,13 @@ func (x *PutResponse) GetConsistency() Consistency {
 		return x.Consistency
 	}
 	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *PutResponse) GetIsDuplicate() bool {
+	if x != nil {
+		return x.IsDuplicate
+	}
+	return false
 }
 
 // GetRequest asks for one key.
@@ -590,9 +613,11 @@ type DeleteRequest struct {
 	Consistency Consistency `protobuf:"varint,3,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
 	// As in PutRequest, at most 4096 bytes: deletes exactly what that answer had
 	// seen. Empty: deletes what the replica that mints the tombstone knows.
-	Context       []byte `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Context []byte `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
+	// As in PutRequest, 1 to 256 bytes; empty: none.
+	IdempotencyKey []byte `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
@@ -653,6 +678,13 @@ func (x *DeleteRequest) GetContext() []byte {
 	return nil
 }
 
+func (x *DeleteRequest) GetIdempotencyKey() []byte {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return nil
+}
+
 // DeleteResponse says that a tombstone is stored.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -667,7 +699,9 @@ type DeleteResponse struct {
 	// 7.
 	Acks uint32 `protobuf:"varint,4,opt,name=acks,proto3" json:"acks,omitempty"`
 	// The level the delete was held to; never unspecified.
-	Consistency   Consistency `protobuf:"varint,5,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	Consistency Consistency `protobuf:"varint,5,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	// True if an earlier attempt with the same idempotency key began this delete.
+	IsDuplicate   bool `protobuf:"varint,6,opt,name=is_duplicate,json=isDuplicate,proto3" json:"is_duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -737,6 +771,13 @@ func (x *DeleteResponse) GetConsistency() Consistency {
 	return Consistency_CONSISTENCY_UNSPECIFIED
 }
 
+func (x *DeleteResponse) GetIsDuplicate() bool {
+	if x != nil {
+		return x.IsDuplicate
+	}
+	return false
+}
+
 var File_pairdb_v1_kv_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_kv_proto_rawDesc = "" +
@@ -748,20 +789,22 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\n" +
 	"ClockEntry\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\x06R\x05actor\x12\x18\n" +
-	"\acounter\x18\x02 \x01(\x04R\acounter\"\xa5\x01\n" +
+	"\acounter\x18\x02 \x01(\x04R\acounter\"\xce\x01\n" +
 	"\n" +
 	"PutRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x128\n" +
 	"\vconsistency\x18\x04 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x18\n" +
-	"\acontext\x18\x05 \x01(\fR\acontext\"\xd1\x01\n" +
+	"\acontext\x18\x05 \x01(\fR\acontext\x12'\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\fR\x0eidempotencyKey\"\xf4\x01\n" +
 	"\vPutResponse\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12 \n" +
 	"\x03dot\x18\x02 \x01(\v2\x0e.pairdb.v1.DotR\x03dot\x128\n" +
 	"\fvector_clock\x18\x03 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\x12\x12\n" +
 	"\x04acks\x18\x04 \x01(\rR\x04acks\x128\n" +
-	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\"u\n" +
+	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12!\n" +
+	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate\"u\n" +
 	"\n" +
 	"GetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x10\n" +
@@ -778,18 +821,20 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12.\n" +
 	"\bsiblings\x18\x02 \x03(\v2\x12.pairdb.v1.SiblingR\bsiblings\x12\x18\n" +
 	"\acontext\x18\x03 \x01(\fR\acontext\x128\n" +
-	"\fvector_clock\x18\x04 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\"\x92\x01\n" +
+	"\fvector_clock\x18\x04 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\"\xbb\x01\n" +
 	"\rDeleteRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x128\n" +
 	"\vconsistency\x18\x03 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x18\n" +
-	"\acontext\x18\x04 \x01(\fR\acontext\"\xd4\x01\n" +
+	"\acontext\x18\x04 \x01(\fR\acontext\x12'\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\fR\x0eidempotencyKey\"\xf7\x01\n" +
 	"\x0eDeleteResponse\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12 \n" +
 	"\x03dot\x18\x02 \x01(\v2\x0e.pairdb.v1.DotR\x03dot\x128\n" +
 	"\fvector_clock\x18\x03 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\x12\x12\n" +
 	"\x04acks\x18\x04 \x01(\rR\x04acks\x128\n" +
-	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency*l\n" +
+	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12!\n" +
+	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate*l\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCONSISTENCY_ONE\x10\x01\x12\x16\n" +

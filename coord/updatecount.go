@@ -1,0 +1,197 @@
+package coord
+
+import (
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+func (o *update) failed(i, round int, reason string) {
+	o.mu.Lock()
+	if round == o.mu.round {
+		o.mu.tally.Fail(i, reason)
+	}
+	o.advance()
+}
+
+// local hears that the n-th mint is on this node's disk, or never will be.
+func (o *update) local(n int, err error) {
+	o.mu.Lock()
+	if n != o.mu.mints {
+		o.mu.Unlock()
+		return
+	}
+	o.mu.durable, o.mu.localErr = err == nil, err
+	o.countLocal()
+	o.advance()
+}
+
+// countLocal enters this node's own part into the tally. The lock is held.
+func (o *update) countLocal() {
+	switch self := o.mu.u.self; {
+	case self < 0:
+	case o.mu.durable:
+		o.mu.tally.Ack(self)
+	case o.mu.localErr != nil:
+		o.mu.tally.Fail(self, asError(o.mu.localErr).reason())
+	}
+}
+
+// reply hears from owner i about what round sent.
+func (o *update) reply(i, round int, r Reply, err error) {
+	o.mu.Lock()
+	if round != o.mu.round {
+		o.mu.Unlock()
+		return
+	}
+	switch {
+	case err == nil && r.Status == StatusOK:
+		if o.note(r.Body) {
+			o.mu.tally.Ack(i)
+		} else {
+			o.mu.tally.Fail(i, "sent an answer that does not decode")
+		}
+	case err == nil && r.Status == StatusStale:
+		o.bounce(i, r.Version)
+		return
+	default:
+		reason, _, _ := refused(&r, err)
+		o.mu.tally.Fail(i, reason)
+	}
+	o.advance()
+}
+
+// note remembers what an owner held that the mint did not cover. The lock is
+// held.
+func (o *update) note(body []byte) bool {
+	held, err := causal.Decode(body)
+	if err != nil {
+		return false
+	}
+	if held.Context.Covers(o.mu.dot) && !held.Has(o.mu.dot) {
+		// A later write had already replaced this one there: to mint it
+		// again would bring it back.
+		return true
+	}
+	var top uint64
+	found := false
+	for i := range held.Siblings {
+		if s := &held.Siblings[i]; !o.mu.seen.Covers(s.Dot) {
+			top, found = max(top, s.HLC), true
+		}
+	}
+	if found {
+		o.job.c.opts.Metrics.Conflict()
+		o.mu.above = causal.JoinContext(o.mu.above, held.Context)
+		o.mu.aboveHLC = max(o.mu.aboveHLC, top)
+	}
+	return true
+}
+
+// bounce learns the ring that owner i has before this node. The lock is held
+// and released.
+func (o *update) bounce(i int, v ring.Version) {
+	c := o.job.c
+	c.opts.Metrics.StaleBounce()
+	o.mu.stale |= 1 << i
+	start := !o.mu.catching && !o.mu.answered
+	o.mu.catching = o.mu.catching || start
+	from := o.mu.u.owners[i]
+	o.mu.Unlock()
+	if start {
+		c.catchUp(from, v, o.caughtUp)
+	}
+}
+
+// caughtUp counts anew under a newer ring version, with the same object, or
+// gives up on the owners that bounced if there is none.
+func (o *update) caughtUp() {
+	c := o.job.c
+	s := c.opts.View()
+	o.mu.Lock()
+	stale := o.mu.stale
+	o.mu.catching, o.mu.stale = false, 0
+	u := o.mu.u
+	if t, ok := s.TenantByNumber(u.Tenant); ok && s.Layout != nil {
+		u = c.place(s, t, u.Key)
+	}
+	if o.mu.answered || u.same(o.mu.u) {
+		for i := range o.mu.u.owners {
+			if stale>>i&1 == 1 {
+				o.mu.tally.Fail(i, reasonStale)
+			}
+		}
+		o.advance()
+		return
+	}
+	o.mu.u, o.mu.tally = u, u.tally(o.job.level)
+	o.mu.round++
+	o.countLocal()
+	if o.mu.minting {
+		// What has the first mint must not count for the second, which mint
+		// sends under the new version.
+		o.mu.Unlock()
+		return
+	}
+	o.replicate()
+}
+
+// advance answers or mints again, if it is time. The lock is held and
+// released.
+func (o *update) advance() {
+	v := o.mu.tally.Verdict()
+	if o.mu.answered || v == quorum.Pending {
+		o.mu.Unlock()
+		return
+	}
+	if v == quorum.Reached && o.blind() && o.mu.mints == 1 && o.mu.above != nil && o.mu.aboveHLC >= o.mu.hlc && o.mu.object != nil {
+		o.job.c.opts.Metrics.Remint()
+		o.mu.round++
+		o.mu.firstAcks = o.mu.tally.Acks()
+		o.mu.tally = o.mu.u.tally(o.job.level)
+		// From here on answers about the first mint are too late.
+		o.mu.mints, o.mu.minting, o.mu.durable, o.mu.localErr = 2, true, false, nil
+		o.mu.Unlock()
+		o.mint(2)
+		return
+	}
+	o.mu.answered = true
+	o.mu.stop()
+	if v == quorum.Reached {
+		res := o.response()
+		o.mu.Unlock()
+		o.job.done(res, nil)
+		return
+	}
+	u := o.mu.u
+	e := u.quorumError(o.job, &o.mu.tally, errcode.QuorumNotReached, errcode.Indeterminate, "too few owners have the write on disk")
+	if len(u.owners) == 1 && o.mu.localErr != nil {
+		e.Code, e.Err = asError(o.mu.localErr).Code, o.mu.localErr
+	}
+	o.mu.Unlock()
+	o.job.done(result{}, e)
+}
+
+// response says what the write became. The lock is held.
+func (o *update) response() result {
+	u := o.mu.u
+	return result{write: WriteResponse{
+		Token: seal(u.snap, u.tenant.Number, u.Key, o.mu.seen, max(o.mu.hlc, o.mu.aboveHLC)),
+		Dot:   o.mu.dot, Context: o.mu.seen,
+		Acks: o.mu.tally.Acks(), Replicas: len(u.owners), Level: o.job.level,
+	}}
+}
+
+func (o *update) timeout() {
+	o.mu.Lock()
+	if o.mu.answered {
+		o.mu.Unlock()
+		return
+	}
+	o.mu.answered = true
+	t := o.mu.tally
+	e := o.mu.u.quorumError(o.job, &t, errcode.Timeout, errcode.Indeterminate, "the deadline passed before enough owners had the write on disk")
+	o.mu.Unlock()
+	o.job.done(result{}, e)
+}

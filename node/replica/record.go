@@ -1,0 +1,129 @@
+package replica
+
+import (
+	"errors"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
+)
+
+// A record is guarded by the lock of the key it belongs to, not by one of its
+// own: what is decided about it depends on the object's merges too.
+
+// loadRecord reads the record at a storage key, nil if there is none, and the
+// sequence number of the write that set it. buf may be used again afterwards.
+func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum, error) {
+	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
+	if errors.Is(err, base.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, readError(err)
+	}
+	*buf = b
+	r, err := causal.DecodeRecord(b)
+	if err != nil {
+		return nil, 0, &coord.Error{
+			Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
+			Message: "the stored idempotency record does not decode", Err: err,
+		}
+	}
+	return &r, seq, nil
+}
+
+// Lookup implements coord.Replica.
+func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, done func(h coord.Held, err error)) {
+	kb, vb := s.buffer(), s.buffer()
+	var h coord.Held
+	// The record first: what is written between the two reads is then in the
+	// object at least.
+	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
+	r, seq, err := s.loadRecord(vb, *kb)
+	if err == nil && r != nil && r.Live(now) {
+		h.Record = r
+	}
+	if err == nil {
+		*kb = appendKey((*kb)[:0], &at)
+		var o held
+		o, err = s.load(vb, *kb)
+		seq = max(seq, o.seq)
+		h.Context = o.object.Context // decoding made it
+		for i := range o.object.Siblings {
+			h.HLC = max(h.HLC, o.object.Siblings[i].HLC)
+		}
+	}
+	s.release(kb)
+	s.release(vb)
+	if err != nil {
+		done(coord.Held{}, err)
+		return
+	}
+	s.whenDurable(seq, func(err error) {
+		if err != nil {
+			h = coord.Held{}
+		}
+		done(h, err)
+	})
+}
+
+// Claim implements coord.Replica.
+func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record, now time.Time, done func(held causal.Record, err error)) {
+	kb, vb := s.buffer(), s.buffer()
+	*kb = appendKey((*kb)[:0], &at)
+	lock := &s.stripes[stripeOf(*kb)]
+	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
+	lock.Lock()
+	kept, seq, err := s.claim(*kb, vb, r, now)
+	lock.Unlock()
+	s.release(kb)
+	s.release(vb)
+	if err != nil {
+		done(causal.Record{}, err)
+		return
+	}
+	s.whenDurable(seq, func(err error) {
+		if err != nil {
+			kept = &causal.Record{}
+		}
+		done(*kept, err)
+	})
+}
+
+// claim does the part of Claim that needs the key's lock.
+func (s *Store) claim(key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
+	old, seq, err := s.loadRecord(buf, key)
+	if err != nil || old != nil && old.Live(now) && !old.GivesWay(r) {
+		return old, seq, err
+	}
+	if !r.Live(now) {
+		// It would count as absent at once, and two writes could be voted for.
+		return nil, 0, &coord.Error{
+			Code: errcode.Unavailable, Outcome: errcode.NotApplied,
+			Message: "by this node's clock the idempotency key expired before it was used",
+		}
+	}
+	*buf = r.Append((*buf)[:0])
+	b := s.batches.Get().(*engine.Batch)
+	defer s.releaseBatch(b)
+	b.Set(key, *buf)
+	seq, err = s.apply(b, false)
+	return r, seq, err
+}
+
+// DropExpired returns a filter for the engine's compactions that drops
+// idempotency records once they count as absent. now must be safe for concurrent
+// use.
+func DropExpired(now func() time.Time) func(key, value []byte) bool {
+	return func(key, value []byte) bool {
+		if len(key) <= keyHead || key[2] != kindRecord {
+			return false
+		}
+		// One that does not decode is damage, and stays to be found.
+		r, err := causal.DecodeRecord(value)
+		return err == nil && !r.Live(now())
+	}
+}
