@@ -32,6 +32,7 @@ func layers() map[string][]string {
 		"gossip/crdt":   {"gossip/ring", "gossip/schema"},
 		"gossip/meta":   pure,
 		"gossip":        append([]string{"gossip/meta", "api/errcode"}, pure...),
+		"check":         {"coord/causal", "coord/quorum"},
 		"coord/causal":  {},
 		"coord/quorum":  {"gossip/ring"},
 		"coord":         {"coord/causal", "coord/quorum", "gossip/ring", "gossip/schema", "api/errcode"},
@@ -57,9 +58,10 @@ func layers() map[string][]string {
 // it.
 func outside() map[string][]string {
 	return map[string][]string{
-		"google.golang.org/grpc":          {"api", "client", "node/rpc", "node", "cmd"},
-		"github.com/dgraph-io/badger":     {"gossip", "hints"},
-		"github.com/hashicorp/memberlist": {"gossip"},
+		"google.golang.org/grpc":            {"api", "client", "node/rpc", "node", "cmd"},
+		"github.com/anishathalye/porcupine": {"check"},
+		"github.com/dgraph-io/badger":       {"gossip", "hints"},
+		"github.com/hashicorp/memberlist":   {"gossip"},
 	}
 }
 
@@ -154,6 +156,8 @@ func TestLayersRefuse(t *testing.T) {
 		{"coord", "gossip"},
 		{"coord", "engine"},
 		{"coord/causal", "gossip/ring"},
+		{"check", "coord"},
+		{"coord", "check"},
 		{"gossip/ring", "gossip/schema"},
 		{"gossip/ring", "gossip"},
 		{"node/rpc", "engine"},

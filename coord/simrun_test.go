@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/check"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
@@ -82,45 +82,45 @@ func (d *storeDisk) record(at coord.Address, id []byte) (r *causal.Record) {
 	return r
 }
 
-// register is what the one writer of a key did, and what readers may see. Write
-// 0 is the absence before the first.
+// register is a key with one writer, which is checked as an atomic register if
+// its level is QUORUM.
 type register struct {
-	key    string
-	level  quorum.Level
-	writes []written
-	// least is the oldest write that a QUORUM read starting now may return.
-	least   int
-	seen    causal.Context
+	key   string
+	level quorum.Level
+	// writes is how many were made.
+	writes int
+	// token covers seen.
 	token   []byte
+	seen    causal.Context
 	retired bool // the fate of the last write is open, so no more are made
 }
 
-type written struct {
-	deleted bool
-	never   bool // the answer was not_applied
-}
-
-// simulation drives clients over a world with faults.
+// simulation drives clients over a world with faults and records what they see.
 type simulation struct {
 	w     *world
+	rec   *check.Recorder
+	last  time.Duration
 	keys  []*register
-	dots  map[string]string
-	fails []string
 	ended bool
 	done  map[string]int
 	once  []*onceWriter
-	// shared has many writers.
+	// shared has many writers, and is no part of the history.
 	shared *sharedKey
+	// fails are what is wrong beside the history.
+	fails []string
 }
 
 func (s *simulation) fail(format string, args ...any) {
 	s.fails = append(s.fails, fmt.Sprintf("%v ", s.w.now)+fmt.Sprintf(format, args...))
 }
 
+// clientPatience is when a client gives up: its coordinator may be dead.
+const clientPatience = 7 * time.Second
+
 func newSimulation(seed uint64) *simulation {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	nodes := 3 + 2*rng.IntN(2)
-	s := &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), dots: map[string]string{}, done: map[string]int{}}
+	s := &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), rec: check.NewRecorder(nil), done: map[string]int{}}
 	w := s.w
 	// Each seed has its own mix of faults.
 	some := func(p float64) float64 {
@@ -140,19 +140,18 @@ func newSimulation(seed uint64) *simulation {
 		}
 	}
 	for i := range 6 {
-		k := &register{key: "k" + strconv.Itoa(i), level: quorum.Quorum, writes: make([]written, 1)}
-		k.writes[0].deleted = true
+		k := &register{key: "k" + strconv.Itoa(i), level: quorum.Quorum}
 		if i == 5 {
 			k.level = quorum.One
 		}
 		s.keys = append(s.keys, k)
 		s.write(k)
-		for range 2 {
-			s.read(k)
+		for r := range 2 {
+			s.read(k, "reader "+strconv.Itoa(r))
 		}
 	}
 	for i := range 2 {
-		s.startOnce("once" + strconv.Itoa(i))
+		s.startOnce(oncePrefix + strconv.Itoa(i))
 	}
 	s.startShared()
 	s.faults(some(1), some(1), some(1))
@@ -182,144 +181,89 @@ func (s *simulation) write(k *register) {
 			s.write(k)
 			return
 		}
-		i := len(k.writes)
-		del := s.w.rng.IntN(4) == 0
-		k.writes = append(k.writes, written{deleted: del})
-		var token []byte
-		if s.w.rng.IntN(2) == 0 {
-			token = k.token
+		k.writes++
+		c := check.Call{Client: "writer", Kind: check.Put, Level: k.level, Value: fmt.Sprintf("%s/%d", k.key, k.writes)}
+		if s.w.rng.IntN(4) == 0 {
+			c.Kind, c.Value = check.Delete, ""
 		}
+		var token []byte
+		if s.w.rng.IntN(2) == 0 && len(k.token) > 0 {
+			token, c.Seen = k.token, k.seen
+		}
+		answer := s.call(n, k, c)
 		answered := false
 		finish := func(r coord.WriteResponse, err error) {
 			if answered {
 				return
 			}
 			answered = true
-			s.wrote(k, i, r, err)
+			answer(s.wrote(k, r, err))
 			s.write(k)
 		}
-		// The writer gives up when its coordinator dies.
-		s.w.after(7*time.Second, func() {
+		s.w.after(clientPatience, func() {
 			finish(coord.WriteResponse{}, &coord.Error{Code: errcode.Timeout, Outcome: errcode.Indeterminate})
 		})
-		if del {
+		if c.Kind == check.Delete {
 			n.coord.StartDelete(coord.DeleteRequest{Tenant: simTenant, Key: []byte(k.key), Level: k.level, Token: token}, finish)
 		} else {
-			v := []byte(fmt.Sprintf("%s/%d", k.key, i))
-			n.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: []byte(k.key), Value: v, Level: k.level, Token: token}, finish)
+			n.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: []byte(k.key), Value: []byte(c.Value), Level: k.level, Token: token}, finish)
 		}
 	})
 }
 
-func (s *simulation) wrote(k *register, i int, r coord.WriteResponse, err error) {
+func (s *simulation) wrote(k *register, r coord.WriteResponse, err error) check.Answer {
 	if err != nil {
-		e := err.(*coord.Error)
-		s.done["failed "+string(e.Outcome)]++
-		switch e.Outcome {
-		case errcode.NotApplied:
-			k.writes[i].never = true
-		case errcode.Indeterminate:
-			k.retired = true
-		default:
-			s.fail("%s: a failed write has no outcome: %v", k.key, err)
-		}
-		s.w.note("%s write %d: %v", k.key, i, err)
-		return
+		a := failed(err)
+		s.done["failed "+string(a.Outcome)]++
+		k.retired = a.Outcome != check.NotApplied
+		return a
 	}
 	s.done["written"]++
-	s.w.note("%s write %d: %s", k.key, i, dotString(r.Dot))
-	if k.level == quorum.One {
-		return
+	if k.level != quorum.One {
+		k.token, k.seen = r.Token, r.Context
 	}
-	k.token = r.Token
-	k.least = max(k.least, i)
-	k.seen = causal.JoinContext(k.seen, r.Context)
+	return check.Answer{Outcome: check.OK, Dot: r.Dot, Context: r.Context}
 }
 
 // read is the next operation of one of a key's readers.
-func (s *simulation) read(k *register) {
+func (s *simulation) read(k *register, client string) {
 	s.w.after(s.think(), func() {
 		n := s.pick()
 		if s.ended {
 			return
 		}
 		if n == nil {
-			s.read(k)
+			s.read(k, client)
 			return
 		}
-		least, seen := k.least, k.seen
+		answer := s.call(n, k, check.Call{Client: client, Kind: check.Get, Level: k.level})
 		answered := false
 		finish := func(r coord.GetResponse, err error) {
 			if answered {
 				return
 			}
 			answered = true
-			s.saw(k, least, seen, r, err)
-			s.read(k)
+			answer(s.saw(r, err))
+			s.read(k, client)
 		}
-		s.w.after(7*time.Second, func() { finish(coord.GetResponse{}, &coord.Error{Code: errcode.Timeout}) })
+		s.w.after(clientPatience, func() { finish(coord.GetResponse{}, &coord.Error{Code: errcode.Timeout}) })
 		n.coord.StartGet(coord.GetRequest{Tenant: simTenant, Key: []byte(k.key), Level: k.level}, finish)
 	})
 }
 
-// saw checks what a read returned against what it had to.
-func (s *simulation) saw(k *register, least int, seen causal.Context, r coord.GetResponse, err error) {
-	got := -1
+func (s *simulation) saw(r coord.GetResponse, err error) check.Answer {
 	switch {
 	case err == nil:
-		v := string(r.Siblings[0].Value)
-		s.dot(r.Siblings[0].Dot, v)
-		key, num, _ := strings.Cut(v, "/")
-		if got, _ = strconv.Atoi(num); key != k.key || got >= len(k.writes) {
-			s.fail("%s: read %q, which nobody wrote", k.key, v)
-			return
-		}
-		if k.writes[got].never {
-			s.fail("%s: read write %d, which was not applied", k.key, got)
-		}
-		if k.level == quorum.Quorum && !r.Context.CoversAll(seen) {
-			s.fail("%s: a context went back from %v to %v", k.key, seen, r.Context)
-		}
+		s.done["read"]++
+		return check.Answer{Outcome: check.OK, Context: r.Context, Siblings: versions(r.Siblings)}
 	case err.(*coord.Error).Code == errcode.KeyNotFound:
-		// The oldest deletion that is not too old.
-		for i := least; i < len(k.writes); i++ {
-			if k.writes[i].deleted && !k.writes[i].never {
-				got = i
-				break
-			}
-		}
-		if k.level == quorum.Quorum && got < 0 {
-			s.fail("%s: absent, but write %d was acknowledged or seen", k.key, least)
-			return
-		}
-	default:
-		s.done["reads failed"]++
-		return
+		s.done["read"]++
+		return check.Answer{Outcome: check.OK}
 	}
-	s.done["read"]++
-	s.w.note("%s read %d (at least %d) %v", k.key, got, least, err)
-	if k.level != quorum.Quorum {
-		return
-	}
-	if got < least {
-		s.fail("%s: read write %d after write %d was acknowledged or seen", k.key, got, least)
-	}
-	k.least = max(k.least, got)
-	if err == nil {
-		k.seen = causal.JoinContext(k.seen, r.Context)
-	}
-}
-
-// dot checks that a dot never names two values. Counters are per partition, and
-// so are the values' keys here.
-func (s *simulation) dot(d causal.Dot, value string) {
-	key, _, _ := strings.Cut(value, "/")
-	s.onlyDot(key, value, d)
-	name := fmt.Sprint(s.w.address(key).Partition, d)
-	if old, ok := s.dots[name]; ok && old != value {
-		s.fail("dot %s is %q and %q", dotString(d), old, value)
-	}
-	s.dots[name] = value
+	s.done["reads failed"]++
+	a := failed(err)
+	a.Outcome = check.Indeterminate
+	return a
 }
 
 // faults plans crashes, cuts and wrong opinions until the end.
@@ -368,57 +312,6 @@ func (s *simulation) faults(crashes, cuts, opinions float64) {
 	})
 }
 
-// heal ends all faults, lets everything in flight end, reads every key from all
-// owners and compares their copies.
-func (s *simulation) heal() {
-	w := s.w
-	s.ended = true
-	w.net = network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}
-	for _, n := range w.nodes {
-		if !n.up {
-			n.boot()
-		}
-		n.believed = map[int]schema.Liveness{}
-		n.look()
-	}
-	w.advance(20 * time.Second)
-	for _, o := range s.once {
-		s.healOnce(o)
-	}
-	s.healShared(s.shared)
-	for _, k := range s.keys {
-		answered := 0
-		least, seen := k.least, k.seen
-		n := w.nodes[w.rng.IntN(len(w.nodes))]
-		n.coord.StartGet(coord.GetRequest{Tenant: simTenant, Key: []byte(k.key), Level: quorum.All}, func(r coord.GetResponse, err error) {
-			answered++
-			if err != nil && err.(*coord.Error).Code != errcode.KeyNotFound {
-				s.fail("%s: a healthy cluster refuses to read: %v", k.key, err)
-			}
-			s.saw(k, least, seen, r, err)
-		})
-		w.advance(4 * time.Second)
-		if answered != 1 {
-			s.fail("%s: %d answers", k.key, answered)
-		}
-		at := w.address(k.key)
-		var first causal.Object
-		for i, id := range w.layout.Owners(nil, at.Partition, 3) {
-			o := w.nodes[id[0]-1].disk.object(at)
-			for j := range o.Siblings {
-				if t := &o.Siblings[j]; t.Flags&(causal.FlagTombstone|causal.FlagStripped) == 0 {
-					s.dot(t.Dot, string(t.Value))
-				}
-			}
-			if i == 0 {
-				first = o
-			} else if !o.Equal(&first) {
-				s.fail("%s: owners differ: %s and %s", k.key, objectString(first), objectString(o))
-			}
-		}
-	}
-}
-
 // runSeed runs one simulation and returns its trace hash.
 func runSeed(t *testing.T, seed uint64, log bool) (uint64, *simulation) {
 	t.Helper()
@@ -427,10 +320,7 @@ func runSeed(t *testing.T, seed uint64, log bool) (uint64, *simulation) {
 		s.w.log = t.Logf
 	}
 	s.w.advance(15 * time.Second)
-	s.heal()
-	for _, f := range s.fails {
-		t.Errorf("seed %d: %s", seed, f)
-	}
+	s.verdict(t, seed, s.heal())
 	return s.w.trace.Sum64(), s
 }
 

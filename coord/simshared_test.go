@@ -23,13 +23,15 @@ type sharedKey struct {
 	token []byte
 	// dots are those of the values that came with an idempotency key.
 	dots map[string]causal.Dot
+	// values are those of dots that were read.
+	values map[causal.Dot]string
 }
 
 // keyedMark ends the values that come with an idempotency key.
 const keyedMark = "!"
 
 func (s *simulation) startShared() {
-	k := &sharedKey{key: "shared", dots: map[string]causal.Dot{}}
+	k := &sharedKey{key: "shared", dots: map[string]causal.Dot{}, values: map[causal.Dot]string{}}
 	s.shared = k
 	for range 3 {
 		s.writeShared(k)
@@ -137,7 +139,10 @@ func (s *simulation) sawShared(k *sharedKey, acked bool, r coord.GetResponse, er
 	switch {
 	case err == nil:
 		v := string(r.Siblings[0].Value)
-		s.dot(r.Siblings[0].Dot, v)
+		if old, ok := k.values[r.Siblings[0].Dot]; ok && old != v {
+			s.fail("dot %s is %q and %q", dotString(r.Siblings[0].Dot), old, v)
+		}
+		k.values[r.Siblings[0].Dot] = v
 		s.keyedDot(k, v, r.Siblings[0].Dot)
 		s.w.note("read %q", v)
 	case acked && err.(*coord.Error).Code == errcode.KeyNotFound:
