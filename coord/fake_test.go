@@ -97,7 +97,9 @@ func (d *fakeDisk) Merge(items []coord.MergeItem, done func(int, []byte, error))
 			body = stub.Append(nil)
 		}
 		joined := causal.Join(&held, &in)
-		joined.StripLosers()
+		if it.LastWriteWins {
+			joined.StripLosers()
+		}
 		d.live[string(it.Key)] = joined.Append(nil)
 		d.sync(string(it.Key), func(err error) { done(i, body, err) })
 	}

@@ -103,12 +103,13 @@ func (s *simulation) fail(format string, args ...any) {
 	s.fails = append(s.fails, fmt.Sprintf("%v ", s.w.now)+fmt.Sprintf(format, args...))
 }
 
-func newSimulation(seed uint64) *simulation {
+// newFaultyWorld is a simulation without clients. Each seed has its own mix of
+// faults, which begin with start.
+func newFaultyWorld(seed uint64) (s *simulation, start func()) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	nodes := 3 + 2*rng.IntN(2)
-	s := &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), dots: map[string]string{}, done: map[string]int{}}
+	s = &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), dots: map[string]string{}, done: map[string]int{}}
 	w := s.w
-	// Each seed has its own mix of faults.
 	some := func(p float64) float64 {
 		if rng.IntN(2) == 0 {
 			return 0
@@ -125,6 +126,11 @@ func newSimulation(seed uint64) *simulation {
 			n.skew = -10 * time.Minute
 		}
 	}
+	return s, func() { s.faults(some(1), some(1), some(1)) }
+}
+
+func newSimulation(seed uint64) *simulation {
+	s, start := newFaultyWorld(seed)
 	for i := range 6 {
 		k := &register{key: "k" + strconv.Itoa(i), level: quorum.Quorum, writes: make([]written, 1)}
 		k.writes[0].deleted = true
@@ -137,7 +143,7 @@ func newSimulation(seed uint64) *simulation {
 			s.read(k)
 		}
 	}
-	s.faults(some(1), some(1), some(1))
+	start()
 	return s
 }
 

@@ -14,6 +14,7 @@ import (
 type counters struct {
 	quorumFailures, conflicts, readRepairs prometheus.Counter
 	remints, forwards, staleBounces        prometheus.Counter
+	manySiblings                           prometheus.Counter
 	rpcSeconds, httpSeconds                *prometheus.HistogramVec
 }
 
@@ -38,6 +39,7 @@ func newCounters(reg prometheus.Registerer) *counters {
 		remints:        counter("pairdb_remints_total", "Writes minted a second time because the minter was behind another owner."),
 		forwards:       counter("pairdb_forwards_total", "Operations handed to an owner because this node is none."),
 		staleBounces:   counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
+		manySiblings:   counter("pairdb_many_siblings_total", "Clients' writes that left a key with 16 siblings or more: somebody does not resolve them."),
 		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, in seconds, by method and code.", "method", "code"),
 		httpSeconds:    seconds("pairdb_http_duration_seconds", "Time to serve an HTTP request, in seconds, by route and status.", "route", "status"),
 	}
@@ -53,6 +55,7 @@ func (c *counters) hooks(ops *operations) coord.Metrics {
 		Remint:        c.remints.Inc,
 		Forward:       c.forwards.Inc,
 		StaleBounce:   c.staleBounces.Inc,
+		ManySiblings:  c.manySiblings.Inc,
 	}
 }
 
