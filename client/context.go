@@ -12,8 +12,8 @@ const maxContextSize = 4096
 // Context is what an answer has seen of a key: an opaque token that the cluster
 // made and authenticates, good for the tenant and key it came with. It is a
 // value: copy it, compare it with ==, keep it across processes through its text
-// form. The zero Context has seen nothing in particular; a write without one
-// supersedes what the node that mints it knows.
+// form. The zero Context has seen nothing in particular: what a write without one
+// supersedes depends on the tenant's conflict policy.
 type Context struct{ token string }
 
 // ContextFromBytes takes a token as it is on the wire. One that is too long to be

@@ -55,6 +55,17 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Context returns the context of what is stored, if the node sent it with a
+// PRECONDITION_FAILED; else the zero Context. A write that carries it replaces
+// values that its caller may never have seen: read first.
+func (e *Error) Context() Context {
+	seen, err := ParseContext(e.Meta[errcode.MetaContext])
+	if err != nil {
+		return Context{}
+	}
+	return seen
+}
+
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 

@@ -46,7 +46,9 @@ func (r *GetResult) Proto() *pairdbv1.GetResponse { return r.wire }
 
 // PutResult says that a value is stored.
 type PutResult struct {
-	// Context is what this write has seen, itself included.
+	// Context is what this write has seen, itself included. It is zero for a
+	// tenant that keeps siblings if no context covers the write without one of
+	// the values beside it: Get has one of all of them.
 	Context Context
 	Dot     Dot
 	// Acks is the number of replicas that had acknowledged when the answer was
@@ -80,6 +82,7 @@ type DeleteResult struct {
 func (r *DeleteResult) Proto() *pairdbv1.DeleteResponse { return r.wire }
 
 // Put stores value under key. An empty value is a value. The slice is not kept.
+// See WithContext for what becomes of the values that are there.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...CallOption) (*PutResult, error) {
 	const op = "put"
 	if err := checkKey(op, writes, key); err != nil {
@@ -145,7 +148,9 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	return r, nil
 }
 
-// Delete writes a tombstone under key. Deleting an absent key succeeds.
+// Delete writes a tombstone under key. Deleting an absent key succeeds. Without
+// a context it deletes what the node that mints the tombstone knows, or, for a
+// tenant that keeps siblings, what a read at the same level sees.
 func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*DeleteResult, error) {
 	const op = "delete"
 	if err := checkKey(op, writes, key); err != nil {

@@ -206,7 +206,9 @@ func WithLevel(l Level) CallOption { return func(o *callOptions) { o.level = l }
 func WithTenant(id string) CallOption { return func(o *callOptions) { o.tenant = id } }
 
 // WithContext makes a Put or Delete supersede exactly what the answer that
-// returned seen had seen. Get ignores it.
+// returned seen had seen. Get ignores it. With the zero Context a Put of a
+// tenant that keeps siblings supersedes nothing: its value stands beside what is
+// there.
 func WithContext(seen Context) CallOption { return func(o *callOptions) { o.seen = seen } }
 
 // WithIdempotencyKey makes all puts and deletes of a tenant and key with the same

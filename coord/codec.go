@@ -200,6 +200,9 @@ func EncodeError(e *Error) []byte {
 		b = appendString(b, c.Name)
 		b = appendString(b, c.Reason)
 	}
+	if len(e.Token) > 0 {
+		b = appendBytes(b, e.Token)
+	}
 	return b
 }
 
@@ -226,6 +229,11 @@ func DecodeError(b []byte) (*Error, error) {
 		d.b = d.b[len(c.Node):]
 		c.Name, c.Reason = string(d.bytes(maxErrorString)), string(d.bytes(maxErrorString))
 		e.Causes = append(e.Causes, c)
+	}
+	if len(d.b) > 0 {
+		if e.Token = d.bytes(MaxTokenSize); len(e.Token) == 0 {
+			d.fail()
+		}
 	}
 	if err := d.end(); err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ func failures() []*Error {
 			Code: errcode.QuorumNotReached, Outcome: errcode.Indeterminate, Acks: 1, Need: 2, Message: "m",
 			Causes: []Cause{{Node: ring.NodeID{1}, Name: "a", Reason: "is down"}, {Node: ring.NodeID{2}, Reason: "did not answer"}},
 		},
+		{Code: errcode.PreconditionFailed, Outcome: errcode.NotApplied, Message: "m", Token: []byte("t")},
 		{Code: "CODE_OF_THE_FUTURE", Outcome: errcode.NotApplied},
 	}
 }
@@ -62,6 +63,8 @@ func TestBodiesRoundTrip(t *testing.T) {
 	}
 	g := GetResponse{Token: []byte("t"), Context: causal.Context{{Actor: 1, Counter: 2}, {Actor: 3, Counter: 1}}, Siblings: []causal.Sibling{
 		{Dot: causal.Dot{Actor: 3, Counter: 1}, HLC: 9, Value: []byte("winner")},
+		// Two of one actor, of which the later does not cover the earlier.
+		{Dot: causal.Dot{Actor: 1, Counter: 1}, HLC: 7, Value: []byte("older")},
 		{Dot: causal.Dot{Actor: 1, Counter: 2}, HLC: 8, Value: []byte("other")},
 	}}
 	if got, err := decodeGetResponse(encodeGetResponse(&g)); err != nil || !reflect.DeepEqual(got, g) {
@@ -166,7 +169,8 @@ func TestTokenIsBoundToWhereItWasMade(t *testing.T) {
 
 func TestTokenStaysWithinItsLimit(t *testing.T) {
 	var seen causal.Context
-	for i := range uint64(maxTokenActors + 1) {
+	for i := uint64(1); i <= maxTokenActors+1; i++ {
+		seen = append(seen, causal.Dot{Actor: i, Counter: 1})
 		if tok := seal(keys(1), 7, []byte("k"), seen, 0); tok != nil {
 			if len(tok) > MaxTokenSize {
 				t.Fatalf("%d actors make a token of %d bytes", i, len(tok))
@@ -174,12 +178,11 @@ func TestTokenStaysWithinItsLimit(t *testing.T) {
 			if _, _, err := open(keys(1), 7, []byte("k"), tok); err != nil {
 				t.Fatal(err)
 			}
-		} else if i < maxTokenActors {
+		} else if i <= maxTokenActors {
 			t.Fatalf("%d actors get no token", i)
 		}
-		seen = append(seen, causal.Dot{Actor: i, Counter: 1})
 	}
-	if seal(keys(), 7, []byte("k"), nil, 0) != nil || seal(keys(1), 7, []byte("k"), seen, 0) != nil {
+	if seal(keys(1), 7, []byte("k"), nil, 0) != nil || seal(keys(), 7, []byte("k"), seen[:1], 0) != nil || seal(keys(1), 7, []byte("k"), seen, 0) != nil {
 		t.Error("a token that could not be opened")
 	}
 }

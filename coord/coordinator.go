@@ -236,6 +236,13 @@ type job struct {
 	forwarded bool
 	began     time.Time
 	done      func(result, *Error) // exactly once
+	// found, if set, gets what a read found instead of done.
+	found func(*causal.Object)
+	// looked says that a delete has read the key: seen is what it supersedes,
+	// and floor the highest HLC among that.
+	looked bool
+	seen   causal.Context
+	floor  uint64
 }
 
 // run takes the snapshot and decides where the operation is coordinated.
@@ -259,6 +266,8 @@ func (j *job) run() {
 		startRead(j, u)
 	case u.self >= 0 && len(j.idempotencyKey) > 0:
 		startOnce(j, u)
+	case u.self >= 0 && j.mustLook(u):
+		startLook(j, u)
 	case u.self >= 0:
 		startUpdate(j, u)
 	case j.forwarded:
@@ -290,32 +299,4 @@ func outcome(r *request, o errcode.Outcome) errcode.Outcome {
 		return ""
 	}
 	return o
-}
-
-// winnerFirst returns o's siblings, the winner first and the others by dot.
-func winnerFirst(o *causal.Object) []causal.Sibling {
-	s := o.Siblings
-	w := o.Winner()
-	for i := range s {
-		if &s[i] == w {
-			first := s[i]
-			copy(s[1:i+1], s[:i])
-			s[0] = first
-			break
-		}
-	}
-	return s
-}
-
-// sortedByDot returns the siblings in the order an object has them.
-func sortedByDot(s []causal.Sibling) []causal.Sibling {
-	if len(s) < 2 {
-		return s
-	}
-	o := causal.Object{}
-	for i := range s {
-		one := causal.Object{Context: causal.Context{s[i].Dot}, Siblings: s[i : i+1]}
-		o = causal.Join(&o, &one)
-	}
-	return o.Siblings
 }

@@ -31,6 +31,9 @@ type Error struct {
 	// where the failure is not about owners.
 	Acks, Need int
 	Causes     []Cause
+	// Token is the context of what is stored, for a PRECONDITION_FAILED that
+	// a write with a context would not have met; else empty.
+	Token []byte
 	// Message is one sentence without the code.
 	Message string
 	// Err is the cause within this process, if any. It does not travel.

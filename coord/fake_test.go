@@ -123,7 +123,9 @@ func (d *fakeDisk) Merge(items []coord.MergeItem, done func(int, []byte, error))
 			body = stub.Append(nil)
 		}
 		joined := causal.Join(&held, &in)
-		joined.StripLosers()
+		if it.LastWriteWins {
+			joined.StripLosers()
+		}
 		keys := []string{string(it.Key)}
 		d.live[keys[0]] = joined.Append(nil)
 		if it.Record != nil {

@@ -67,7 +67,10 @@ func newLive(t testing.TB, lossy bool) (*live, []*coord.Coordinator) {
 		t.Fatal(err)
 	}
 	view := schema.Build(schema.Snapshot{Version: 1, Layout: layout, Ready: true, TokenKeys: []schema.TokenKey{{ID: 1}}},
-		[]*schema.Tenant{{Number: 7, Name: simTenant, RF: 3, Policy: schema.PolicyLWW, Version: 1}})
+		[]*schema.Tenant{
+			{Number: 7, Name: simTenant, RF: 3, Policy: schema.PolicyLWW, Version: 1},
+			{Number: 8, Name: simKeeper, RF: 3, Policy: schema.PolicySiblings, Version: 1},
+		})
 	var all []*coord.Coordinator
 	for i, m := range members {
 		db, err := engine.Open("data", engine.Options{FS: vfs.NewMem(), MemTableSize: 8 << 20})

@@ -107,11 +107,14 @@ type Metrics struct {
 	Forward func()
 	// StaleBounce counts answers that said this node's ring is behind.
 	StaleBounce func()
+	// ManySiblings counts clients' writes that left a key with 16 siblings or
+	// more.
+	ManySiblings func()
 }
 
 func (m *Metrics) ensureDefaults() {
 	nop := func() {}
-	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Duplicate, &m.Forward, &m.StaleBounce} {
+	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Duplicate, &m.Forward, &m.StaleBounce, &m.ManySiblings} {
 		if *f == nil {
 			*f = nop
 		}

@@ -369,25 +369,26 @@ func (r *read) finish(o *causal.Object, e *Error) {
 		}
 	}
 	r.mu.Unlock()
-	if e != nil {
+	switch {
+	case e != nil:
 		r.job.done(result{}, e)
-	} else if res, e := r.result(u, o); e != nil {
-		r.job.done(result{}, e)
-	} else {
-		r.job.done(res, nil)
+	case r.job.found != nil:
+		r.job.found(o)
+	default:
+		r.job.done(r.result(u, o))
 	}
 	r.writeBack(u, round, rest)
 }
 
-// result shows an object to a client: the winner if it is a live value.
+// result shows an object to a client.
 func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
-	w := o.Winner()
-	if w == nil || !w.Live(r.job.c.opts.Clock.Now()) {
+	shown := u.shown(o, r.job.c.opts.Clock.Now())
+	if len(shown) == 0 {
 		return result{}, &Error{Code: errcode.KeyNotFound, Message: "the key has no value"}
 	}
 	return result{get: GetResponse{
-		Siblings: []causal.Sibling{*w},
-		Token:    seal(u.snap, u.tenant.Number, u.Key, o.Context, w.HLC),
+		Siblings: shown,
+		Token:    seal(u.snap, u.tenant.Number, u.Key, o.Context, o.Winner().HLC),
 		Context:  o.Context,
 	}}, nil
 }

@@ -14,7 +14,9 @@ func (r *read) startRepair() {
 		}
 	}
 	joined, lacking := plan(held)
-	joined.StripLosers()
+	if !r.mu.u.keepsSiblings() {
+		joined.StripLosers()
+	}
 	if len(joined.Siblings) > 1 {
 		r.job.c.opts.Metrics.Conflict()
 	}
@@ -99,7 +101,7 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 	for _, i := range to {
 		c.opts.Metrics.ReadRepair()
 		if i == u.self {
-			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: true}
+			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: !u.keepsSiblings()}
 			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, uncovered []byte, err error) {
 				rep := Reply{Status: StatusOK, Body: uncovered}
 				if err != nil {
@@ -146,7 +148,7 @@ func (r *read) written(i, round int, rep Reply, err error) {
 
 func (r *read) outdone(held *causal.Object) bool {
 	mine, theirs := r.mu.joined.Winner(), held.Winner()
-	if mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
+	if r.mu.u.keepsSiblings() || mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
 		return false
 	}
 	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot)

@@ -20,7 +20,8 @@ type PutRequest struct {
 	// means quorum.Quorum.
 	Level quorum.Level
 	// Token is the causal context of an earlier answer, or empty. The write
-	// supersedes exactly what the token covers.
+	// supersedes exactly what the token covers. Without one it supersedes what
+	// its minter knows, or nothing where the tenant keeps siblings.
 	Token []byte
 	// JSON remembers that the value came in as a JSON document.
 	JSON bool
@@ -38,7 +39,9 @@ type DeleteRequest struct {
 	Tenant string
 	Key    []byte
 	Level  quorum.Level
-	Token  []byte
+	// Token is as in PutRequest, but without one a delete of a tenant that keeps
+	// siblings supersedes what a read at the same level sees.
+	Token []byte
 	// IdempotencyKey is that of PutRequest.
 	IdempotencyKey []byte
 	// Deadline is when the caller gives up.
@@ -52,7 +55,8 @@ type DeleteRequest struct {
 
 // WriteResponse answers a Put or a Delete that reached its level.
 type WriteResponse struct {
-	// Token covers the write and all that it superseded.
+	// Token covers the write and all that it superseded. It is empty where
+	// siblings are kept if no token covers these without another value.
 	Token []byte
 	// Dot names the write.
 	Dot causal.Dot
@@ -81,8 +85,8 @@ type GetRequest struct {
 
 // GetResponse answers a Get that found a value.
 type GetResponse struct {
-	// Siblings are the live values, the winner first; under the policy lww
-	// only the winner. Never empty.
+	// Siblings are the live values, the winner first and the others by dot;
+	// under the policy lww only the winner. Never empty.
 	Siblings []causal.Sibling
 	// Token covers everything the read saw.
 	Token []byte

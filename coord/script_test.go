@@ -31,8 +31,9 @@ import (
 //	ring                   a newer entry touches the tenant; only the named
 //	                       nodes have heard: know=(a,b)
 //	advance 3s             also prints what answered meanwhile
-//	dump KEY               what each owner holds
+//	dump KEY [tenant=T]    what each owner holds
 //	records KEY ID         what each owner remembers of an idempotency key
+//	repeat N NODE KEY VALUE [tenant=T]   puts one after the other; prints the last
 //	counts                 of the metric hooks
 type script struct {
 	w      *world
@@ -74,9 +75,13 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 	case "advance":
 		s.w.advance(duration(t, d.CmdArgs[0].Key))
 	case "dump":
-		s.dump(d.CmdArgs[0].Key)
+		tenant := simTenant
+		d.MaybeScanArgs(t, "tenant", &tenant)
+		s.dump(tenant, d.CmdArgs[0].Key)
 	case "records":
 		s.records(d.CmdArgs[0].Key, d.CmdArgs[1].Key)
+	case "repeat":
+		s.repeat(t, d)
 	case "counts":
 		var names []string
 		for name := range s.w.counts {
@@ -158,16 +163,16 @@ func (s *script) ring(d *datadriven.TestData) {
 	for _, n := range w.nodes {
 		w.tenants = old
 		if n.known == w.version {
-			w.tenants = []*schema.Tenant{&moved, old[1]}
+			w.tenants = append([]*schema.Tenant{&moved}, old[1:]...)
 		}
 		n.look()
 	}
 	// Whoever looks from now on has learned it.
-	w.tenants = []*schema.Tenant{&moved, old[1]}
+	w.tenants = append([]*schema.Tenant{&moved}, old[1:]...)
 }
 
-func (s *script) dump(key string) {
-	at := s.w.address(key)
+func (s *script) dump(tenant, key string) {
+	at := s.w.addressIn(tenant, key)
 	for _, id := range s.w.layout.Owners(nil, at.Partition, s.w.tenants[0].RF) {
 		n := s.w.nodes[id[0]-1]
 		s.printf("%s: %s", n.name, objectString(n.disk.object(at)))
@@ -231,19 +236,27 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 		text := fmt.Sprintf(format, args...)
 		if err != nil {
 			text = err.Error()
-			if e := err.(*coord.Error); e.Outcome != "" {
+			e := err.(*coord.Error)
+			if e.Outcome != "" {
 				text += " [" + string(e.Outcome) + "]"
+			}
+			if len(e.Token) > 0 {
+				s.save(opt["save"], e.Token)
+				text += " with a context"
 			}
 		}
 		s.printf("%s%v %s", label, s.w.now-began, text)
 	}
 	wrote := func(r coord.WriteResponse, err error) {
 		s.save(opt["save"], r.Token)
-		duplicate := ""
+		what := ""
 		if r.Duplicate {
-			duplicate = " duplicate"
+			what = " duplicate"
 		}
-		show(err, "ok %s %d/%d%s", dotString(r.Dot), r.Acks, r.Replicas, duplicate)
+		if len(r.Token) == 0 {
+			what += " no context"
+		}
+		show(err, "ok %s %d/%d%s", dotString(r.Dot), r.Acks, r.Replicas, what)
 	}
 	switch d.Cmd {
 	case "put":
@@ -264,7 +277,11 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 					show(err, "")
 					return
 				}
-				show(nil, "%q %s", r.Siblings[0].Value, dotString(r.Siblings[0].Dot))
+				var values []string
+				for _, v := range r.Siblings {
+					values = append(values, fmt.Sprintf("%q %s", v.Value, dotString(v.Dot)))
+				}
+				show(nil, "%s", strings.Join(values, ", "))
 			})
 	}
 	for !background && !answered {
@@ -272,6 +289,20 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 			s.printf("no answer")
 			return
 		}
+	}
+}
+
+// repeat puts N times, each time to the end, and prints the last answer.
+func (s *script) repeat(t *testing.T, d *datadriven.TestData) {
+	n, err := strconv.Atoi(d.CmdArgs[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	once := *d
+	once.Cmd, once.CmdArgs = "put", d.CmdArgs[1:]
+	for range n {
+		s.out.Reset()
+		s.operation(t, &once)
 	}
 }
 

@@ -102,6 +102,10 @@ type disk interface {
 const (
 	simPartitions = 16
 	simTenant     = "acme"
+	// simKeeper is a tenant that keeps siblings.
+	simKeeper = "manyvalues"
+	// simFuture has a policy that does not exist yet.
+	simFuture = "future"
 )
 
 func nodeName(i int) string { return string(rune('a' + i)) }
@@ -123,13 +127,15 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	w.layout = l
 	w.tenants = []*schema.Tenant{
 		{Number: 7, Name: simTenant, RF: rf, Policy: schema.PolicyLWW, Version: 2},
-		{Number: 8, Name: "manyvalues", RF: rf, Policy: schema.PolicySiblings, Version: 2},
+		{Number: 8, Name: simKeeper, RF: rf, Policy: schema.PolicySiblings, Version: 2},
+		{Number: 6, Name: simFuture, RF: rf, Policy: 3, Version: 2},
 	}
 	count := func(name string) func() { return func() { w.counts[name]++ } }
 	w.stats = coord.Metrics{
 		QuorumFailure: count("quorum failures"), Conflict: count("conflicts"), ReadRepair: count("read repairs"),
 		Remint: count("remints"), Forward: count("forwards"), StaleBounce: count("stale bounces"),
-		Duplicate: count("duplicates"),
+		Duplicate:    count("duplicates"),
+		ManySiblings: count("many siblings"),
 	}
 	for i := range nodes {
 		n := &simNode{w: w, i: i, id: members[i].ID, name: nodeName(i), believed: map[int]schema.Liveness{}}
@@ -336,10 +342,18 @@ func (n *simNode) serve(from *simNode, m coord.Message, left time.Duration, repl
 	})
 }
 
-// address is where a key of the tenant lives.
-func (w *world) address(key string) coord.Address {
-	t := ring.KeyToken(7, []byte(key))
-	return coord.Address{Partition: w.layout.PartitionOf(t), Tenant: 7, Token: t, Key: []byte(key)}
+// address is where a key of the first tenant lives.
+func (w *world) address(key string) coord.Address { return w.addressIn(simTenant, key) }
+
+// addressIn is where a key of a tenant lives.
+func (w *world) addressIn(tenant, key string) coord.Address {
+	for _, t := range w.tenants {
+		if t.Name == tenant {
+			token := ring.KeyToken(t.Number, []byte(key))
+			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key)}
+		}
+	}
+	panic("there is no tenant " + tenant)
 }
 
 func (w *world) node(name string) *simNode { return w.nodes[name[0]-'a'] }

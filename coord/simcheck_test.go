@@ -73,7 +73,9 @@ func (s *simulation) heal() []check.Dump {
 	for _, o := range s.once {
 		s.healOnce(o)
 	}
-	s.healShared(s.shared)
+	if s.shared != nil {
+		s.healShared(s.shared)
+	}
 	dumps := make([]check.Dump, len(w.nodes))
 	for i, n := range w.nodes {
 		dumps[i] = check.Dump{Replica: n.name, Objects: map[check.Key]causal.Object{}}

@@ -117,12 +117,13 @@ func (s *simulation) fail(format string, args ...any) {
 // clientPatience is when a client gives up: its coordinator may be dead.
 const clientPatience = 7 * time.Second
 
-func newSimulation(seed uint64) *simulation {
+// newFaultyWorld is a simulation without clients. Each seed has its own mix of
+// faults, which begin with start.
+func newFaultyWorld(seed uint64) (s *simulation, start func()) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	nodes := 3 + 2*rng.IntN(2)
-	s := &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), rec: check.NewRecorder(nil), done: map[string]int{}}
+	s = &simulation{w: newWorld(seed, nodes, 3, newStoreDisk), rec: check.NewRecorder(nil), done: map[string]int{}}
 	w := s.w
-	// Each seed has its own mix of faults.
 	some := func(p float64) float64 {
 		if rng.IntN(2) == 0 {
 			return 0
@@ -139,6 +140,11 @@ func newSimulation(seed uint64) *simulation {
 			n.skew = -10 * time.Minute
 		}
 	}
+	return s, func() { s.faults(some(1), some(1), some(1)) }
+}
+
+func newSimulation(seed uint64) *simulation {
+	s, start := newFaultyWorld(seed)
 	for i := range 6 {
 		k := &register{key: "k" + strconv.Itoa(i), level: quorum.Quorum}
 		if i == 5 {
@@ -154,7 +160,7 @@ func newSimulation(seed uint64) *simulation {
 		s.startOnce(oncePrefix + strconv.Itoa(i))
 	}
 	s.startShared()
-	s.faults(some(1), some(1), some(1))
+	start()
 	return s
 }
 

@@ -33,10 +33,10 @@ var (
 	errTokenMAC    = errors.New("the context token was not made for this tenant and key, or was altered")
 )
 
-// seal returns the token of a context, nil if there is no key to authenticate
-// it with or it would be too long.
+// seal returns the token of a context, nil if that is empty, if there is no key
+// to authenticate it with, or if it would be too long.
 func seal(s *schema.Snapshot, tenant ring.TenantNumber, key []byte, seen causal.Context, hlc uint64) []byte {
-	if len(s.TokenKeys) == 0 || len(seen) > maxTokenActors {
+	if len(seen) == 0 || len(s.TokenKeys) == 0 || len(seen) > maxTokenActors {
 		return nil
 	}
 	k := &s.TokenKeys[0]

@@ -65,7 +65,7 @@ func (c *Coordinator) locate(j *job) (*unit, *Error) {
 	if !ok {
 		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))
 	}
-	if t.Policy != schema.PolicyLWW {
+	if t.Policy != schema.PolicyLWW && t.Policy != schema.PolicySiblings {
 		return fail(errcode.InvalidArgument, fmt.Sprintf("tenant %q has the conflict policy %v, which this version does not serve", j.tenant, t.Policy))
 	}
 	if len(j.token) > 0 {

@@ -21,7 +21,8 @@ var errSuperseded = errors.New("superseded since it was minted")
 // any of them may call back at once.
 type update struct {
 	job *job
-	// floor and covers come from the request's token.
+	// floor and covers come from the request's token, or from the read before
+	// a delete.
 	floor  uint64
 	covers causal.Context
 
@@ -44,6 +45,8 @@ type update struct {
 		dot       causal.Dot
 		hlc       uint64
 		seen      causal.Context
+		// claim is what the answer may say that the write has seen.
+		claim causal.Context
 		// durable says that the latest mint is on this node's disk.
 		durable  bool
 		localErr error
@@ -61,7 +64,7 @@ type update struct {
 }
 
 func startUpdate(j *job, u *unit) {
-	o := &update{job: j}
+	o := &update{job: j, covers: j.seen, floor: j.floor}
 	if len(j.token) > 0 {
 		seen, hlc, err := open(u.snap, u.tenant.Number, j.key, j.token)
 		if err != nil {
@@ -109,8 +112,17 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		return causal.Object{}, errNotExpected()
 	}
 	seen, floor := o.covers, o.floor
-	if o.blind() {
+	keep := o.mu.u.keepsSiblings()
+	if o.blind() || j.hasExpect && len(j.token) == 0 {
 		seen = held.Context
+	} else if w := held.Winner(); keep && w != nil {
+		// Where all values stay, the latest one comes first.
+		floor = max(floor, w.HLC)
+	}
+	if keep {
+		if e := o.mu.u.admit(j, held, seen); e != nil {
+			return causal.Object{}, e
+		}
 	}
 	if n > 1 {
 		if !held.Has(o.mu.dot) {
@@ -126,13 +138,22 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 			o.mu.hlc = t.HLC
 		}
 	}
-	obj.StripLosers()
+	o.mu.claim = obj.Context
+	if !keep {
+		obj.StripLosers()
+	} else {
+		o.mu.claim = claim(&obj, seen, s.Dot)
+		if len(obj.Siblings) >= warnSiblings {
+			j.c.opts.Metrics.ManySiblings()
+		}
+	}
 	o.mu.dot, o.mu.seen, o.mu.mints, o.mu.durable = s.Dot, obj.Context, n, false
 	return obj, nil
 }
 
-// blind reports whether the write supersedes whatever its minter knows.
-func (o *update) blind() bool { return len(o.job.token) == 0 }
+// blind reports whether the write supersedes whatever its minter knows. The
+// lock is held.
+func (o *update) blind() bool { return len(o.job.token) == 0 && !o.mu.u.keepsSiblings() }
 
 // notMinted ends a write that this node's replica refused.
 func (o *update) notMinted(n int, err error) {

@@ -19,8 +19,6 @@ var (
 	ErrLocked = errors.New("data directory is in use by another process")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("gossip is closed")
-	// ErrUnsupportedPolicy: the conflict policy exists, but not in this version.
-	ErrUnsupportedPolicy = errors.New("conflict policy siblings is not supported by this version yet: use lww")
 	// ErrNotApplied: the time was over before anything could change, and nothing
 	// will change later. The error has the cause, too.
 	ErrNotApplied = errors.New("nothing was changed")

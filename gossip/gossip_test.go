@@ -60,16 +60,18 @@ func TestBootstrapOfOne(t *testing.T) {
 		p    schema.ConflictPolicy
 		want error
 	}{
-		"exists":   {"shop", 3, schema.PolicyLWW, ErrTenantExists},
-		"id":       {"Shop", 3, schema.PolicyLWW, schema.ErrTenantID},
-		"rf 0":     {"a", 0, schema.PolicyLWW, schema.ErrRF},
-		"rf 8":     {"a", 8, schema.PolicyLWW, schema.ErrRF},
-		"policy":   {"a", 3, 9, schema.ErrPolicy},
-		"siblings": {"a", 3, schema.PolicySiblings, ErrUnsupportedPolicy},
+		"exists": {"shop", 3, schema.PolicyLWW, ErrTenantExists},
+		"id":     {"Shop", 3, schema.PolicyLWW, schema.ErrTenantID},
+		"rf 0":   {"a", 0, schema.PolicyLWW, schema.ErrRF},
+		"rf 8":   {"a", 8, schema.PolicyLWW, schema.ErrRF},
+		"policy": {"a", 3, 9, schema.ErrPolicy},
 	} {
 		if _, err := n.CreateTenant(context.Background(), c.id, c.rf, c.p); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
+	}
+	if made, err = n.CreateTenant(context.Background(), "carts", 3, schema.PolicySiblings); err != nil || made.Policy != schema.PolicySiblings {
+		t.Fatalf("%+v, %v", made, err)
 	}
 	id, inc, actor := n.Identity()
 	n.stop()
@@ -79,8 +81,10 @@ func TestBootstrapOfOne(t *testing.T) {
 	if id2 != id || inc2 != inc+1 || actor2 == actor || actor2 == 0 {
 		t.Errorf("was %s/%d/%d, is %s/%d/%d", id, inc, actor, id2, inc2, actor2)
 	}
-	if _, ok := n.Snapshot().Tenant("shop"); !ok {
-		t.Error("the tenant did not survive")
+	for name, policy := range map[string]schema.ConflictPolicy{"shop": schema.PolicyLWW, "carts": schema.PolicySiblings} {
+		if kept, ok := n.Snapshot().Tenant(name); !ok || kept.Policy != policy {
+			t.Errorf("the tenant %s did not survive: %+v", name, kept)
+		}
 	}
 	if k := n.Snapshot().TokenKeys; len(k) != 1 || k[0] != s.TokenKeys[0] {
 		t.Error("the token key did not survive")

@@ -19,15 +19,12 @@ const ackPatience = time.Second
 // do. Names are exact: of two creates of one name anywhere in the cluster, one
 // gets ErrTenantExists.
 //
-// Other errors: ErrUnsupportedPolicy, ErrNotReady, VotersUnreachableError,
+// Other errors: ErrNotReady, VotersUnreachableError,
 // ErrTenantLimit, ErrNotApplied, those of schema's validation: nothing was changed.
 // ErrIndeterminate: the tenant may exist now or later.
 func (g *Gossip) CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error) {
 	if err := errors.Join(schema.ValidateTenantID(name), schema.ValidateRF(rf), schema.ValidatePolicy(p)); err != nil {
 		return schema.Tenant{}, fmt.Errorf("create tenant: %w", err)
-	}
-	if p == schema.PolicySiblings {
-		return schema.Tenant{}, fmt.Errorf("create tenant %q: %w", name, ErrUnsupportedPolicy)
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.opts.CreateTimeout)
 	defer cancel()

@@ -15,6 +15,7 @@ type counters struct {
 	quorumFailures, conflicts, readRepairs prometheus.Counter
 	remints, forwards, staleBounces        prometheus.Counter
 	duplicates                             prometheus.Counter
+	manySiblings                           prometheus.Counter
 	rpcSeconds, httpSeconds                *prometheus.HistogramVec
 }
 
@@ -40,6 +41,7 @@ func newCounters(reg prometheus.Registerer) *counters {
 		duplicates:     counter("pairdb_idempotent_duplicates_total", "Writes answered as begun by an earlier attempt with the same idempotency key."),
 		forwards:       counter("pairdb_forwards_total", "Operations handed to an owner because this node is none."),
 		staleBounces:   counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
+		manySiblings:   counter("pairdb_many_siblings_total", "Clients' writes that left a key with 16 siblings or more: somebody does not resolve them."),
 		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, in seconds, by method and code.", "method", "code"),
 		httpSeconds:    seconds("pairdb_http_duration_seconds", "Time to serve an HTTP request, in seconds, by route and status.", "route", "status"),
 	}
@@ -56,6 +58,7 @@ func (c *counters) hooks(ops *operations) coord.Metrics {
 		Duplicate:     c.duplicates.Inc,
 		Forward:       c.forwards.Inc,
 		StaleBounce:   c.staleBounces.Inc,
+		ManySiblings:  c.manySiblings.Inc,
 	}
 }
 

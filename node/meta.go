@@ -125,8 +125,6 @@ func classify(err error) *coord.Error {
 		return typed(errcode.TenantExists, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantLimit):
 		return typed(errcode.ResourceExhausted, errcode.NotApplied)
-	case errors.Is(err, gossip.ErrUnsupportedPolicy):
-		return typed(errcode.InvalidArgument, errcode.NotApplied)
 	case errors.As(err, &unreachable):
 		return typed(errcode.QuorumNotReached, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrNotReady), errors.Is(err, gossip.ErrClosed):

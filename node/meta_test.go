@@ -25,7 +25,6 @@ func TestClassify(t *testing.T) {
 	}{
 		{gossip.ErrTenantExists, errcode.TenantExists, errcode.NotApplied},
 		{gossip.ErrTenantLimit, errcode.ResourceExhausted, errcode.NotApplied},
-		{gossip.ErrUnsupportedPolicy, errcode.InvalidArgument, errcode.NotApplied},
 		{fmt.Errorf("%w: %w", gossip.ErrIndeterminate, context.DeadlineExceeded), errcode.Timeout, errcode.Indeterminate},
 		{fmt.Errorf("%w: %w", gossip.ErrNotApplied, context.DeadlineExceeded), errcode.Timeout, errcode.NotApplied},
 		{&gossip.VotersUnreachableError{Need: 2, Voters: 3}, errcode.QuorumNotReached, errcode.NotApplied},

@@ -76,6 +76,9 @@ const (
 	// MetaCauses says what became of the other replicas: "name: cause", joined
 	// by "; ".
 	MetaCauses = "causes"
+	// MetaContext has the context of what is stored, in base64: a
+	// PRECONDITION_FAILED write that carries it would replace all of that.
+	MetaContext = "context"
 	// MetaLevel has the consistency level: one, quorum or all.
 	MetaLevel = "level"
 	// MetaTenant has the tenant's name.

@@ -119,14 +119,15 @@ domain %[1]q, over HTTP as `+"`error_code`"+`. Decide by the code, never by the 
 
 A failed write also says **what happened**, as %[2]q in the details: %[3]q means that it took no effect and never
 will, %[4]q that it may have, or may yet. Beside it stand %[5]q, the replicas that acknowledged, %[6]q, the
-acknowledgements the level needs, and %[7]q, what became of the other replicas.
+acknowledgements the level needs, and %[7]q, what became of the other replicas. A write that was refused because the key
+has many siblings is told their context as %[8]q, in base64.
 
 "Retry" says whether the same request can succeed later without anybody stepping in. Exit codes are those of the command line.
 
 | code | gRPC | HTTP | exit | retry | meaning | what to do |
 |---|---|---|---|---|---|---|
 `, errcode.Domain, errcode.MetaOutcome, string(errcode.NotApplied), string(errcode.Indeterminate),
-		errcode.MetaAcks, errcode.MetaNeed, errcode.MetaCauses)
+		errcode.MetaAcks, errcode.MetaNeed, errcode.MetaCauses, errcode.MetaContext)
 	for _, info := range errcode.All() {
 		retry := "no"
 		if info.Retryable {

@@ -50,7 +50,7 @@ func table() [31]Info {
 		{Unauthorized, grpcUnauthenticated, 401, ExitUnauthenticated, false, "The request carries no credential that is valid.", "Send a valid credential."},
 		{Forbidden, grpcPermissionDenied, 403, ExitUnauthenticated, false, "The credential does not allow the operation.", "Use another credential, or ask for the right."},
 		{RateLimited, grpcResourceExhausted, 429, ExitThrottled, true, "The tenant is over its rate or quota.", "Retry after the time the answer names."},
-		{PreconditionFailed, grpcFailedPrecondition, 412, ExitConflict, false, "What is stored is not what the request expects, or its context is not valid for this tenant and key.", "Read again, and decide anew."},
+		{PreconditionFailed, grpcFailedPrecondition, 412, ExitConflict, false, "What is stored is not what the request expects, or there are so many siblings that a write needs their context.", "Read again, and decide anew."},
 		{StaleRing, grpcAborted, 503, ExitFailed, true, "The node that was asked does not own the key at the ring version of the request.", "Retry; the nodes are learning the new layout."},
 		{Timeout, grpcDeadlineExceeded, 504, ExitTimeout, true, "The deadline passed before enough replicas answered.", "Retry with a longer deadline; look at the outcome first."},
 	}

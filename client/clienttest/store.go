@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +26,15 @@ const (
 	maxValue  = 10 << 20
 )
 
-// Store is what the servers of one pretended cluster share: keys with one value
-// each, and tenants. It is safe for concurrent use.
+// Store is what the servers of one pretended cluster share: keys with their
+// values, and tenants. A context is "seen-N" and covers the writes up to the N-th
+// of all. It is safe for concurrent use.
 type Store struct {
 	mu struct {
 		sync.Mutex
-		values  map[string]stored        // by tenant, NUL, key
+		// values are by tenant, NUL, key: several only for a tenant that keeps
+		// siblings, the latest first.
+		values  map[string][]stored
 		keyed   map[string]*pairdbv1.Dot // by tenant, NUL, key, NUL, idempotency key
 		tenants map[string]*pairdbv1.Tenant
 		nodes   []string // endpoints, in the order of their start
@@ -47,25 +51,29 @@ type stored struct {
 // NewStore returns an empty store with the tenant "default".
 func NewStore() *Store {
 	s := &Store{}
-	s.mu.values = make(map[string]stored)
+	s.mu.values = make(map[string][]stored)
 	s.mu.keyed = make(map[string]*pairdbv1.Dot)
 	s.mu.tenants = map[string]*pairdbv1.Tenant{"default": newTenant("default", 3, pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW)}
 	return s
 }
 
-// Value returns what is stored, for a test to look at.
+// Value returns what is stored, the latest of several values, for a test to look
+// at.
 func (s *Store) Value(tenant, key string) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.mu.values[tenant+"\x00"+key]
-	return bytes.Clone(v.value), ok
+	v := s.mu.values[tenant+"\x00"+key]
+	if len(v) == 0 {
+		return nil, false
+	}
+	return bytes.Clone(v[0].value), true
 }
 
-// SetValue stores a value behind the API's back.
+// SetValue stores a value behind the API's back, as a write without a context.
 func (s *Store) SetValue(tenant, key string, value []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.putLocked(tenant, key, value)
+	s.putLocked(tenant, key, value, 0)
 }
 
 // Len returns the number of keys over all tenants.
@@ -81,11 +89,35 @@ func (s *Store) addNode(addr string) {
 	s.mu.nodes = append(s.mu.nodes, addr)
 }
 
-func (s *Store) putLocked(tenant, key string, value []byte) *pairdbv1.Dot {
+// putLocked stores a value and returns its dot and how many values are beside
+// it.
+func (s *Store) putLocked(tenant, key string, value []byte, seen uint64) (dot *pairdbv1.Dot, beside int) {
+	kept := s.supersedeLocked(tenant, key, seen)
 	s.mu.counter++
-	dot := &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
-	s.mu.values[tenant+"\x00"+key] = stored{value: bytes.Clone(value), dot: dot, written: time.Unix(1_700_000_000, 0)}
-	return dot
+	dot = &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
+	s.mu.values[tenant+"\x00"+key] = append([]stored{{value: bytes.Clone(value), dot: dot, written: time.Unix(1_700_000_000, 0)}}, kept...)
+	return dot, len(kept)
+}
+
+// supersedeLocked returns the values of a key without those that a write with
+// the context replaces.
+func (s *Store) supersedeLocked(tenant, key string, seen uint64) []stored {
+	if s.mu.tenants[tenant].GetConflictPolicy() != pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.mu.values[tenant+"\x00"+key]), func(v stored) bool { return v.dot.GetCounter() <= seen })
+}
+
+// seen reads a context; none is 0.
+func seen(token []byte) (uint64, error) {
+	if len(token) == 0 {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(string(token), "seen-"), 10, 64)
+	if err != nil {
+		return 0, Fail(errcode.InvalidArgument, "the context token is not one of this cluster's", nil)
+	}
+	return n, nil
 }
 
 func (s *Store) checkLocked(tenant string, key []byte) error {
@@ -120,12 +152,20 @@ func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.P
 	if len(req.GetValue()) > maxValue {
 		return nil, Fail(errcode.ValueTooLarge, "the value is too large", nil)
 	}
-	dot, again := s.keyedLocked(req, func() *pairdbv1.Dot {
-		return s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue())
+	covered, err := seen(req.GetContext())
+	if err != nil {
+		return nil, err
+	}
+	beside := 0
+	dot, again := s.keyedLocked(req, func() (dot *pairdbv1.Dot) {
+		dot, beside = s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue(), covered)
+		return dot
 	})
-	return &pairdbv1.PutResponse{
-		Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again,
-	}, nil
+	resp := &pairdbv1.PutResponse{Dot: dot, Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again}
+	if beside == 0 {
+		resp.Context, resp.VectorClock = token(dot), clock(dot)
+	}
+	return resp, nil
 }
 
 func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
@@ -135,16 +175,15 @@ func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.G
 	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
 		return nil, err
 	}
-	v, ok := s.mu.values[req.GetTenantId()+"\x00"+string(req.GetKey())]
-	if !ok {
+	values := s.mu.values[req.GetTenantId()+"\x00"+string(req.GetKey())]
+	if len(values) == 0 {
 		return nil, Fail(errcode.KeyNotFound, "no value is stored under the key", nil)
 	}
-	return &pairdbv1.GetResponse{
-		Key:         req.GetKey(),
-		Siblings:    []*pairdbv1.Sibling{{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)}},
-		Context:     token(v.dot),
-		VectorClock: clock(v.dot),
-	}, nil
+	resp := &pairdbv1.GetResponse{Key: req.GetKey(), Context: token(values[0].dot), VectorClock: clock(values[0].dot)}
+	for _, v := range values {
+		resp.Siblings = append(resp.Siblings, &pairdbv1.Sibling{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)})
+	}
+	return resp, nil
 }
 
 func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pairdbv1.DeleteResponse, error) {
@@ -154,8 +193,20 @@ func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pair
 	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
 		return nil, err
 	}
+	covered, err := seen(req.GetContext())
+	if err != nil {
+		return nil, err
+	}
+	if len(req.GetContext()) == 0 {
+		covered = s.mu.counter
+	}
 	dot, again := s.keyedLocked(req, func() *pairdbv1.Dot {
-		delete(s.mu.values, req.GetTenantId()+"\x00"+string(req.GetKey()))
+		at := req.GetTenantId() + "\x00" + string(req.GetKey())
+		if kept := s.supersedeLocked(req.GetTenantId(), string(req.GetKey()), covered); len(kept) > 0 {
+			s.mu.values[at] = kept
+		} else {
+			delete(s.mu.values, at)
+		}
 		s.mu.counter++
 		return &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -88,15 +89,22 @@ func (a *app) deleteCommand() *cobra.Command {
 
 func (a *app) getCommand() *cobra.Command {
 	var f clientFlags
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "get K",
 		Short: "Write the value of a key to stdout, byte for byte",
 		Long: `Write the value of a key to stdout, byte for byte; only on a terminal a missing
 line end is added. Exit code 3 says that there is no value. -o json shows what
-else is known: siblings, when they were written, the context.`,
+else is known: siblings, when they were written, the context.
+
+A key of a tenant that keeps siblings may have several values: get writes the
+latest and says so. --all-siblings shows all of them and the context that put,
+delete and resolve replace them with; with -o plain a line each, the value in
+base64.`,
 		GroupID: groupData,
 		Args:    args("the key"),
 	}
+	cmd.Flags().BoolVar(&all, "all-siblings", false, "show all values of the key and their context, not the latest value alone")
 	a.clientCommand(cmd, &f)
 	tenantFlag(cmd, &f)
 	levelFlag(cmd, &f)
@@ -106,7 +114,10 @@ else is known: siblings, when they were written, the context.`,
 			if err != nil {
 				return keyed(err, args[0])
 			}
-			if f.output == "" || f.output == formatPlain {
+			switch {
+			case all:
+				return a.show(f.output, siblingsView(r, f.output == formatPlain))
+			case f.output == "" || f.output == formatPlain:
 				return a.writeRaw(r)
 			}
 			return a.show(f.output, getView(r))
@@ -117,7 +128,7 @@ else is known: siblings, when they were written, the context.`,
 
 func (a *app) writeRaw(r *client.GetResult) error {
 	if n := len(r.Siblings); n > 1 {
-		a.note("pairdb: the key has %d siblings; this is the latest, -o json shows all", n)
+		a.note("pairdb: the key has %d siblings; this is the latest, --all-siblings shows all", n)
 	}
 	if err := a.write(r.Value); err != nil {
 		return err
@@ -132,6 +143,18 @@ func getView(r *client.GetResult) view {
 	v := view{data: r.Proto(), columns: []string{"VALUE", "BYTES", "WRITTEN", "EXPIRES", "DOT"}}
 	for _, s := range r.Siblings {
 		v.rows = append(v.rows, []string{short(string(s.Value), 40), strconv.Itoa(len(s.Value)), timeText(s.WrittenAt), timeText(s.ExpiresAt), dotText(s.Dot)})
+	}
+	return v
+}
+
+// siblingsView is getView under the context. In the plain format nothing is cut.
+func siblingsView(r *client.GetResult, whole bool) view {
+	v := getView(r)
+	v.head = []string{"context: " + r.Context.String()}
+	if whole {
+		for i, s := range r.Siblings {
+			v.rows[i][0] = base64.StdEncoding.EncodeToString(s.Value)
+		}
 	}
 	return v
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -201,6 +202,10 @@ func (m *merging) write() (base.SeqNum, error) {
 	for i := range m.items {
 		if it := &m.items[i]; it.dirty && it.err == nil {
 			*vb = it.object.Append((*vb)[:0])
+			if len(*vb) > engine.MaxValueSize {
+				m.refuse(it.first, len(*vb))
+				continue
+			}
 			b.Set(it.key, *vb)
 			free = free && frees(&it.object, len(*vb), &m.items[it.first].before)
 		}
@@ -214,4 +219,17 @@ func (m *merging) write() (base.SeqNum, error) {
 		return 0, nil
 	}
 	return m.s.apply(b, free)
+}
+
+// refuse fails the items of one key, whose join has size bytes: no engine value
+// may be as large. The others of the frame go on.
+func (m *merging) refuse(first, size int) {
+	for i := range m.items {
+		if it := &m.items[i]; it.first == first && it.err == nil {
+			it.err = &coord.Error{
+				Code: errcode.ResourceExhausted, Outcome: errcode.NotApplied,
+				Message: fmt.Sprintf("the key's siblings have %d bytes together, at most %d can be stored", size, engine.MaxValueSize),
+			}
+		}
+	}
 }

@@ -19,6 +19,7 @@ type tenantAnswer struct {
 	Status            string `json:"status"`
 	TenantID          string `json:"tenant_id"`
 	ReplicationFactor int    `json:"replication_factor"`
+	ConflictPolicy    string `json:"conflict_policy"`
 	CreatedAt         string `json:"created_at"`
 	UpdatedAt         string `json:"updated_at,omitempty"`
 }
@@ -27,6 +28,7 @@ func (h *Handler) createTenant(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		TenantID          string `json:"tenant_id"`
 		ReplicationFactor *int   `json:"replication_factor"`
+		ConflictPolicy    string `json:"conflict_policy"`
 	}
 	if err := h.decode(w, r, &body); err != nil {
 		h.fail(w, r, err)
@@ -36,13 +38,22 @@ func (h *Handler) createTenant(w http.ResponseWriter, r *http.Request) {
 	if body.ReplicationFactor != nil {
 		rf = *body.ReplicationFactor
 	}
-	t, err := h.opts.Metadata.CreateTenant(r.Context(), body.TenantID, rf, schema.PolicyLWW)
+	policy := schema.PolicyLWW
+	switch body.ConflictPolicy {
+	case "", schema.PolicyLWW.String():
+	case schema.PolicySiblings.String():
+		policy = schema.PolicySiblings
+	default:
+		h.fail(w, r, invalidf("conflict_policy %q is not lww or siblings", body.ConflictPolicy))
+		return
+	}
+	t, err := h.opts.Metadata.CreateTenant(r.Context(), body.TenantID, rf, policy)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	h.write(w, r, http.StatusCreated, tenantAnswer{
-		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, CreatedAt: stamp(t.CreatedAt),
+		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(), CreatedAt: stamp(t.CreatedAt),
 	})
 }
 
@@ -61,7 +72,7 @@ func (h *Handler) getTenant(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.write(w, r, http.StatusOK, tenantAnswer{
-		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF,
+		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(),
 		CreatedAt: stamp(t.CreatedAt), UpdatedAt: stamp(t.UpdatedAt),
 	})
 }

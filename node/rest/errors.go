@@ -19,6 +19,8 @@ type errorBody struct {
 	Acks      *int            `json:"acks,omitempty"`
 	Need      *int            `json:"need,omitempty"`
 	Causes    []cause         `json:"causes,omitempty"`
+	// Context is what a write would need to carry, in base64.
+	Context []byte `json:"context,omitempty"`
 }
 
 type cause struct {
@@ -51,7 +53,7 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 	e := h.opts.Classify(err)
 	body := errorBody{
 		Status: "error", ErrorCode: e.Code, Message: e.Message,
-		RequestID: requestID(r), Outcome: e.Outcome,
+		RequestID: requestID(r), Outcome: e.Outcome, Context: e.Token,
 	}
 	if body.Outcome == "" && !safe(r.Method) {
 		body.Outcome = h.opts.Outcome(e.Code)

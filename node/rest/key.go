@@ -20,7 +20,7 @@ type jsonKey string
 // *coord.Error with INVALID_KEY, or one of encoding/json for another type.
 func (k *jsonKey) UnmarshalJSON(raw []byte) error {
 	if !utf8.Valid(raw) {
-		return keyError("the key is not UTF-8; use gRPC for binary keys")
+		return keyError("the key is not UTF-8; use gRPC or /v1/kv for binary keys")
 	}
 	if at := loneSurrogate(raw); at != "" {
 		return keyError("the key has " + at + ", half of a surrogate pair, which is no character")
@@ -68,10 +68,10 @@ func escaped(b []byte) (rune, bool) {
 // limits are the coordinator's.
 func checkJSONKey(key string) error {
 	if !utf8.ValidString(key) {
-		return keyError("the key is not UTF-8; use gRPC for binary keys")
+		return keyError("the key is not UTF-8; use gRPC or /v1/kv for binary keys")
 	}
 	if i := strings.IndexFunc(key, func(c rune) bool { return c < 0x20 || c == 0x7f }); i >= 0 {
-		return keyError(fmt.Sprintf("the key has the control character %q at byte %d; use gRPC for such keys", key[i], i))
+		return keyError(fmt.Sprintf("the key has the control character %q at byte %d; use gRPC or /v1/kv for such keys", key[i], i))
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !utf8.Valid(body.Value) {
-		h.fail(w, r, invalidf("field value is not UTF-8, so it is not JSON; use gRPC for binary values"))
+		h.fail(w, r, invalidf("field value is not UTF-8, so it is not JSON; use gRPC or /v1/kv for binary values"))
 		return
 	}
 	key := string(body.Key)

@@ -121,7 +121,8 @@ type route struct {
 	serve   http.HandlerFunc
 }
 
-// routes lists everything the node serves over HTTP, in the order of the docs.
+// routes lists what the mux serves, in the order of the docs; beside it stand the
+// rawRoutes.
 func (h *Handler) routes() []route {
 	return []route{
 		{"POST /v1/key-value", h.putKeyValue},
@@ -156,7 +157,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-	_, pattern := h.mux.Handler(r)
+	serve, pattern := h.find(r)
 	defer func() {
 		if p := recover(); p != nil {
 			h.opts.Logger.Error("request handler panicked", "route", pattern, "request_id", id, "panic", p, "stack", string(debug.Stack()))
@@ -177,7 +178,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(rec, r, forbidden("a page of another origin may not write here: "+err.Error()))
 		return
 	}
-	h.mux.ServeHTTP(rec, r)
+	serve.ServeHTTP(rec, r)
 }
 
 // noRoute answers in the API's own error shape, and says which methods the
@@ -186,7 +187,7 @@ func (h *Handler) noRoute(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
-		if _, pattern := h.mux.Handler(probe); pattern != "" {
+		if _, pattern := h.find(probe); pattern != "" {
 			allowed = append(allowed, m)
 		}
 	}

@@ -29,6 +29,10 @@ type fakeKV struct {
 	level  quorum.Level
 	err    error
 	expect causal.Context
+	// token is what the last write carried, and several what every read returns
+	// if there is any.
+	token   []byte
+	several []causal.Sibling
 	// keyed are the idempotency keys that were seen, id the last of them.
 	keyed map[string]bool
 	id    string
@@ -52,9 +56,9 @@ func (f *fakeKV) Put(_ context.Context, r coord.PutRequest) (coord.WriteResponse
 	if r.JSON {
 		s.Flags = causal.FlagJSON
 	}
-	f.values[r.Tenant+"/"+string(r.Key)], f.level = s, r.Level
+	f.values[r.Tenant+"/"+string(r.Key)], f.level, f.token = s, r.Level, r.Token
 	return coord.WriteResponse{
-		Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level, Duplicate: f.duplicate(r.IdempotencyKey),
+		Token: []byte("wrote"), Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level, Duplicate: f.duplicate(r.IdempotencyKey),
 	}, nil
 }
 
@@ -62,21 +66,25 @@ func (f *fakeKV) Get(_ context.Context, r coord.GetRequest) (coord.GetResponse, 
 	if f.err != nil {
 		return coord.GetResponse{}, f.err
 	}
+	f.level = r.Level
+	if f.several != nil {
+		return coord.GetResponse{Token: []byte("read"), Siblings: f.several}, nil
+	}
 	s, ok := f.values[r.Tenant+"/"+string(r.Key)]
 	if !ok {
 		return coord.GetResponse{}, &coord.Error{Code: errcode.KeyNotFound, Message: "no such key"}
 	}
-	return coord.GetResponse{Siblings: []causal.Sibling{s}, Context: causal.NewContext(s.Dot)}, nil
+	return coord.GetResponse{Token: []byte("read"), Siblings: []causal.Sibling{s}, Context: causal.NewContext(s.Dot)}, nil
 }
 
 func (f *fakeKV) Delete(_ context.Context, r coord.DeleteRequest) (coord.WriteResponse, error) {
 	if f.err != nil {
 		return coord.WriteResponse{}, f.err
 	}
-	f.expect = r.ExpectClock
+	f.expect, f.level, f.token = r.ExpectClock, r.Level, r.Token
 	delete(f.values, r.Tenant+"/"+string(r.Key))
 	return coord.WriteResponse{
-		Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Duplicate: f.duplicate(r.IdempotencyKey),
+		Token: []byte("deleted"), Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Duplicate: f.duplicate(r.IdempotencyKey),
 	}, nil
 }
 
@@ -360,7 +368,7 @@ func TestOutcomeIsNeverOpen(t *testing.T) {
 func TestTenants(t *testing.T) {
 	f := newFixture(t)
 	code, m := f.do(t, "POST", "/v1/tenants", `{"tenant_id":"shop"}`)
-	if code != 201 || m["replication_factor"] != 3.0 || m["created_at"] != "1970-01-01T00:00:01Z" {
+	if code != 201 || m["replication_factor"] != 3.0 || m["conflict_policy"] != "lww" || m["created_at"] != "1970-01-01T00:00:01Z" {
 		t.Fatalf("create: %d %v", code, m)
 	}
 	if code, m = f.do(t, "POST", "/v1/tenants", `{"tenant_id":"shop"}`); code != 409 || m["error_code"] != "TENANT_EXISTS" {
@@ -368,6 +376,12 @@ func TestTenants(t *testing.T) {
 	}
 	if code, m = f.do(t, "GET", "/v1/tenants/shop", ""); code != 200 || m["updated_at"] == nil {
 		t.Fatalf("get: %d %v", code, m)
+	}
+	if code, m = f.do(t, "POST", "/v1/tenants", `{"tenant_id":"carts","conflict_policy":"siblings"}`); code != 201 || m["conflict_policy"] != "siblings" {
+		t.Fatalf("create with siblings: %d %v", code, m)
+	}
+	if code, m = f.do(t, "POST", "/v1/tenants", `{"tenant_id":"c","conflict_policy":"all"}`); code != 400 || m["error_code"] != "INVALID_ARGUMENT" {
+		t.Fatalf("create with an unknown policy: %d %v", code, m)
 	}
 }
 

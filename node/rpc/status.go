@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ const (
 	maxCauseBytes = 200
 	// maxMessageBytes bounds the message for the same reason.
 	maxMessageBytes = 1024
+	// maxContextBytes is the longest context that is sent along: an error of
+	// more than 8 KiB does not reach the clients of every language.
+	maxContextBytes = 2048
 )
 
 // Classify turns any error into the typed form: a *coord.Error as it is, the
@@ -100,6 +104,9 @@ func errorMetadata(e *coord.Error) map[string]string {
 			causes = append(causes, clip(name+": "+c.Reason, maxCauseBytes))
 		}
 		m[errcode.MetaCauses] = strings.Join(causes, "; ")
+	}
+	if n := len(e.Token); n > 0 && n <= maxContextBytes {
+		m[errcode.MetaContext] = base64.StdEncoding.EncodeToString(e.Token)
 	}
 	return m
 }

@@ -52,7 +52,8 @@ func TestStatusOfEveryCode(t *testing.T) {
 					{Node: ring.NodeID{1}, Name: "b", Reason: "timed out"},
 					{Node: ring.NodeID{0xab, 0xcd}, Reason: "down"},
 				},
-				Err: errors.New("a secret of this process"),
+				Token: []byte("\xff\xfe"),
+				Err:   errors.New("a secret of this process"),
 			}
 			st := statusOf(e)
 			info, retry := details(t, st.Err())
@@ -67,7 +68,7 @@ func TestStatusOfEveryCode(t *testing.T) {
 			}
 			for key, want := range map[string]string{
 				errcode.MetaOutcome: "indeterminate", errcode.MetaAcks: "1", errcode.MetaNeed: "2",
-				errcode.MetaCauses: "b: timed out; abcd0000: down",
+				errcode.MetaCauses: "b: timed out; abcd0000: down", errcode.MetaContext: "//4=",
 			} {
 				if got := info.GetMetadata()[key]; got != want {
 					t.Errorf("%s = %q, want %q", key, got, want)
@@ -109,6 +110,7 @@ func TestStatusEdges(t *testing.T) {
 	for range 7 {
 		long.Causes = append(long.Causes, coord.Cause{Name: "n", Reason: strings.Repeat("\xffä", 500)})
 	}
+	long.Token = make([]byte, maxContextBytes+1)
 	st = statusOf(long)
 	info, _ = details(t, st.Err())
 	if n := len(st.Message()); n > maxMessageBytes || !utf8.ValidString(st.Message()) {
@@ -116,6 +118,9 @@ func TestStatusEdges(t *testing.T) {
 	}
 	if n := len(info.GetMetadata()[errcode.MetaCauses]); n > 7*(maxCauseBytes+2) {
 		t.Errorf("causes of %d bytes", n)
+	}
+	if seen, ok := info.GetMetadata()[errcode.MetaContext]; ok {
+		t.Errorf("a context of %d characters", len(seen))
 	}
 }
 

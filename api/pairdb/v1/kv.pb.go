@@ -210,7 +210,8 @@ type PutRequest struct {
 	Consistency Consistency `protobuf:"varint,4,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
 	// The context of an earlier answer for the same tenant and key, at most 4096
 	// bytes: the write supersedes exactly what that answer had seen. Empty: the
-	// write supersedes what the replica that mints it knows.
+	// write supersedes what the replica that mints it knows; for a tenant that
+	// keeps siblings it supersedes nothing, and its value stands beside the others.
 	Context []byte `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
 	// 1 to 256 bytes of the client's choice; empty: none. All puts and deletes of
 	// one tenant and key that carry the same ones within 24 hours are one write,
@@ -299,11 +300,12 @@ func (x *PutRequest) GetIdempotencyKey() []byte {
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What this write has seen, itself included: opaque, authenticated, bound to
-	// tenant and key, at most 4096 bytes.
+	// tenant and key, at most 4096 bytes. Empty for a tenant that keeps siblings if
+	// no context covers the write without a value beside it: read the key for one.
 	Context []byte `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
 	// The identity of this write.
 	Dot *Dot `protobuf:"bytes,2,opt,name=dot,proto3" json:"dot,omitempty"`
-	// What this write has seen, in the open, ordered by actor.
+	// What the context has seen, in the open, ordered by actor.
 	VectorClock []*ClockEntry `protobuf:"bytes,3,rep,name=vector_clock,json=vectorClock,proto3" json:"vector_clock,omitempty"`
 	// Replicas that had acknowledged the write when the answer was sent, 1 to 7.
 	Acks uint32 `protobuf:"varint,4,opt,name=acks,proto3" json:"acks,omitempty"`
@@ -532,7 +534,8 @@ type GetResponse struct {
 	// The key that was asked for, 1 to 1024 bytes.
 	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The values, at least 1. The first is the winner by last-writer-wins; there
-	// are others only for a tenant whose conflict policy keeps siblings.
+	// are others, ordered by dot, only for a tenant whose conflict policy keeps
+	// siblings.
 	Siblings []*Sibling `protobuf:"bytes,2,rep,name=siblings,proto3" json:"siblings,omitempty"`
 	// What this read has seen: opaque, authenticated, bound to tenant and key, at
 	// most 4096 bytes. A write that carries it supersedes exactly these siblings.
@@ -612,7 +615,8 @@ type DeleteRequest struct {
 	// How many replicas have to have the tombstone on stable storage.
 	Consistency Consistency `protobuf:"varint,3,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
 	// As in PutRequest, at most 4096 bytes: deletes exactly what that answer had
-	// seen. Empty: deletes what the replica that mints the tombstone knows.
+	// seen. Empty: deletes what the replica that mints the tombstone knows; for a
+	// tenant that keeps siblings, what a read at the same level sees.
 	Context []byte `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
 	// As in PutRequest, 1 to 256 bytes; empty: none.
 	IdempotencyKey []byte `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
@@ -689,11 +693,11 @@ func (x *DeleteRequest) GetIdempotencyKey() []byte {
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What this delete has seen, itself included: opaque, authenticated, bound to
-	// tenant and key, at most 4096 bytes.
+	// tenant and key, at most 4096 bytes. Empty as in PutResponse.
 	Context []byte `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
 	// The identity of the tombstone.
 	Dot *Dot `protobuf:"bytes,2,opt,name=dot,proto3" json:"dot,omitempty"`
-	// What this delete has seen, in the open, ordered by actor.
+	// What the context has seen, in the open, ordered by actor.
 	VectorClock []*ClockEntry `protobuf:"bytes,3,rep,name=vector_clock,json=vectorClock,proto3" json:"vector_clock,omitempty"`
 	// Replicas that had acknowledged the tombstone when the answer was sent, 1 to
 	// 7.

@@ -30,7 +30,8 @@ const (
 	ConflictPolicy_CONFLICT_POLICY_UNSPECIFIED ConflictPolicy = 0
 	// One value wins: the latest by (hybrid clock, actor).
 	ConflictPolicy_CONFLICT_POLICY_LWW ConflictPolicy = 1
-	// All values are kept until a write with a context supersedes them.
+	// All values are kept until a write with their context supersedes them. Values
+	// of a key have up to 30 MiB divided by the replication factor together.
 	ConflictPolicy_CONFLICT_POLICY_SIBLINGS ConflictPolicy = 2
 )
 
