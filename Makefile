@@ -4,10 +4,11 @@
 GO ?= go
 FUZZTIME ?= 60s
 N ?= 200
+MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts bench bench-compare bench-recover e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts sim bench bench-compare bench-recover e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ crash: ## crash, fail, stall and damage the storage engine at every call and byt
 
 power-cuts: ## cut the power of a loop disk under the engine N (200) times, as root; about a second each
 	PAIRDB_POWER_CUTS=$(N) $(GO) test -count=1 -timeout 12h -v -run PowerCuts ./engine/kerneltest
+
+sim: ## simulate whole clusters for MINUTES (10), on from where the ledger in docs/evidence ends
+	$(GO) run ./tools/sim -minutes $(MINUTES)
 
 bench: ## run the benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
