@@ -54,8 +54,8 @@ const (
 // defence against forgers: whom they could fool is themselves.
 func PayloadHash(f Flags, value []byte) [16]byte {
 	h := xxh3.New()
-	_, _ = h.Write([]byte{byte(f & recordFlags)}) // a hash never fails
-	_, _ = h.Write(value)
+	_, _ = h.Write([]byte{byte(f & recordFlags)}) // a hash never fails,
+	_, _ = h.Write(value)                         // here neither
 	return h.Sum128().Bytes()
 }
 
