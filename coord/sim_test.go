@@ -299,9 +299,11 @@ func (n *simNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply,
 		reply(coord.Reply{}, fmt.Errorf("dial %s: %w", p.name, coord.ErrNotSent))
 		return
 	}
-	answered := false
+	answered, start := false, n.start
 	once := func(r coord.Reply, err error) {
-		if !answered {
+		// A process that has died since hears nothing, even if another was
+		// started in its place before the request arrived.
+		if !answered && n.up && n.start == start {
 			answered = true
 			w.note("reply %s<%s op %d status %d", n.name, p.name, sent.Op, r.Status)
 			reply(r, err)
@@ -330,15 +332,10 @@ func (w *world) travel(from, to *simNode, arrive func()) {
 }
 
 func (n *simNode) serve(from *simNode, m coord.Message, left time.Duration, reply func(coord.Reply, error)) {
-	start := from.start
 	m.Deadline = n.Now().Add(left)
 	n.coord.HandlePeer(from.id, []coord.Message{m}, func(_ int, r coord.Reply) {
 		r.Body = bytes.Clone(r.Body)
-		n.w.travel(n, from, func() {
-			if from.start == start {
-				reply(r, nil)
-			}
-		})
+		n.w.travel(n, from, func() { reply(r, nil) })
 	})
 }
 
