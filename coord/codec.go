@@ -58,9 +58,12 @@ type request struct {
 	token  []byte
 	value  []byte
 	json   bool
-	// expect counts only with hasExpect.
-	hasExpect bool
-	expect    causal.Context
+	expiry causal.Expiry
+	// cond is what the write asks of what there is. With ifMatch, token is what
+	// has to cover it; expect counts only with ifClock and dot only with ifDot.
+	cond   conditions
+	expect causal.Context
+	dot    causal.Dot
 	// idempotencyKey is empty if the client sent none.
 	idempotencyKey []byte
 	deadline       time.Time
@@ -68,20 +71,23 @@ type request struct {
 
 const (
 	requestJSON        = 1 << 0
-	requestExpect      = 1 << 1
 	requestIdempotency = 1 << 2
+	requestExpiry      = 1 << 7
+	// The other bits are the conditions.
+	requestConditions = byte(ifAbsent | ifMatch | ifDot | ifClock)
+	requestFlags      = requestJSON | requestIdempotency | requestExpiry | requestConditions
 )
 
 // encode returns the body that forwards r; tenant and deadline travel in the
 // Message.
 func (r *request) encode() []byte {
 	b := make([]byte, 0, 64+len(r.key)+len(r.token)+len(r.value)+18*len(r.expect)+len(r.idempotencyKey))
-	var flags byte
+	flags := byte(r.cond)
 	if r.json {
 		flags |= requestJSON
 	}
-	if r.hasExpect {
-		flags |= requestExpect
+	if r.expiry.Kind != causal.ExpiryNever {
+		flags |= requestExpiry
 	}
 	if len(r.idempotencyKey) > 0 {
 		flags |= requestIdempotency
@@ -90,11 +96,19 @@ func (r *request) encode() []byte {
 	b = appendBytes(b, r.key)
 	b = appendBytes(b, r.token)
 	b = appendBytes(b, r.value)
-	if r.hasExpect {
+	if r.cond == ifClock {
 		b = appendBytes(b, r.expect.Append(nil))
 	}
 	if len(r.idempotencyKey) > 0 {
 		b = appendBytes(b, r.idempotencyKey)
+	}
+	if r.cond == ifDot {
+		b = binary.BigEndian.AppendUint64(b, r.dot.Actor)
+		b = binary.BigEndian.AppendUint64(b, r.dot.Counter)
+	}
+	if r.expiry.Kind != causal.ExpiryNever {
+		b = append(b, byte(r.expiry.Kind))
+		b = binary.BigEndian.AppendUint64(b, uint64(r.expiry.Millis))
 	}
 	return b
 }
@@ -106,19 +120,28 @@ func decodeRequest(b []byte) (request, error) {
 	d.format()
 	r := request{kind: Kind(d.u8()), level: quorum.Level(d.u8())}
 	flags := d.u8()
-	if r.kind < KindPut || r.kind > KindGet || !r.level.Valid() || flags&^(requestJSON|requestExpect|requestIdempotency) != 0 {
+	r.cond = conditions(flags & requestConditions)
+	if r.kind < KindPut || r.kind > KindGet || !r.level.Valid() || flags&^requestFlags != 0 || !r.cond.fits(r.kind) {
 		d.fail()
 	}
 	r.json = flags&requestJSON != 0
-	r.hasExpect = flags&requestExpect != 0
 	r.key = d.bytes(MaxKeySize)
 	r.token = d.bytes(MaxTokenSize)
 	r.value = d.bytes(MaxValueSize)
-	if r.hasExpect {
+	if r.cond == ifClock {
 		r.expect = d.context(maxClockActors)
 	}
 	if flags&requestIdempotency != 0 {
 		if r.idempotencyKey = d.bytes(causal.MaxIdempotencyKey); len(r.idempotencyKey) == 0 || r.kind == KindGet {
+			d.fail()
+		}
+	}
+	if r.cond == ifDot {
+		r.dot = causal.Dot{Actor: d.u64(), Counter: d.u64()}
+	}
+	if flags&requestExpiry != 0 {
+		r.expiry = causal.Expiry{Kind: causal.ExpiryKind(d.u8()), Millis: int64(d.u64())}
+		if r.expiry.Kind == causal.ExpiryNever || r.kind != KindPut {
 			d.fail()
 		}
 	}

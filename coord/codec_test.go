@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
@@ -17,7 +18,10 @@ func requests() []request {
 	return []request{
 		{kind: KindPut, key: []byte("k"), value: []byte("v"), level: quorum.All, json: true, token: []byte("t")},
 		{kind: KindPut, key: []byte("k"), level: quorum.One},
-		{kind: KindDelete, key: []byte("k"), level: quorum.Quorum, hasExpect: true, expect: causal.Context{{Actor: 1, Counter: 2}}},
+		{kind: KindDelete, key: []byte("k"), level: quorum.Quorum, cond: ifClock, expect: causal.Context{{Actor: 1, Counter: 2}}},
+		{kind: KindPut, key: []byte("k"), level: quorum.All, cond: ifAbsent, expiry: causal.ExpiresAfter(time.Hour), idempotencyKey: []byte("id")},
+		{kind: KindPut, key: []byte("k"), level: quorum.All, cond: ifMatch, token: []byte("t"), expiry: causal.ExpiresAt(time.UnixMilli(7))},
+		{kind: KindDelete, key: []byte("k"), level: quorum.All, cond: ifDot, dot: causal.Dot{Actor: 1, Counter: 2}},
 		{kind: KindDelete, key: []byte("k"), level: quorum.All, idempotencyKey: bytes.Repeat([]byte{0}, causal.MaxIdempotencyKey)},
 		{kind: KindGet, key: bytes.Repeat([]byte{0xff}, MaxKeySize), level: quorum.Quorum},
 	}
@@ -40,7 +44,8 @@ func TestBodiesRoundTrip(t *testing.T) {
 		b := r.encode()
 		got, err := decodeRequest(b)
 		if err != nil || !bytes.Equal(got.encode(), b) || got.kind != r.kind || !bytes.Equal(got.key, r.key) ||
-			!bytes.Equal(got.value, r.value) || !bytes.Equal(got.idempotencyKey, r.idempotencyKey) || got.json != r.json || got.hasExpect != r.hasExpect || !got.expect.Equal(r.expect) {
+			!bytes.Equal(got.value, r.value) || !bytes.Equal(got.idempotencyKey, r.idempotencyKey) || got.json != r.json ||
+			got.cond != r.cond || !got.expect.Equal(r.expect) || got.dot != r.dot || got.expiry != r.expiry {
 			t.Errorf("%+v: got %+v, %v", r, got, err)
 		}
 		for cut := range b {

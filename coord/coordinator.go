@@ -143,18 +143,28 @@ func await[R any](ctx context.Context, gaveUp errcode.Outcome, start func(done f
 // StartPut starts a Put; done is called exactly once, maybe before StartPut
 // returns, with the answer or an *Error.
 func (c *Coordinator) StartPut(r PutRequest, done func(WriteResponse, error)) {
-	c.startWrite(request{
+	req := request{
 		kind: KindPut, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		value: r.Value, json: r.JSON, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
-	}, done)
+		value: r.Value, json: r.JSON, expiry: r.Expiry, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
+	if r.IfAbsent {
+		req.cond |= ifAbsent
+	}
+	req.provided(r.IfMatch, r.IfDot)
+	c.startWrite(req, done)
 }
 
 // StartDelete starts a Delete; see StartPut.
 func (c *Coordinator) StartDelete(r DeleteRequest, done func(WriteResponse, error)) {
-	c.startWrite(request{
+	req := request{
 		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		hasExpect: r.ExpectClock != nil, expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
-	}, done)
+		expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
+	if r.ExpectClock != nil {
+		req.cond |= ifClock
+	}
+	req.provided(r.IfMatch, r.IfDot)
+	c.startWrite(req, done)
 }
 
 // StartGet starts a Get; see StartPut.
@@ -238,11 +248,8 @@ type job struct {
 	done      func(result, *Error) // exactly once
 	// found, if set, gets what a read found instead of done.
 	found func(*causal.Object)
-	// looked says that a delete has read the key: seen is what it supersedes,
-	// and floor the highest HLC among that.
-	looked bool
-	seen   causal.Context
-	floor  uint64
+	// looked is what the read before the write has found, nil before it.
+	looked *causal.Object
 }
 
 // run takes the snapshot and decides where the operation is coordinated.
@@ -285,6 +292,9 @@ func (r *request) flags() causal.Flags {
 	}
 	if r.json {
 		f |= causal.FlagJSON
+	}
+	if r.expiry.Kind != causal.ExpiryNever {
+		f |= causal.FlagExpiry
 	}
 	return f
 }

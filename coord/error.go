@@ -70,14 +70,6 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// errNotExpected is the error of a write whose expectation does not hold.
-func errNotExpected() *Error {
-	return &Error{
-		Code: errcode.PreconditionFailed, Outcome: errcode.NotApplied,
-		Message: "the key's clock is not the expected one",
-	}
-}
-
 // asError returns err as an *Error that the caller may change.
 func asError(err error) *Error {
 	var e *Error

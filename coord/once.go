@@ -43,6 +43,8 @@ type once struct {
 		owners []onceOwner
 		// own is the write that this attempt reserved, if it had to.
 		own *causal.Record
+		// refused is why the write's condition does not hold, if it did not.
+		refused *Error
 		// begun says that somebody may have been asked to vote, or to make the
 		// write.
 		begun bool
@@ -85,7 +87,7 @@ func startOnce(j *job, u *unit) {
 			fmt.Sprintf("tenant %q has the conflict policy %v, for which idempotency keys are not served", j.tenant, u.tenant.Policy))
 		return
 	}
-	o := &once{job: j, payload: causal.PayloadHash(j.flags(), j.value)}
+	o := &once{job: j, payload: causal.PayloadHash(j.flags(), j.expiry, j.value)}
 	if len(j.token) > 0 {
 		seen, hlc, err := open(u.snap, u.tenant.Number, j.key, j.token)
 		if err != nil {
@@ -215,6 +217,9 @@ func (o *once) vote() {
 	case other:
 		o.mu.Unlock()
 		return
+	case d.candidate == nil && o.mu.own == nil && o.mu.refused != nil:
+		o.finish(result{}, o.mu.refused)
+		return
 	case d.candidate == nil && o.mu.own == nil:
 		o.reserve()
 		return
@@ -250,6 +255,15 @@ func (o *once) vote() {
 func (o *once) reserve() {
 	j, c, u, step := o.job, o.job.c, o.mu.u, o.mu.step
 	o.mu.phase = reserving
+	expires, e := j.instant()
+	if e != nil {
+		o.notReserved(u, e)
+		return
+	}
+	if j.looks() && j.looked == nil {
+		o.look()
+		return
+	}
 	seen, floor := o.covers, o.floor
 	if len(j.token) == 0 {
 		// The owners that were asked know every write acknowledged before, so
@@ -263,10 +277,12 @@ func (o *once) reserve() {
 
 	var r *causal.Record
 	_, err := c.opts.Replica.Update(u.Address, func(held *causal.Object, mint func() causal.Dot) (causal.Object, error) {
-		if j.hasExpect && !held.Context.Equal(j.expect) {
-			return causal.Object{}, errNotExpected()
+		held = j.known(held)
+		if e := u.judge(j, held, o.covers); e != nil {
+			return causal.Object{}, e
 		}
 		r = o.record(u, held, seen, floor, mint())
+		r.ExpiresAt = expires
 		c.reserved.raise(u.Token, r.HLC)
 		return causal.Object{}, errReserved
 	}, func(error) {})
@@ -296,6 +312,12 @@ func (o *once) reserve() {
 func (o *once) notReserved(u *unit, e *Error) {
 	j := o.job
 	switch {
+	case e.Code == errcode.PreconditionFailed && o.mu.refused == nil:
+		// What stands in the way may be the work of another attempt with this
+		// key, since the owners were asked.
+		o.mu.refused = e
+		o.begin(o.mu.u)
+		return
 	case o.mu.begun:
 		e.Outcome = errcode.Indeterminate
 	case !j.forwarded && e.Outcome == errcode.NotApplied && tryElsewhere(j.kind, e.Code):

@@ -25,6 +25,24 @@ type PutRequest struct {
 	Token []byte
 	// JSON remembers that the value came in as a JSON document.
 	JSON bool
+	// Expiry is when the value ends to be read; zero is never. The node that
+	// mints the write makes an instant of it by its own clock, once, and that is
+	// stored with the value.
+	Expiry causal.Expiry
+	// IfAbsent, IfMatch and IfDot are conditions, at most one of them, and none
+	// beside a Token. The minter judges the condition by what a read at Level
+	// finds and by what it holds; if it does not hold, the write fails with
+	// PRECONDITION_FAILED and nothing is changed. That is no atomic
+	// compare-and-set: of writes made at the same time several may succeed.
+	//
+	// IfAbsent asks that there is no value: none, a deleted or an expired one.
+	IfAbsent bool
+	// IfMatch is a context like Token, and asks that there is nothing that it
+	// does not cover.
+	IfMatch []byte
+	// IfDot asks that there is one value, and that it is this one; zero for no
+	// such condition.
+	IfDot causal.Dot
 	// IdempotencyKey has up to 256 bytes; empty means none. Within 24 hours
 	// all puts and deletes of one tenant and key with the same one are one
 	// write, through whatever coordinator they come.
@@ -44,12 +62,16 @@ type DeleteRequest struct {
 	Token []byte
 	// IdempotencyKey is that of PutRequest.
 	IdempotencyKey []byte
+	// IfMatch and IfDot are those of PutRequest.
+	IfMatch []byte
+	IfDot   causal.Dot
 	// Deadline is when the caller gives up.
 	Deadline time.Time
 	// ExpectClock, if not nil, is compared with the context of what the minter
 	// holds; if they differ the delete fails with PRECONDITION_FAILED and
 	// nothing is changed. It is never used as a context. A repeated delete
-	// with an idempotency key is not compared again.
+	// with an idempotency key is not compared again. It goes with none of the
+	// other conditions.
 	ExpectClock causal.Context
 }
 

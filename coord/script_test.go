@@ -22,6 +22,7 @@ import (
 //	cluster nodes=3 rf=3 [skew=(b,-10m)]   a new cluster
 //	put|delete|get NODE KEY [VALUE] [level=one] [token=NAME] [save=NAME]
 //	    [deadline=1s] [bg] [tenant=T] [expect=(dot,…)] [id=IDEMPOTENCY-KEY]
+//	    [ttl=5s] [until=5s, from the node's clock] [if=absent] [match=NAME] [dot=DOT]
 //	  runs until it has answered, or with bg goes on at once
 //	down|up NODE...        stop and start processes
 //	believe NODE... is=(b,dead)   what NODEs think of b; also alive, left, suspect
@@ -258,16 +259,21 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 		}
 		show(err, "ok %s %d/%d%s", dotString(r.Dot), r.Acks, r.Replicas, what)
 	}
+	var dot causal.Dot
+	if v := opt["dot"]; v != "" {
+		dot = s.context(t, []string{v})[0]
+	}
 	switch d.Cmd {
 	case "put":
 		n.coord.StartPut(coord.PutRequest{
 			Tenant: opt["tenant"], Key: key, Value: []byte(expand(words[2])), Level: level,
 			Token: s.token(opt["token"]), Deadline: deadline, IdempotencyKey: []byte(expand(opt["id"])),
+			Expiry: expiry(t, n, opt), IfAbsent: opt["if"] == "absent", IfMatch: s.token(opt["match"]), IfDot: dot,
 		}, wrote)
 	case "delete":
 		n.coord.StartDelete(coord.DeleteRequest{
 			Tenant: opt["tenant"], Key: key, Level: level, Token: s.token(opt["token"]), Deadline: deadline, ExpectClock: expect,
-			IdempotencyKey: []byte(expand(opt["id"])),
+			IdempotencyKey: []byte(expand(opt["id"])), IfMatch: s.token(opt["match"]), IfDot: dot,
 		}, wrote)
 	case "get":
 		n.coord.StartGet(coord.GetRequest{Tenant: opt["tenant"], Key: key, Level: level, Deadline: deadline},
@@ -290,6 +296,18 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 			return
 		}
 	}
+}
+
+// expiry reads what the options say of when a value expires.
+func expiry(t *testing.T, n *simNode, opt map[string]string) causal.Expiry {
+	t.Helper()
+	switch {
+	case opt["ttl"] != "":
+		return causal.ExpiresAfter(duration(t, opt["ttl"]))
+	case opt["until"] != "":
+		return causal.ExpiresAt(n.Now().Add(duration(t, opt["until"])))
+	}
+	return causal.Expiry{}
 }
 
 // repeat puts N times, each time to the end, and prints the last answer.

@@ -108,33 +108,6 @@ func (u *unit) shown(o *causal.Object, now time.Time) []causal.Sibling {
 	return winnerFirst(&live)
 }
 
-// mustLook reports whether the operation is a delete that says neither what it
-// deletes nor what it expects, of a tenant that keeps siblings.
-func (j *job) mustLook(u *unit) bool {
-	return j.kind == KindDelete && u.keepsSiblings() && len(j.token) == 0 && !j.hasExpect && !j.looked
-}
-
-// startLook reads the key at the operation's level before it is deleted: the
-// delete supersedes exactly what the read saw, as if its client had read. A
-// tombstone beside the values would delete nothing, and one over what a minter
-// that is behind happens to hold would leave an acknowledged value in place.
-func startLook(j *job, u *unit) {
-	look := &job{request: j.request, c: j.c, forwarded: j.forwarded, began: j.began}
-	look.kind = KindGet
-	look.found = func(o *causal.Object) {
-		j.looked, j.seen = true, o.Context
-		if w := o.Winner(); w != nil {
-			j.floor = w.HLC
-		}
-		j.run() // anew: the read may have learned a newer ring
-	}
-	look.done = func(_ result, e *Error) {
-		e.Outcome = errcode.NotApplied
-		j.done(result{}, e)
-	}
-	startRead(look, u)
-}
-
 // winnerFirst returns o's siblings, the winner first and the others by dot. It
 // reorders them in place.
 func winnerFirst(o *causal.Object) []causal.Sibling {

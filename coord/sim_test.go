@@ -108,6 +108,9 @@ const (
 	simFuture = "future"
 )
 
+// simEpoch is when virtual time begins.
+var simEpoch = time.UnixMilli(1_700_000_000_000)
+
 func nodeName(i int) string { return string(rune('a' + i)) }
 
 func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
@@ -255,7 +258,7 @@ func (n *simNode) later(d time.Duration, run func()) {
 
 // Now implements coord.Clock.
 func (n *simNode) Now() time.Time {
-	return time.UnixMilli(1_700_000_000_000).Add(n.w.now + n.skew)
+	return simEpoch.Add(n.w.now + n.skew)
 }
 
 // AfterFunc implements coord.Clock.
@@ -372,6 +375,9 @@ func objectString(o causal.Object) string {
 			v = "deleted"
 		case s.Flags&causal.FlagStripped != 0:
 			v = "lost"
+		}
+		if at, ok := s.Expiry(); ok {
+			v += fmt.Sprintf(" until %v", at.Sub(simEpoch))
 		}
 		parts = append(parts, dotString(s.Dot)+"="+v)
 	}

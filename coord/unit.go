@@ -36,6 +36,12 @@ func (c *Coordinator) validate(r *request) *Error {
 		return bad(errcode.InvalidArgument, "the idempotency key has %d bytes, at most %d are allowed", len(r.idempotencyKey), causal.MaxIdempotencyKey)
 	case len(r.expect) > maxClockActors:
 		return bad(errcode.InvalidArgument, "the expected clock has %d entries, at most %d are allowed", len(r.expect), maxClockActors)
+	case !r.expiry.Valid():
+		return bad(errcode.InvalidArgument, "%s", expiryRule)
+	case !r.cond.fits(r.kind):
+		return bad(errcode.InvalidArgument, "the write has conditions that exclude one another; give one, or none beside a context")
+	case r.cond&(ifAbsent|ifDot) != 0 && len(r.token) > 0:
+		return bad(errcode.InvalidArgument, "the write has a condition beside a context: a context says what to supersede whatever is there; ask for one of them")
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type update struct {
 	// a delete.
 	floor  uint64
 	covers causal.Context
+	// expires is when the value does, however often it is minted.
+	expires int64
 
 	mu struct {
 		sync.Mutex
@@ -64,7 +66,18 @@ type update struct {
 }
 
 func startUpdate(j *job, u *unit) {
-	o := &update{job: j, covers: j.seen, floor: j.floor}
+	o := &update{job: j}
+	var e *Error
+	if o.expires, e = j.instant(); e != nil {
+		j.done(result{}, e)
+		return
+	}
+	if j.looked != nil && j.cond == 0 {
+		o.covers = j.looked.Context
+		if w := j.looked.Winner(); w != nil {
+			o.floor = w.HLC
+		}
+	}
 	if len(j.token) > 0 {
 		seen, hlc, err := open(u.snap, u.tenant.Number, j.key, j.token)
 		if err != nil {
@@ -108,12 +121,15 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 	j := o.job
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n == 1 && j.hasExpect && !held.Context.Equal(j.expect) {
-		return causal.Object{}, errNotExpected()
+	held = j.known(held)
+	if n == 1 {
+		if e := o.mu.u.judge(j, held, o.covers); e != nil {
+			return causal.Object{}, e
+		}
 	}
 	seen, floor := o.covers, o.floor
 	keep := o.mu.u.keepsSiblings()
-	if o.blind() || j.hasExpect && len(j.token) == 0 {
+	if o.blind() || j.cond != 0 && len(j.token) == 0 {
 		seen = held.Context
 	} else if w := held.Winner(); keep && w != nil {
 		// Where all values stay, the latest one comes first.
@@ -130,7 +146,7 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		}
 		seen, floor = causal.JoinContext(held.Context, o.mu.above), o.mu.aboveHLC
 	}
-	s := causal.Sibling{Dot: mint(), Flags: j.flags(), Value: j.value}
+	s := causal.Sibling{Dot: mint(), Flags: j.flags(), ExpiresAt: o.expires, Value: j.value}
 	s.HLC = causal.NextHLC(j.c.opts.Clock.Now(), max(floor, j.c.reserved.highest(o.mu.u.Token)))
 	obj := causal.Mint(held, seen, s)
 	for i := range obj.Siblings {
@@ -151,9 +167,11 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 	return obj, nil
 }
 
-// blind reports whether the write supersedes whatever its minter knows. The
-// lock is held.
-func (o *update) blind() bool { return len(o.job.token) == 0 && !o.mu.u.keepsSiblings() }
+// blind reports whether the write supersedes whatever there is, known to its
+// minter or not. The lock is held.
+func (o *update) blind() bool {
+	return len(o.job.token) == 0 && !o.job.looks() && !o.mu.u.keepsSiblings()
+}
 
 // notMinted ends a write that this node's replica refused.
 func (o *update) notMinted(n int, err error) {

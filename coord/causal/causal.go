@@ -160,6 +160,15 @@ func (s *Sibling) Live(now time.Time) bool {
 	return s.Flags&(FlagTombstone|FlagStripped) == 0 && (s.Flags&FlagExpiry == 0 || s.ExpiresAt > now.UnixMilli())
 }
 
+// Expiry returns when the value expires, in whole milliseconds, and whether it
+// ever does.
+func (s *Sibling) Expiry() (t time.Time, ok bool) {
+	if s.Flags&FlagExpiry == 0 {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(s.ExpiresAt).UTC(), true
+}
+
 // WrittenAt is the wall-clock part of the HLC.
 func (s *Sibling) WrittenAt() time.Time { return time.UnixMilli(int64(s.HLC >> hlcLogicalBits)) }
 

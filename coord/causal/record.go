@@ -17,16 +17,17 @@ import (
 type Record struct {
 	// Dot is the identity reserved for the write.
 	Dot Dot
-	// HLC and Flags are those of the sibling; of the flags only FlagTombstone
-	// and FlagJSON.
-	HLC   uint64
-	Flags Flags
+	// HLC, Flags and ExpiresAt are those of the sibling; of the flags only
+	// FlagTombstone, FlagJSON and FlagExpiry.
+	HLC       uint64
+	Flags     Flags
+	ExpiresAt int64
 	// Context is what the write supersedes, and Dot.
 	Context Context
 	// Payload tells a retry from another write; see PayloadHash.
 	Payload [16]byte
 	// Expires is an instant in Unix milliseconds; from then on the record counts
-	// as absent.
+	// as absent. It has nothing to do with when the value expires.
 	Expires int64
 	// Round numbers the votes about one idempotency key. A vote gives way to one
 	// of a later round only.
@@ -39,23 +40,30 @@ type Record struct {
 // The encoding of a record, format 1, with the parts of an object's:
 //
 //	format u8 = 1, state u8 (1 applied), flags u8, round uvarint,
-//	hlc u64, expires i64, payload hash 16 bytes, context,
+//	hlc u64, expires i64, payload hash 16 bytes,
+//	when the value expires i64, only with FlagExpiry, context,
 //	index of the dot's actor in the context uvarint, counter uvarint
 //
 // It is canonical. Stored data depends on it; it never changes.
 const (
 	formatRecord = 1
 	stateApplied = 1
-	recordFlags  = FlagTombstone | FlagJSON
-	recordFixed  = 1 + 1 + 1 + 8 + 8 + 16
+	recordFlags  = FlagTombstone | FlagJSON | FlagExpiry
+	recordFixed  = 1 + 1 + 1 + 8 + 8 + 16 + 8
 )
 
-// PayloadHash is 16 bytes over the kind of a write and its value. It is no
-// defence against forgers: whom they could fool is themselves.
-func PayloadHash(f Flags, value []byte) [16]byte {
+// PayloadHash is 16 bytes over the kind of a write, when its value expires in
+// the client's words, and the value. It is no defence against forgers: whom they
+// could fool is themselves.
+func PayloadHash(f Flags, e Expiry, value []byte) [16]byte {
 	h := xxh3.New()
-	_, _ = h.Write([]byte{byte(f & recordFlags)}) // a hash never fails,
-	_, _ = h.Write(value)                         // here neither
+	head := append(make([]byte, 0, 10), byte(f&recordFlags&^FlagExpiry))
+	if e.Kind != ExpiryNever {
+		head[0] |= byte(FlagExpiry)
+		head = binary.BigEndian.AppendUint64(append(head, byte(e.Kind)), uint64(e.Millis))
+	}
+	_, _ = h.Write(head)  // a hash never fails,
+	_, _ = h.Write(value) // here neither
 	return h.Sum128().Bytes()
 }
 
@@ -65,7 +73,8 @@ func (r *Record) Live(now time.Time) bool { return r.Expires > now.UnixMilli() }
 // Object returns the write as an object that has seen nothing but what the
 // write supersedes. It shares the record's context and value.
 func (r *Record) Object(value []byte) Object {
-	return Object{Context: r.Context, Siblings: []Sibling{{Dot: r.Dot, HLC: r.HLC, Flags: r.Flags, Value: value}}}
+	s := Sibling{Dot: r.Dot, HLC: r.HLC, Flags: r.Flags, ExpiresAt: r.ExpiresAt, Value: value}
+	return Object{Context: r.Context, Siblings: []Sibling{s}}
 }
 
 // GivesWay reports whether a vote r is to be replaced by the vote next.
@@ -103,6 +112,9 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, r.HLC)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Expires))
 	dst = append(dst, r.Payload[:]...)
+	if r.Flags&FlagExpiry != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(r.ExpiresAt))
+	}
 	dst = r.Context.Append(dst)
 	at, _ := r.Context.find(r.Dot.Actor)
 	dst = binary.AppendUvarint(dst, uint64(at))
@@ -125,6 +137,9 @@ func DecodeRecord(b []byte) (Record, error) {
 	round := d.uvarint()
 	r.HLC, r.Expires = d.u64(), int64(d.u64())
 	r.Payload = d.hash()
+	if r.Flags&FlagExpiry != 0 {
+		r.ExpiresAt = int64(d.u64())
+	}
 	r.Context = d.context(MaxActors)
 	at, counter := d.uvarint(), d.uvarint()
 	if !d.ok() || len(d.b) > 0 || round > math.MaxUint32 ||

@@ -20,10 +20,13 @@ func drawRecord(t *rapid.T) Record {
 	d.Counter = rapid.Uint64Range(1, d.Counter).Draw(t, "dot")
 	r := Record{
 		Dot: d, HLC: rapid.Uint64().Draw(t, "hlc"), Context: seen, Expires: rapid.Int64().Draw(t, "expires"),
-		Flags: rapid.SampledFrom([]Flags{0, FlagJSON, FlagTombstone}).Draw(t, "flags"),
+		Flags: rapid.SampledFrom([]Flags{0, FlagJSON, FlagTombstone, FlagExpiry, FlagExpiry | FlagJSON}).Draw(t, "flags"),
 		Round: rapid.Uint32().Draw(t, "round"), Applied: rapid.Bool().Draw(t, "applied"),
 	}
-	r.Payload = PayloadHash(r.Flags, rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "value"))
+	if r.Flags&FlagExpiry != 0 {
+		r.ExpiresAt = rapid.Int64().Draw(t, "expires at")
+	}
+	r.Payload = PayloadHash(r.Flags, Expiry{}, rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "value"))
 	return r
 }
 
@@ -51,7 +54,7 @@ func TestRecordRoundTripsAndIsCanonical(t *testing.T) {
 		if r.Flags&FlagTombstone != 0 {
 			o = r.Object(nil)
 		}
-		if p, err := Decode(o.Append(nil)); err != nil || !p.Equal(&o) || !p.Has(r.Dot) {
+		if p, err := Decode(o.Append(nil)); err != nil || !p.Equal(&o) || !p.Has(r.Dot) || p.Siblings[0].ExpiresAt != r.ExpiresAt {
 			t.Fatalf("its object: %+v, %v", p, err)
 		}
 	})
@@ -66,6 +69,12 @@ func TestRecordFormatIsPermanent(t *testing.T) {
 	want := "01" + "01" + "04" + "03" + "0000000000000102" + "0000000000000007" +
 		"aa" + "0000000000000000000000000000" + "bb" +
 		"02" + "0000000000000001" + "01" + "0000000000000002" + "ac02" + "01" + "ac02"
+	if got := hex.EncodeToString(r.Append(nil)); got != want {
+		t.Fatalf("got  %s\nwant %s", got, want)
+	}
+	// With an expiry there is one field more, behind the hash.
+	r.Flags, r.ExpiresAt = FlagExpiry, 0x0900
+	want = "01" + "01" + "02" + want[6:72] + "0000000000000900" + want[72:]
 	if got := hex.EncodeToString(r.Append(nil)); got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)
 	}
@@ -124,17 +133,21 @@ func TestRecordsExpire(t *testing.T) {
 func TestPayloadHash(t *testing.T) {
 	seen := map[[16]byte]string{}
 	for name, h := range map[string][16]byte{
-		"empty":   PayloadHash(0, nil),
-		"deleted": PayloadHash(FlagTombstone, nil),
-		"json":    PayloadHash(FlagJSON, []byte("1")),
-		"bytes":   PayloadHash(0, []byte("1")),
+		"empty":        PayloadHash(0, Expiry{}, nil),
+		"deleted":      PayloadHash(FlagTombstone, Expiry{}, nil),
+		"json":         PayloadHash(FlagJSON, Expiry{}, []byte("1")),
+		"bytes":        PayloadHash(0, Expiry{}, []byte("1")),
+		"for a while":  PayloadHash(0, Expiry{ExpiryAfter, 9}, []byte("1")),
+		"for longer":   PayloadHash(0, Expiry{ExpiryAfter, 10}, []byte("1")),
+		"until then":   PayloadHash(0, Expiry{ExpiryAt, 9}, []byte("1")),
+		"empty, while": PayloadHash(0, Expiry{ExpiryAfter, 9}, nil),
 	} {
 		if other, ok := seen[h]; ok {
 			t.Errorf("%s has the hash of %s", name, other)
 		}
 		seen[h] = name
 	}
-	if PayloadHash(FlagStripped, []byte("1")) != PayloadHash(0, []byte("1")) {
+	if PayloadHash(FlagStripped, Expiry{}, []byte("1")) != PayloadHash(0, Expiry{}, []byte("1")) {
 		t.Error("a flag of one copy changed the hash")
 	}
 }
@@ -143,6 +156,8 @@ func FuzzDecodeRecord(f *testing.F) {
 	r := Record{Dot: Dot{1, 2}, Context: Context{{1, 3}, {9, 1}}, HLC: 5, Expires: 6, Round: 200}
 	f.Add(r.Append(nil))
 	r.Applied, r.Flags = true, FlagTombstone
+	f.Add(r.Append(nil))
+	r.Flags, r.ExpiresAt = FlagExpiry, 12
 	f.Add(r.Append(nil))
 	f.Add([]byte{})
 	f.Add([]byte{1, 0, 0})

@@ -23,7 +23,7 @@ func vote(actor uint64, round uint32) *causal.Record {
 	d := causal.Dot{Actor: actor, Counter: 1}
 	return &causal.Record{
 		Dot: d, HLC: 5, Context: causal.NewContext(d), Round: round,
-		Payload: causal.PayloadHash(0, []byte("v")), Expires: noon.Add(24 * time.Hour).UnixMilli(),
+		Payload: causal.PayloadHash(0, causal.Expiry{}, []byte("v")), Expires: noon.Add(24 * time.Hour).UnixMilli(),
 	}
 }
 

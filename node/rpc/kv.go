@@ -41,9 +41,14 @@ func (k *kvService) Put(ctx context.Context, req *pairdbv1.PutRequest) (*pairdbv
 	if err != nil {
 		return nil, err
 	}
+	expiry, err := expiryOf(req.GetTtl(), req.GetExpiresAt())
+	if err != nil {
+		return nil, err
+	}
 	w, err := k.coord.Put(ctx, coord.PutRequest{
 		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Value: req.GetValue(),
-		Level: level, Token: req.GetContext(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
+		Level: level, Token: req.GetContext(), Expiry: expiry, IfAbsent: req.GetIfAbsent(), IfMatch: req.GetIfMatch(),
+		IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -72,11 +77,9 @@ func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv
 	}
 	for i := range r.Siblings {
 		s := &r.Siblings[i]
-		sib := &pairdbv1.Sibling{Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt())}
-		if s.Flags&causal.FlagExpiry != 0 {
-			sib.ExpiresAt = timestamppb.New(time.UnixMilli(s.ExpiresAt))
+		resp.Siblings[i] = &pairdbv1.Sibling{
+			Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt()), ExpiresAt: expiresAt(s),
 		}
-		resp.Siblings[i] = sib
 	}
 	return resp, nil
 }
@@ -89,7 +92,8 @@ func (k *kvService) Delete(ctx context.Context, req *pairdbv1.DeleteRequest) (*p
 	}
 	w, err := k.coord.Delete(ctx, coord.DeleteRequest{
 		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(),
-		Level: level, Token: req.GetContext(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
+		Level: level, Token: req.GetContext(), IfMatch: req.GetIfMatch(),
+		IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
 	})
 	if err != nil {
 		return nil, err

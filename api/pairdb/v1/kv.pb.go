@@ -13,6 +13,7 @@ package pairdbv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -218,10 +219,30 @@ type PutRequest struct {
 	// through whatever nodes they come: the first is made, the others are answered
 	// with it, and one with another value or kind is refused with
 	// IDEMPOTENCY_KEY_CONFLICT. At CONSISTENCY_ONE this is best effort. Only for
-	// tenants where the last writer wins.
+	// tenants where the last writer wins. ttl and expires_at belong to the value:
+	// another one is another write.
 	IdempotencyKey []byte `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How long the value is to live, 1 ms to 100 years; less than a millisecond is
+	// cut off. The replica that mints the write adds it to its clock, once, and all
+	// replicas keep the instant. Unset: for ever. Not beside expires_at.
+	Ttl *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Until when the value is to live, in whole milliseconds, up to the end of the
+	// year 9999. Past by the clock of the replica that mints the write:
+	// INVALID_ARGUMENT. Not beside ttl.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Store the value only if there is none: a key that is absent, deleted or
+	// expired. Else PRECONDITION_FAILED, with the context of what there is in its
+	// details, and nothing is changed. This is judged by what a read at the same
+	// level sees and what the replica that mints the write holds. It is no atomic
+	// compare-and-set: of puts made at the same time several may succeed. Not beside
+	// context or if_match.
+	IfAbsent bool `protobuf:"varint,9,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	// As context, at most 4096 bytes, and store the value only if nothing was written
+	// since: there is nothing that this context does not cover. Else as if_absent.
+	// A value that has expired since is no change. Not beside context or if_absent.
+	IfMatch       []byte `protobuf:"bytes,10,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutRequest) Reset() {
@@ -292,6 +313,34 @@ func (x *PutRequest) GetContext() []byte {
 func (x *PutRequest) GetIdempotencyKey() []byte {
 	if x != nil {
 		return x.IdempotencyKey
+	}
+	return nil
+}
+
+func (x *PutRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *PutRequest) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *PutRequest) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+func (x *PutRequest) GetIfMatch() []byte {
+	if x != nil {
+		return x.IfMatch
 	}
 	return nil
 }
@@ -464,7 +513,7 @@ type Sibling struct {
 	// When it was written, by the hybrid clock of the replica that minted it.
 	// For people and for last-writer-wins; causality is in the context.
 	WrittenAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
-	// When it expires. Unset: never.
+	// When it expires, in whole milliseconds. Unset: never.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -620,8 +669,11 @@ type DeleteRequest struct {
 	Context []byte `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
 	// As in PutRequest, 1 to 256 bytes; empty: none.
 	IdempotencyKey []byte `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As in PutRequest, at most 4096 bytes: delete only if nothing was written since.
+	// Not beside context.
+	IfMatch       []byte `protobuf:"bytes,6,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
@@ -685,6 +737,13 @@ func (x *DeleteRequest) GetContext() []byte {
 func (x *DeleteRequest) GetIdempotencyKey() []byte {
 	if x != nil {
 		return x.IdempotencyKey
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetIfMatch() []byte {
+	if x != nil {
+		return x.IfMatch
 	}
 	return nil
 }
@@ -786,14 +845,14 @@ var File_pairdb_v1_kv_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\n" +
-	"\x12pairdb/v1/kv.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n" +
+	"\x12pairdb/v1/kv.proto\x12\tpairdb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n" +
 	"\x03Dot\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\x06R\x05actor\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\x04R\acounter\"<\n" +
 	"\n" +
 	"ClockEntry\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\x06R\x05actor\x12\x18\n" +
-	"\acounter\x18\x02 \x01(\x04R\acounter\"\xce\x01\n" +
+	"\acounter\x18\x02 \x01(\x04R\acounter\"\xee\x02\n" +
 	"\n" +
 	"PutRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x10\n" +
@@ -801,7 +860,13 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x128\n" +
 	"\vconsistency\x18\x04 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x18\n" +
 	"\acontext\x18\x05 \x01(\fR\acontext\x12'\n" +
-	"\x0fidempotency_key\x18\x06 \x01(\fR\x0eidempotencyKey\"\xf4\x01\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\fR\x0eidempotencyKey\x12+\n" +
+	"\x03ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x129\n" +
+	"\n" +
+	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1b\n" +
+	"\tif_absent\x18\t \x01(\bR\bifAbsent\x12\x19\n" +
+	"\bif_match\x18\n" +
+	" \x01(\fR\aifMatch\"\xf4\x01\n" +
 	"\vPutResponse\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12 \n" +
 	"\x03dot\x18\x02 \x01(\v2\x0e.pairdb.v1.DotR\x03dot\x128\n" +
@@ -825,13 +890,14 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12.\n" +
 	"\bsiblings\x18\x02 \x03(\v2\x12.pairdb.v1.SiblingR\bsiblings\x12\x18\n" +
 	"\acontext\x18\x03 \x01(\fR\acontext\x128\n" +
-	"\fvector_clock\x18\x04 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\"\xbb\x01\n" +
+	"\fvector_clock\x18\x04 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\"\xd6\x01\n" +
 	"\rDeleteRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x128\n" +
 	"\vconsistency\x18\x03 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x18\n" +
 	"\acontext\x18\x04 \x01(\fR\acontext\x12'\n" +
-	"\x0fidempotency_key\x18\x05 \x01(\fR\x0eidempotencyKey\"\xf7\x01\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\fR\x0eidempotencyKey\x12\x19\n" +
+	"\bif_match\x18\x06 \x01(\fR\aifMatch\"\xf7\x01\n" +
 	"\x0eDeleteResponse\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\fR\acontext\x12 \n" +
 	"\x03dot\x18\x02 \x01(\v2\x0e.pairdb.v1.DotR\x03dot\x128\n" +
@@ -874,34 +940,37 @@ var file_pairdb_v1_kv_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 7: pairdb.v1.GetResponse
 	(*DeleteRequest)(nil),         // 8: pairdb.v1.DeleteRequest
 	(*DeleteResponse)(nil),        // 9: pairdb.v1.DeleteResponse
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_pairdb_v1_kv_proto_depIdxs = []int32{
 	0,  // 0: pairdb.v1.PutRequest.consistency:type_name -> pairdb.v1.Consistency
-	1,  // 1: pairdb.v1.PutResponse.dot:type_name -> pairdb.v1.Dot
-	2,  // 2: pairdb.v1.PutResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
-	0,  // 3: pairdb.v1.PutResponse.consistency:type_name -> pairdb.v1.Consistency
-	0,  // 4: pairdb.v1.GetRequest.consistency:type_name -> pairdb.v1.Consistency
-	1,  // 5: pairdb.v1.Sibling.dot:type_name -> pairdb.v1.Dot
-	10, // 6: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
-	10, // 7: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
-	6,  // 8: pairdb.v1.GetResponse.siblings:type_name -> pairdb.v1.Sibling
-	2,  // 9: pairdb.v1.GetResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
-	0,  // 10: pairdb.v1.DeleteRequest.consistency:type_name -> pairdb.v1.Consistency
-	1,  // 11: pairdb.v1.DeleteResponse.dot:type_name -> pairdb.v1.Dot
-	2,  // 12: pairdb.v1.DeleteResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
-	0,  // 13: pairdb.v1.DeleteResponse.consistency:type_name -> pairdb.v1.Consistency
-	3,  // 14: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
-	5,  // 15: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
-	8,  // 16: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
-	4,  // 17: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
-	7,  // 18: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
-	9,  // 19: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 1: pairdb.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	11, // 2: pairdb.v1.PutRequest.expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 3: pairdb.v1.PutResponse.dot:type_name -> pairdb.v1.Dot
+	2,  // 4: pairdb.v1.PutResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
+	0,  // 5: pairdb.v1.PutResponse.consistency:type_name -> pairdb.v1.Consistency
+	0,  // 6: pairdb.v1.GetRequest.consistency:type_name -> pairdb.v1.Consistency
+	1,  // 7: pairdb.v1.Sibling.dot:type_name -> pairdb.v1.Dot
+	11, // 8: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
+	11, // 9: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
+	6,  // 10: pairdb.v1.GetResponse.siblings:type_name -> pairdb.v1.Sibling
+	2,  // 11: pairdb.v1.GetResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
+	0,  // 12: pairdb.v1.DeleteRequest.consistency:type_name -> pairdb.v1.Consistency
+	1,  // 13: pairdb.v1.DeleteResponse.dot:type_name -> pairdb.v1.Dot
+	2,  // 14: pairdb.v1.DeleteResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
+	0,  // 15: pairdb.v1.DeleteResponse.consistency:type_name -> pairdb.v1.Consistency
+	3,  // 16: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
+	5,  // 17: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
+	8,  // 18: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
+	4,  // 19: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
+	7,  // 20: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
+	9,  // 21: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_kv_proto_init() }

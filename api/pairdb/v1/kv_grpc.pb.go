@@ -39,7 +39,7 @@ type KVClient interface {
 	// Put stores a value under a key. The answer comes when the number of
 	// replicas that the level asks for has the value on stable storage.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
-	// Get reads a key. A key that is absent or deleted is the error
+	// Get reads a key. A key that is absent, deleted or expired is the error
 	// KEY_NOT_FOUND, which is not the same as QUORUM_NOT_REACHED: it says that
 	// enough replicas answered and that none has a value.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
@@ -96,7 +96,7 @@ type KVServer interface {
 	// Put stores a value under a key. The answer comes when the number of
 	// replicas that the level asks for has the value on stable storage.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
-	// Get reads a key. A key that is absent or deleted is the error
+	// Get reads a key. A key that is absent, deleted or expired is the error
 	// KEY_NOT_FOUND, which is not the same as QUORUM_NOT_REACHED: it says that
 	// enough replicas answered and that none has a value.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
