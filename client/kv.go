@@ -24,7 +24,7 @@ type Sibling struct {
 	Dot   Dot
 	// WrittenAt is when it was written, by the minting replica's hybrid clock.
 	WrittenAt time.Time
-	// ExpiresAt is when it expires; the zero time: never.
+	// ExpiresAt is when it expires, in whole milliseconds; the zero time: never.
 	ExpiresAt time.Time
 }
 
@@ -92,13 +92,14 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
 	}
 	o := c.callOptions(opts)
-	if err := o.checkWrite(op); err != nil {
+	if err := o.checkWrite(op, true); err != nil {
 		return nil, err
 	}
 	req := &pairdbv1.PutRequest{
 		TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes(),
 		IdempotencyKey: []byte(o.idempotencyKey),
 	}
+	o.fill(req)
 	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
 	})
@@ -116,7 +117,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 	}, nil
 }
 
-// Get reads key. A key that is absent or deleted is ErrKeyNotFound.
+// Get reads key. A key that is absent, deleted or expired is ErrKeyNotFound.
 func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetResult, error) {
 	const op = "get"
 	if err := checkKey(op, reads, key); err != nil {
@@ -157,12 +158,12 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 		return nil, err
 	}
 	o := c.callOptions(opts)
-	if err := o.checkWrite(op); err != nil {
+	if err := o.checkWrite(op, false); err != nil {
 		return nil, err
 	}
 	req := &pairdbv1.DeleteRequest{
 		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
-		IdempotencyKey: []byte(o.idempotencyKey),
+		IdempotencyKey: []byte(o.idempotencyKey), IfMatch: o.match.Bytes(),
 	}
 	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
@@ -192,12 +193,13 @@ func checkKey(op string, k kind, key string) error {
 	return nil
 }
 
-// checkWrite applies the limits on what options say of a write.
-func (o *callOptions) checkWrite(op string) error {
+// checkWrite applies the limits on what options say of a write; put says that it
+// stores a value.
+func (o *callOptions) checkWrite(op string, put bool) error {
 	if n := len(o.idempotencyKey); o.keyed && (n == 0 || n > MaxIdempotencyKey) {
 		return localError(op, writes, errcode.InvalidArgument, "the idempotency key has %d bytes, it must have 1 to %d", n, MaxIdempotencyKey)
 	}
-	return nil
+	return o.check(op, put, !o.seen.IsZero())
 }
 
 // writeKind is what sending the write twice may do. With an idempotency key

@@ -197,6 +197,7 @@ type callOptions struct {
 	seen           Context
 	idempotencyKey string
 	keyed          bool // WithIdempotencyKey was given
+	conditions
 }
 
 // WithLevel sets the consistency level of a call.

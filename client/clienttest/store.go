@@ -39,6 +39,7 @@ type Store struct {
 		tenants map[string]*pairdbv1.Tenant
 		nodes   []string // endpoints, in the order of their start
 		counter uint64
+		ahead   time.Duration // of the clock that values expire by
 	}
 }
 
@@ -46,6 +47,7 @@ type stored struct {
 	value   []byte
 	dot     *pairdbv1.Dot
 	written time.Time
+	expires time.Time // zero for never
 }
 
 // NewStore returns an empty store with the tenant "default".
@@ -62,7 +64,7 @@ func NewStore() *Store {
 func (s *Store) Value(tenant, key string) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := s.mu.values[tenant+"\x00"+key]
+	v := s.liveLocked(tenant, key)
 	if len(v) == 0 {
 		return nil, false
 	}
@@ -73,7 +75,7 @@ func (s *Store) Value(tenant, key string) ([]byte, bool) {
 func (s *Store) SetValue(tenant, key string, value []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.putLocked(tenant, key, value, 0)
+	s.putLocked(tenant, key, stored{value: value}, 0)
 }
 
 // Len returns the number of keys over all tenants.
@@ -91,11 +93,12 @@ func (s *Store) addNode(addr string) {
 
 // putLocked stores a value and returns its dot and how many values are beside
 // it.
-func (s *Store) putLocked(tenant, key string, value []byte, seen uint64) (dot *pairdbv1.Dot, beside int) {
+func (s *Store) putLocked(tenant, key string, v stored, seen uint64) (dot *pairdbv1.Dot, beside int) {
 	kept := s.supersedeLocked(tenant, key, seen)
 	s.mu.counter++
 	dot = &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
-	s.mu.values[tenant+"\x00"+key] = append([]stored{{value: bytes.Clone(value), dot: dot, written: time.Unix(1_700_000_000, 0)}}, kept...)
+	v.value, v.dot, v.written = bytes.Clone(v.value), dot, time.Unix(1_700_000_000, 0)
+	s.mu.values[tenant+"\x00"+key] = append([]stored{v}, kept...)
 	return dot, len(kept)
 }
 
@@ -108,8 +111,11 @@ func (s *Store) supersedeLocked(tenant, key string, seen uint64) []stored {
 	return slices.DeleteFunc(slices.Clone(s.mu.values[tenant+"\x00"+key]), func(v stored) bool { return v.dot.GetCounter() <= seen })
 }
 
-// seen reads a context; none is 0.
-func seen(token []byte) (uint64, error) {
+// seen reads the context of a write, or of its condition; none is 0.
+func seen(token, match []byte) (uint64, error) {
+	if len(match) > 0 {
+		token = match
+	}
 	if len(token) == 0 {
 		return 0, nil
 	}
@@ -152,15 +158,28 @@ func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.P
 	if len(req.GetValue()) > maxValue {
 		return nil, Fail(errcode.ValueTooLarge, "the value is too large", nil)
 	}
-	covered, err := seen(req.GetContext())
+	covered, err := seen(req.GetContext(), req.GetIfMatch())
+	if err != nil {
+		return nil, err
+	}
+	expires, err := s.expiryLocked(req)
 	if err != nil {
 		return nil, err
 	}
 	beside := 0
-	dot, again := s.keyedLocked(req, func() (dot *pairdbv1.Dot) {
-		dot, beside = s.putLocked(req.GetTenantId(), string(req.GetKey()), req.GetValue(), covered)
-		return dot
+	dot, again, err := s.keyedLocked(req, func() (dot *pairdbv1.Dot, err error) {
+		if err := s.judgeLocked(req, req.GetIfAbsent(), covered); err != nil {
+			return nil, err
+		}
+		if req.GetIfAbsent() {
+			covered = s.mu.counter
+		}
+		dot, beside = s.putLocked(req.GetTenantId(), string(req.GetKey()), stored{value: req.GetValue(), expires: expires}, covered)
+		return dot, nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	resp := &pairdbv1.PutResponse{Dot: dot, Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again}
 	if beside == 0 {
 		resp.Context, resp.VectorClock = token(dot), clock(dot)
@@ -175,13 +194,17 @@ func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.G
 	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
 		return nil, err
 	}
-	values := s.mu.values[req.GetTenantId()+"\x00"+string(req.GetKey())]
+	values := s.liveLocked(req.GetTenantId(), string(req.GetKey()))
 	if len(values) == 0 {
 		return nil, Fail(errcode.KeyNotFound, "no value is stored under the key", nil)
 	}
 	resp := &pairdbv1.GetResponse{Key: req.GetKey(), Context: token(values[0].dot), VectorClock: clock(values[0].dot)}
 	for _, v := range values {
-		resp.Siblings = append(resp.Siblings, &pairdbv1.Sibling{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)})
+		sibling := &pairdbv1.Sibling{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)}
+		if !v.expires.IsZero() {
+			sibling.ExpiresAt = timestamppb.New(v.expires)
+		}
+		resp.Siblings = append(resp.Siblings, sibling)
 	}
 	return resp, nil
 }
@@ -193,14 +216,17 @@ func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pair
 	if err := s.checkLocked(req.GetTenantId(), req.GetKey()); err != nil {
 		return nil, err
 	}
-	covered, err := seen(req.GetContext())
+	covered, err := seen(req.GetContext(), req.GetIfMatch())
 	if err != nil {
 		return nil, err
 	}
-	if len(req.GetContext()) == 0 {
+	if len(req.GetContext())+len(req.GetIfMatch()) == 0 {
 		covered = s.mu.counter
 	}
-	dot, again := s.keyedLocked(req, func() *pairdbv1.Dot {
+	dot, again, err := s.keyedLocked(req, func() (*pairdbv1.Dot, error) {
+		if err := s.judgeLocked(req, false, covered); err != nil {
+			return nil, err
+		}
 		at := req.GetTenantId() + "\x00" + string(req.GetKey())
 		if kept := s.supersedeLocked(req.GetTenantId(), string(req.GetKey()), covered); len(kept) > 0 {
 			s.mu.values[at] = kept
@@ -208,8 +234,11 @@ func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pair
 			delete(s.mu.values, at)
 		}
 		s.mu.counter++
-		return &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}
+		return &pairdbv1.Dot{Actor: actor, Counter: s.mu.counter}, nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	return &pairdbv1.DeleteResponse{
 		Context: token(dot), Dot: dot, VectorClock: clock(dot), Acks: 2, Consistency: level(req.GetConsistency()), IsDuplicate: again,
 	}, nil
@@ -220,18 +249,20 @@ func (s *Store) keyedLocked(req interface {
 	GetTenantId() string
 	GetKey() []byte
 	GetIdempotencyKey() []byte
-}, write func() *pairdbv1.Dot,
-) (dot *pairdbv1.Dot, again bool) {
+}, write func() (*pairdbv1.Dot, error),
+) (dot *pairdbv1.Dot, again bool, err error) {
 	if len(req.GetIdempotencyKey()) == 0 {
-		return write(), false
+		dot, err = write()
+		return dot, false, err
 	}
 	id := req.GetTenantId() + "\x00" + string(req.GetKey()) + "\x00" + string(req.GetIdempotencyKey())
 	if dot, ok := s.mu.keyed[id]; ok {
-		return dot, true
+		return dot, true, nil
 	}
-	dot = write()
-	s.mu.keyed[id] = dot
-	return dot, false
+	if dot, err = write(); err == nil {
+		s.mu.keyed[id] = dot
+	}
+	return dot, false, err
 }
 
 func token(d *pairdbv1.Dot) []byte { return fmt.Appendf(nil, "seen-%d", d.GetCounter()) }
