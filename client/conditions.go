@@ -62,17 +62,17 @@ func (c *conditions) check(op string, put, seen bool) error {
 	}
 	switch {
 	case !put && (c.mortal || c.instant || c.absent):
-		return bad("WithTTL, WithExpiry and IfAbsent are for Put")
+		return bad("an expiry and the condition that there is no value are for puts")
 	case c.mortal && c.instant:
-		return bad("WithTTL and WithExpiry exclude one another")
+		return bad("a time to live and an instant of expiry exclude one another")
 	case c.mortal && (c.ttl < time.Millisecond || c.ttl > MaxTTL):
 		return bad("the time to live is %v, it must be 1 ms to %v", c.ttl, MaxTTL)
 	case c.instant && (c.expiresAt.Year() < 1970 || c.expiresAt.UTC().Year() > 9999):
 		return bad("the expiry is %v, it must be an instant of the years 1970 to 9999", c.expiresAt)
 	case c.absent && c.matching, seen && (c.absent || c.matching):
-		return bad("WithContext, IfAbsent and IfMatch exclude one another")
+		return bad("a context, the condition that there is no value and a context to match exclude one another")
 	case c.matching && c.match.IsZero():
-		return bad("IfMatch has the zero Context, which has seen nothing; use IfAbsent to write only what is not there")
+		return bad("the context to match is empty; the condition that there is no value is another one")
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 func (a *app) putCommand() *cobra.Command {
 	var f clientFlags
+	var cond conditionFlags
 	var seenText, idempotencyKey string
 	var literal bool
 	cmd := &cobra.Command{
@@ -27,7 +28,7 @@ func (a *app) putCommand() *cobra.Command {
 		Long: `Store a value under a key. The value is V, what stdin has (-), or what a file
 has (@FILE); up to 10 MiB. The key is used as it is, // and .. included. A key
 that begins with a dash goes after --.`,
-		Example: "  pairdb put greeting hello\n  pairdb put photo @me.jpg\n  date | pairdb put now -",
+		Example: "  pairdb put greeting hello\n  pairdb put photo @me.jpg\n  date | pairdb put now -\n  pairdb put lock me --ttl 30s --if-absent",
 		GroupID: groupData,
 		Args:    args("the key", "the value (V, - for stdin, or @FILE)"),
 	}
@@ -37,17 +38,23 @@ that begins with a dash goes after --.`,
 	cmd.Flags().StringVar(&seenText, "context", "", "context of an earlier answer, as base64: replaces exactly what that answer had seen")
 	cmd.Flags().BoolVar(&literal, "literal", false, "V is the value even if it is - or begins with @")
 	idempotencyFlag(cmd, &idempotencyKey)
+	cond.register(cmd, true)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		seen, err := parseContext(cmd, seenText)
+		seen, err := parseContext(cmd, "context", seenText)
 		if err != nil {
 			return err
 		}
+		opts, err := cond.options(cmd)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, once(cmd, idempotencyKey)...)
 		value, err := a.readValue(cmd.Context(), args[1], literal)
 		if err != nil {
 			return err
 		}
 		return f.withClient(func(c *client.Client) error {
-			r, err := c.Put(cmd.Context(), args[0], value, append(once(cmd, idempotencyKey), client.WithLevel(f.level), client.WithContext(seen))...)
+			r, err := c.Put(cmd.Context(), args[0], value, append(opts, client.WithLevel(f.level), client.WithContext(seen))...)
 			if err != nil {
 				return keyed(err, args[0])
 			}
@@ -59,6 +66,7 @@ that begins with a dash goes after --.`,
 
 func (a *app) deleteCommand() *cobra.Command {
 	var f clientFlags
+	var cond conditionFlags
 	var seenText, idempotencyKey string
 	cmd := &cobra.Command{
 		Use:     "delete K",
@@ -71,13 +79,19 @@ func (a *app) deleteCommand() *cobra.Command {
 	levelFlag(cmd, &f)
 	cmd.Flags().StringVar(&seenText, "context", "", "context of an earlier answer, as base64: deletes exactly what that answer had seen")
 	idempotencyFlag(cmd, &idempotencyKey)
+	cond.register(cmd, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		seen, err := parseContext(cmd, seenText)
+		seen, err := parseContext(cmd, "context", seenText)
 		if err != nil {
 			return err
 		}
+		opts, err := cond.options(cmd)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, once(cmd, idempotencyKey)...)
 		return f.withClient(func(c *client.Client) error {
-			r, err := c.Delete(cmd.Context(), args[0], append(once(cmd, idempotencyKey), client.WithLevel(f.level), client.WithContext(seen))...)
+			r, err := c.Delete(cmd.Context(), args[0], append(opts, client.WithLevel(f.level), client.WithContext(seen))...)
 			if err != nil {
 				return keyed(err, args[0])
 			}
@@ -197,10 +211,11 @@ func once(cmd *cobra.Command, key string) []client.CallOption {
 	return []client.CallOption{client.WithIdempotencyKey(key)}
 }
 
-func parseContext(cmd *cobra.Command, text string) (client.Context, error) {
+// parseContext reads a context from the value of a flag.
+func parseContext(cmd *cobra.Command, flag, text string) (client.Context, error) {
 	seen, err := client.ParseContext(text)
 	if err != nil {
-		f := usagef("%s: --context: %v", cmd.CommandPath(), err)
+		f := usagef("%s: --%s: %v", cmd.CommandPath(), flag, err)
 		f.next = "Pass the context of get -o json, put -o json or delete -o json as it is."
 		return client.Context{}, f
 	}

@@ -29,6 +29,8 @@ type putBody struct {
 	Key         jsonKey         `json:"key"`
 	Value       json.RawMessage `json:"value"`
 	Consistency string          `json:"consistency"`
+	IfAbsent    bool            `json:"if_absent"`
+	jsonExpiry
 }
 
 type putAnswer struct {
@@ -74,9 +76,14 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, invalidf("field value is not JSON: %v", err))
 		return
 	}
+	expiry, err := body.expiry()
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	res, err := h.opts.KV.Put(r.Context(), coord.PutRequest{
 		Tenant: body.TenantID, Key: []byte(key), Value: value.Bytes(), Level: level, JSON: true,
-		IdempotencyKey: idempotencyKey,
+		Expiry: expiry, IfAbsent: body.IfAbsent, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		h.fail(w, r, err)
@@ -118,6 +125,8 @@ func idempotencyKeyOf(r *http.Request) ([]byte, error) {
 type valueAnswer struct {
 	Value    json.RawMessage `json:"value"`
 	Encoding string          `json:"encoding,omitempty"`
+	// ExpiresAt is RFC 3339, in whole milliseconds; absent for never.
+	ExpiresAt string `json:"expires_at,omitempty"`
 }
 
 type getAnswer struct {
@@ -287,17 +296,18 @@ func levelOf(s string) (quorum.Level, error) {
 	return level, nil
 }
 
-func valueOf(s *causal.Sibling) (valueAnswer, error) {
+func valueOf(s *causal.Sibling) (v valueAnswer, err error) {
+	v.ExpiresAt = expiryText(s)
 	switch {
 	case s.Flags&causal.FlagJSON != 0:
-		return valueAnswer{Value: s.Value}, nil
+		v.Value = s.Value
 	case utf8.Valid(s.Value):
-		b, err := json.Marshal(string(s.Value))
-		return valueAnswer{Value: b}, err
+		v.Value, err = json.Marshal(string(s.Value))
 	default:
-		b, err := json.Marshal(base64.StdEncoding.EncodeToString(s.Value))
-		return valueAnswer{Value: b, Encoding: "base64"}, err
+		v.Encoding = "base64"
+		v.Value, err = json.Marshal(base64.StdEncoding.EncodeToString(s.Value))
 	}
+	return v, err
 }
 
 // clockMap shows a context as {actor in 16 hex digits: counter}.

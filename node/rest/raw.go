@@ -60,6 +60,8 @@ type rawRequest struct {
 	key    []byte
 	level  quorum.Level
 	token  []byte
+	expiry causal.Expiry
+	preconditions
 }
 
 // parseRaw reads them.
@@ -80,10 +82,10 @@ func parseRaw(r *http.Request) (rawRequest, error) {
 	}
 	for name, values := range q {
 		switch {
-		case name == "ttl":
-			return req, invalidf("ttl is not supported by this version: the value would never expire; send the request without it")
-		case name != "consistency":
-			return req, invalidf("unknown query parameter %q; use consistency, and put a ? of the key as %%3F", name)
+		case name == "ttl" && r.Method != http.MethodPut:
+			return req, invalidf("query parameter \"ttl\" is for PUT")
+		case name != "consistency" && name != "ttl":
+			return req, invalidf("unknown query parameter %q; use consistency and ttl, and put a ? of the key as %%3F", name)
 		case len(values) > 1:
 			return req, invalidf("query parameter %q is given %d times", name, len(values))
 		}
@@ -91,10 +93,12 @@ func parseRaw(r *http.Request) (rawRequest, error) {
 	if req.level, err = levelOf(q.Get("consistency")); err != nil {
 		return req, err
 	}
-	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Content-Range"} {
-		// Not to look at a condition would be a write against it.
-		if r.Header.Get(name) != "" && !safe(r.Method) {
-			return req, invalidf("%s is not supported for %s by this version; %s makes a write supersede exactly what was read", name, r.Method, contextHeader)
+	if req.expiry, err = ttlOf(q["ttl"]); err != nil {
+		return req, err
+	}
+	if !safe(r.Method) {
+		if req.preconditions, err = preconditionsOf(r); err != nil {
+			return req, err
 		}
 	}
 	if r.Header.Get("Idempotency-Key") != "" {
@@ -141,12 +145,14 @@ func (h *Handler) putRaw(w http.ResponseWriter, r *http.Request) {
 	}
 	res, err := h.opts.KV.Put(r.Context(), coord.PutRequest{
 		Tenant: req.tenant, Key: req.key, Value: value, Level: req.level, Token: req.token,
+		Expiry: req.expiry, IfAbsent: req.absent, IfDot: req.dot,
 	})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	setContext(w, res.Token)
+	w.Header().Set("ETag", `"`+dotName(res.Dot)+`"`)
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -178,7 +184,7 @@ func (h *Handler) deleteRaw(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res, err := h.opts.KV.Delete(r.Context(), coord.DeleteRequest{
-		Tenant: req.tenant, Key: req.key, Level: req.level, Token: req.token,
+		Tenant: req.tenant, Key: req.key, Level: req.level, Token: req.token, IfDot: req.dot,
 	})
 	if err != nil {
 		h.fail(w, r, err)
@@ -194,6 +200,7 @@ type rawSibling struct {
 	Encoding  string `json:"encoding"`
 	Dot       string `json:"dot"`
 	WrittenAt string `json:"written_at"`
+	ExpiresAt string `json:"expires_at,omitempty"`
 }
 
 type rawSiblings struct {
@@ -220,6 +227,9 @@ func (h *Handler) getRaw(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("ETag", tag)
 	// Whoever keeps the value asks again before it uses it.
 	w.Header().Set("Cache-Control", "no-cache")
+	if at := expiryText(&res.Siblings[0]); at != "" && len(res.Siblings) == 1 {
+		w.Header().Set(expiryHeader, at)
+	}
 	if matches(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -228,7 +238,7 @@ func (h *Handler) getRaw(w http.ResponseWriter, r *http.Request) {
 		list := rawSiblings{Status: "siblings", Siblings: make([]rawSibling, len(res.Siblings))}
 		for i := range res.Siblings {
 			s := &res.Siblings[i]
-			list.Siblings[i] = rawSibling{Value: s.Value, Encoding: "base64", Dot: dotName(s.Dot), WrittenAt: s.WrittenAt().UTC().Format(time.RFC3339Nano)}
+			list.Siblings[i] = rawSibling{Value: s.Value, Encoding: "base64", Dot: dotName(s.Dot), WrittenAt: s.WrittenAt().UTC().Format(time.RFC3339Nano), ExpiresAt: expiryText(s)}
 			if s.Value == nil {
 				list.Siblings[i].Value = []byte{} // null would be no value
 			}

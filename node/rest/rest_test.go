@@ -33,6 +33,9 @@ type fakeKV struct {
 	// if there is any.
 	token   []byte
 	several []causal.Sibling
+	// absent and dot are the conditions of the last write.
+	absent bool
+	dot    causal.Dot
 	// keyed are the idempotency keys that were seen, id the last of them.
 	keyed map[string]bool
 	id    string
@@ -56,7 +59,11 @@ func (f *fakeKV) Put(_ context.Context, r coord.PutRequest) (coord.WriteResponse
 	if r.JSON {
 		s.Flags = causal.FlagJSON
 	}
+	if at, ok := r.Expiry.Instant(time.UnixMilli(0)); ok {
+		s.Flags, s.ExpiresAt = s.Flags|causal.FlagExpiry, at
+	}
 	f.values[r.Tenant+"/"+string(r.Key)], f.level, f.token = s, r.Level, r.Token
+	f.absent, f.dot = r.IfAbsent, r.IfDot
 	return coord.WriteResponse{
 		Token: []byte("wrote"), Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Level: r.Level, Duplicate: f.duplicate(r.IdempotencyKey),
 	}, nil
@@ -81,7 +88,7 @@ func (f *fakeKV) Delete(_ context.Context, r coord.DeleteRequest) (coord.WriteRe
 	if f.err != nil {
 		return coord.WriteResponse{}, f.err
 	}
-	f.expect, f.level, f.token = r.ExpectClock, r.Level, r.Token
+	f.expect, f.level, f.token, f.dot = r.ExpectClock, r.Level, r.Token, r.IfDot
 	delete(f.values, r.Tenant+"/"+string(r.Key))
 	return coord.WriteResponse{
 		Token: []byte("deleted"), Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Duplicate: f.duplicate(r.IdempotencyKey),
