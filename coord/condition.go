@@ -3,6 +3,7 @@ package coord
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -18,7 +19,7 @@ const (
 	ifClock conditions = 1 << 1
 	// ifAbsent: there is no live value.
 	ifAbsent conditions = 1 << 3
-	// ifMatch: there is nothing that the token does not cover.
+	// ifMatch: the token covers what the key holds; see covered.
 	ifMatch conditions = 1 << 4
 	// ifDot: there is one live value, and it is that of the dot.
 	ifDot conditions = 1 << 5
@@ -102,10 +103,7 @@ func (u *unit) judge(j *job, known *causal.Object, covers causal.Context) *Error
 		shown := u.shown(known, j.c.opts.Clock.Now())
 		holds, why = len(shown) == 1 && shown[0].Dot == j.dot, "the key's value is not the expected one"
 	case ifMatch:
-		why = "the key was written since the context was given"
-		for i := range known.Siblings {
-			holds = holds && covers.Covers(known.Siblings[i].Dot)
-		}
+		holds, why = u.covered(known, covers), "the key was written since the context was given"
 	}
 	if holds {
 		return nil
@@ -115,6 +113,16 @@ func (u *unit) judge(j *job, known *causal.Object, covers causal.Context) *Error
 		e.Token = seal(u.snap, u.tenant.Number, u.Key, known.Context, w.HLC)
 	}
 	return e
+}
+
+// covered reports whether a context covers what a key holds, be it a value, a
+// tombstone or expired. Where the last writer wins that is the winner: the token of
+// a write does not cover what its minter had missed and what lost to it.
+func (u *unit) covered(o *causal.Object, covers causal.Context) bool {
+	if w := o.Winner(); !u.keepsSiblings() {
+		return w == nil || covers.Covers(w.Dot)
+	}
+	return !slices.ContainsFunc(o.Siblings, func(s causal.Sibling) bool { return !covers.Covers(s.Dot) })
 }
 
 // mustLook reports whether the key is to be read before the write: for its

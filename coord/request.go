@@ -37,8 +37,8 @@ type PutRequest struct {
 	//
 	// IfAbsent asks that there is no value: none, a deleted or an expired one.
 	IfAbsent bool
-	// IfMatch is a context like Token, and asks that there is nothing that it
-	// does not cover.
+	// IfMatch is a context like Token, and asks that it covers what the key holds:
+	// all siblings, or the winner where the last writer wins.
 	IfMatch []byte
 	// IfDot asks that there is one value, and that it is this one; zero for no
 	// such condition.

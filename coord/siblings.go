@@ -108,6 +108,22 @@ func (u *unit) shown(o *causal.Object, now time.Time) []causal.Sibling {
 	return winnerFirst(&live)
 }
 
+// unexpired returns an object without the values that have expired, for a write to
+// be minted over: its context covers them still, so the write supersedes them,
+// whatever else it does. Otherwise they would count against the limits though nobody
+// can read them for a context. The floor of the write's HLC rises above theirs.
+func unexpired(o *causal.Object, floor uint64, now time.Time) (*causal.Object, uint64) {
+	left := &causal.Object{Context: o.Context, Siblings: make([]causal.Sibling, 0, len(o.Siblings))}
+	for i := range o.Siblings {
+		if s := &o.Siblings[i]; s.Tombstone() || s.Live(now) {
+			left.Siblings = append(left.Siblings, *s)
+		} else {
+			floor = max(floor, s.HLC)
+		}
+	}
+	return left, floor
+}
+
 // winnerFirst returns o's siblings, the winner first and the others by dot. It
 // reorders them in place.
 func winnerFirst(o *causal.Object) []causal.Sibling {

@@ -136,6 +136,7 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		floor = max(floor, w.HLC)
 	}
 	if keep {
+		held, floor = unexpired(held, floor, j.c.opts.Clock.Now())
 		if e := o.mu.u.admit(j, held, seen); e != nil {
 			return causal.Object{}, e
 		}

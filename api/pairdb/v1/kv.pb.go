@@ -238,8 +238,9 @@ type PutRequest struct {
 	// context or if_match.
 	IfAbsent bool `protobuf:"varint,9,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
 	// As context, at most 4096 bytes, and store the value only if nothing was written
-	// since: there is nothing that this context does not cover. Else as if_absent.
-	// A value that has expired since is no change. Not beside context or if_absent.
+	// since: the context covers all siblings, or the winner where the last writer
+	// wins. Else as if_absent. A value that has expired since is no change. Not beside
+	// context or if_absent.
 	IfMatch       []byte `protobuf:"bytes,10,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
