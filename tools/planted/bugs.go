@@ -13,6 +13,7 @@ type bug struct {
 const (
 	simulation = "^TestSimulation$"
 	siblings   = "^TestSiblingsSimulation$"
+	expiry     = "^TestTTLSimulation$"
 )
 
 var bugs = []bug{
@@ -71,5 +72,21 @@ var bugs = []bug{
 	{
 		"strip the losers of a tenant that keeps siblings", "coord/update.go",
 		"	if !keep {\n		obj.StripLosers()\n	} else {", "	obj.StripLosers()\n	if keep {", "coord", siblings,
+	},
+	{
+		"judge a condition by the minter's copy alone", "coord/condition.go",
+		"func (r *request) looks() bool { return r.cond&(ifAbsent|ifMatch|ifDot) != 0 }", "func (r *request) looks() bool { return false }", "coord", expiry,
+	},
+	{
+		"refuse a retry for what its own first attempt has written", "coord/once.go",
+		"case e.Code == errcode.PreconditionFailed && o.mu.refused == nil:", "case false && o.mu.refused == nil:", "coord", expiry,
+	},
+	{
+		"give a retry a new expiry", "coord/onceapply.go",
+		"	r := *agreed\n", "	r := *agreed\n	r.ExpiresAt, _ = o.job.instant()\n", "coord", expiry,
+	},
+	{
+		"let a read take what has expired for gone, and mend it", "coord/read.go",
+		"r.heard(q.i, round, answer{state: hasAnswered, object: &o, digest: o.Digest()})", "left, _ := unexpired(&o, 0, r.job.c.opts.Clock.Now())\n		r.heard(q.i, round, answer{state: hasAnswered, object: left, digest: left.Digest()})", "coord", "^TestScripts$|" + expiry,
 	},
 }

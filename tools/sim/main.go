@@ -4,8 +4,8 @@
 //
 //	go run ./tools/sim [-minutes 10] [-batch 50] [-ledger docs/evidence/simulations.tsv]
 //
-// Each seed is one cluster with one writer a key and one whose tenant keeps
-// siblings. A seed that fails ends the run with its output and exit code 1; it
+// Each seed is one cluster with one writer a key, one whose tenant keeps siblings
+// and one with values that expire and writes with conditions. A seed that fails ends the run with its output and exit code 1; it
 // is run again with
 //
 //	go test ./coord -run Simulation -sim.seed=N -v
@@ -164,7 +164,7 @@ func (s *sims) work() {
 		if !ok {
 			return
 		}
-		cmd := exec.CommandContext(s.ctx, s.binary, "-test.v", "-test.timeout=1h", "-test.run=^(TestSimulation|TestSiblingsSimulation)$",
+		cmd := exec.CommandContext(s.ctx, s.binary, "-test.v", "-test.timeout=1h", "-test.run=^(TestSimulation|TestSiblingsSimulation|TestTTLSimulation)$",
 			fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", s.batch))
 		cmd.Dir = "coord"
 		out, err := cmd.CombinedOutput()
@@ -197,7 +197,7 @@ func (s *sims) note(first uint64, out string, err error) {
 // summary is what a reader of the ledger wants to know.
 func (s *sims) summary() string {
 	var parts []string
-	for _, name := range []string{"written", "written once", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates"} {
+	for _, name := range []string{"written", "written once", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates", "mortal", "expired", "refused"} {
 		parts = append(parts, fmt.Sprintf("%s %d", name, s.counts[name]))
 	}
 	return strings.Join(parts, ", ")
