@@ -35,10 +35,11 @@ type mortal struct {
 	index int
 	value string // "" for a delete, or for nothing
 	dot   causal.Dot
-	// from and to bound when it expires, by a clock without skew from the start of
-	// the run; to is 0 for never.
+	// ends says that it expires, and from and to bound when, by a clock without skew
+	// from the start of the run.
+	ends     bool
 	from, to time.Duration
-	acked    time.Duration // when it was, 0 if it was not
+	acked    bool
 }
 
 // mortalKey is a key with one writer.
@@ -61,12 +62,12 @@ func simInstant(ms int64) time.Duration { return time.UnixMilli(ms).Sub(simEpoch
 
 // surelyLive reports whether no clock says by until that m has expired.
 func (s *ttlRun) surelyLive(m *mortal, until time.Duration) bool {
-	return m.value != "" && (m.to == 0 || until+s.fastest < m.from)
+	return m.value != "" && (!m.ends || until+s.fastest < m.from)
 }
 
 // surelyGone reports whether all clocks say from since on that m has expired.
 func (s *ttlRun) surelyGone(m *mortal, since time.Duration) bool {
-	return m.value == "" || m.to != 0 && since+s.slowest >= m.to
+	return m.value == "" || m.ends && since+s.slowest >= m.to
 }
 
 func newTTLRun(seed uint64) *ttlRun {
@@ -262,10 +263,10 @@ func (s *ttlRun) heard(w *mortalWrite, r *coord.WriteResponse, err error, began 
 func (s *ttlRun) acked(w *mortalWrite, r *coord.WriteResponse) {
 	k, m := w.k, w.m
 	s.done["mortal"]++
-	m.dot, m.acked = r.Dot, s.w.now
+	m.dot, m.acked = r.Dot, true
 	if w.ttl > 0 {
 		// Milliseconds are cut off.
-		m.from, m.to = w.began+s.slowest+w.ttl-time.Millisecond, s.w.now+s.fastest+w.ttl
+		m.ends, m.from, m.to = true, w.began+s.slowest+w.ttl-time.Millisecond, s.w.now+s.fastest+w.ttl
 	}
 	k.now, k.old, k.token = m, k.token, r.Token
 	if len(w.put.IdempotencyKey) == 0 || s.w.rng.IntN(2) == 0 {

@@ -46,8 +46,8 @@ func (s *ttlRun) putKept() {
 			}
 			answered = true
 			if err == nil {
-				m.dot, m.acked = r.Dot, s.w.now
-				m.from, m.to = began+s.slowest+ttl-time.Millisecond, s.w.now+s.fastest+ttl
+				m.dot, m.acked = r.Dot, true
+				m.ends, m.from, m.to = true, began+s.slowest+ttl-time.Millisecond, s.w.now+s.fastest+ttl
 				k.acked = append(k.acked, m)
 			} else if err.(*coord.Error).Code == errcode.PreconditionFailed {
 				s.fail("%s: what has expired counts against the limit: %v", keeperKey, err)

@@ -74,10 +74,10 @@ func (s *ttlRun) sawMortal(v *causal.Sibling, atLeast int, began time.Duration) 
 		s.fail("%q expires at %d and at %d", v.Value, old, v.ExpiresAt)
 	}
 	s.expires[m.value] = v.ExpiresAt
-	if m.acked == 0 {
+	if !m.acked {
 		return
 	}
-	if d := simInstant(v.ExpiresAt); mortal != (m.to != 0) || mortal && (d < m.from || d > m.to) {
+	if d := simInstant(v.ExpiresAt); mortal != m.ends || mortal && (d < m.from || d > m.to) {
 		s.fail("%q expires at %v, not from %v to %v", v.Value, d, m.from, m.to)
 	} else if mortal {
 		m.from, m.to = d, d
@@ -89,7 +89,7 @@ func (s *ttlRun) sawAlone(k *mortalKey, now *mortal, shown []causal.Sibling, beg
 	switch {
 	case len(shown) == 0 && s.surelyLive(now, s.w.now):
 		s.fail("%s: %q is hidden at %v, it ends from %v to %v", k.name, now.value, s.w.now, now.from, now.to)
-	case len(shown) == 0 && now.to != 0:
+	case len(shown) == 0 && now.ends:
 		s.done["expired"]++
 	case len(shown) > 0 && (len(shown) > 1 || shown[0].Dot != now.dot || s.surelyGone(now, began)):
 		s.fail("%s: read %q at %v, not %+v", k.name, shown[0].Value, began, *now)
