@@ -100,7 +100,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		IdempotencyKey: []byte(o.idempotencyKey),
 	}
 	o.fill(req)
-	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	}
 	o := c.callOptions(opts)
 	req := &pairdbv1.GetRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire()}
-	resp, err := invoke(ctx, c, op, reads, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
+	resp, err := invokeAt(ctx, c, op, reads, place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
 		return cn.kv.Get(ctx, req, opts...)
 	})
 	if err != nil {
@@ -165,7 +165,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
 		IdempotencyKey: []byte(o.idempotencyKey), IfMatch: o.match.Bytes(),
 	}
-	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
 	})
 	if err != nil {
