@@ -29,7 +29,7 @@ const (
 )
 
 // expiryRule is what a valid expiry is, for people.
-const expiryRule = "the expiry is a time to live of 1 ms to 100 years, or an instant up to the end of the year 9999"
+const expiryRule = "the expiry is either a time to live of 1 ms to 100 years or an instant of the years 1970 to 9999"
 
 // fits reports whether an operation of the kind can have the conditions.
 func (c conditions) fits(k Kind) bool {

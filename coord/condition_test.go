@@ -94,6 +94,7 @@ func TestRequestsWithConditionsAreChecked(t *testing.T) {
 			"dot and token":    {IfDot: dot, Token: seen},
 			"no span":          {Expiry: causal.ExpiresAfter(0)},
 			"no kind":          {Expiry: causal.Expiry{Millis: 1}},
+			"said twice":       {Expiry: causal.Expiry{Kind: causal.ExpiryUnclear}},
 			"another kind":     {Expiry: causal.Expiry{Kind: 9, Millis: 1}},
 			"past":             {Expiry: causal.ExpiresAt(time.Now())},
 		} {

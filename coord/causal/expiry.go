@@ -17,6 +17,9 @@ const (
 	ExpiryNever ExpiryKind = 0
 	ExpiryAfter ExpiryKind = 1
 	ExpiryAt    ExpiryKind = 2
+	// ExpiryUnclear is what was said in two ways, or in none that can be read. It
+	// is never valid.
+	ExpiryUnclear ExpiryKind = 255
 )
 
 // Expiry is when a value is to expire, as its client said it. The zero Expiry is

@@ -28,6 +28,7 @@ func TestExpiry(t *testing.T) {
 		"the last instant": {ExpiresAt(time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)), true, maxInstant},
 		"after all":        {ExpiresAt(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)), false, maxInstant + 1},
 		"of the future":    {Expiry{9, 5}, false, 0},
+		"unclear":          {Expiry{ExpiryUnclear, 5}, false, 0},
 	} {
 		got, ok := c.e.Instant(now)
 		if c.e.Valid() != c.valid || got != c.want || ok != (c.e.Kind == ExpiryAfter || c.e.Kind == ExpiryAt) {

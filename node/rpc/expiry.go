@@ -8,23 +8,18 @@ import (
 )
 
 // expiryOf reads when a value is to expire from a request that may say it in
-// either way.
-func expiryOf(ttl *durationpb.Duration, at *timestamppb.Timestamp) (causal.Expiry, error) {
+// either way. What cannot be meant is left to the coordinator to refuse, as it
+// refuses what is out of bounds.
+func expiryOf(ttl *durationpb.Duration, at *timestamppb.Timestamp) causal.Expiry {
 	switch {
-	case ttl != nil && at != nil:
-		return causal.Expiry{}, invalid("ttl and expires_at: give one of them")
-	case ttl != nil:
-		if err := ttl.CheckValid(); err != nil {
-			return causal.Expiry{}, invalid("ttl: it is no duration")
-		}
-		return causal.ExpiresAfter(ttl.AsDuration()), nil
-	case at != nil:
-		if err := at.CheckValid(); err != nil {
-			return causal.Expiry{}, invalid("expires_at: it is no instant of the years 1 to 9999")
-		}
-		return causal.ExpiresAt(at.AsTime()), nil
+	case ttl == nil && at == nil:
+		return causal.Expiry{}
+	case at == nil && ttl.CheckValid() == nil:
+		return causal.ExpiresAfter(ttl.AsDuration())
+	case ttl == nil && at.CheckValid() == nil:
+		return causal.ExpiresAt(at.AsTime())
 	}
-	return causal.Expiry{}, nil
+	return causal.Expiry{Kind: causal.ExpiryUnclear}
 }
 
 // expiresAt is when a sibling expires, nil for never.

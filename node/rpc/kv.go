@@ -41,13 +41,9 @@ func (k *kvService) Put(ctx context.Context, req *pairdbv1.PutRequest) (*pairdbv
 	if err != nil {
 		return nil, err
 	}
-	expiry, err := expiryOf(req.GetTtl(), req.GetExpiresAt())
-	if err != nil {
-		return nil, err
-	}
 	w, err := k.coord.Put(ctx, coord.PutRequest{
 		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Value: req.GetValue(),
-		Level: level, Token: req.GetContext(), Expiry: expiry, IfAbsent: req.GetIfAbsent(), IfMatch: req.GetIfMatch(),
+		Level: level, Token: req.GetContext(), Expiry: expiryOf(req.GetTtl(), req.GetExpiresAt()), IfAbsent: req.GetIfAbsent(), IfMatch: req.GetIfMatch(),
 		IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
 	})
 	if err != nil {
