@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/pairdb/pairdb/coord/causal"
@@ -34,6 +35,13 @@ type PutRequest struct {
 	Deadline time.Time
 }
 
+func (r *PutRequest) request() request {
+	return request{
+		kind: KindPut, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), token: r.Token,
+		value: r.Value, json: r.JSON, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
+}
+
 // DeleteRequest asks to delete a key. Deleting an absent key succeeds.
 type DeleteRequest struct {
 	Tenant string
@@ -51,6 +59,13 @@ type DeleteRequest struct {
 	// nothing is changed. It is never used as a context. A repeated delete
 	// with an idempotency key is not compared again.
 	ExpectClock causal.Context
+}
+
+func (r *DeleteRequest) request() request {
+	return request{
+		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), token: r.Token,
+		hasExpect: r.ExpectClock != nil, expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
 }
 
 // WriteResponse answers a Put or a Delete that reached its level.
@@ -81,6 +96,10 @@ type GetRequest struct {
 	Level quorum.Level
 	// Deadline is when the caller gives up.
 	Deadline time.Time
+}
+
+func (r *GetRequest) request() request {
+	return request{kind: KindGet, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), deadline: r.Deadline}
 }
 
 // GetResponse answers a Get that found a value.
