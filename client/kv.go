@@ -85,19 +85,10 @@ func (r *DeleteResult) Proto() *pairdbv1.DeleteResponse { return r.wire }
 // See WithContext for what becomes of the values that are there.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...CallOption) (*PutResult, error) {
 	const op = "put"
-	if err := checkKey(op, writes, key); err != nil {
-		return nil, err
-	}
-	if len(value) > MaxValueSize {
-		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
-	}
 	o := c.callOptions(opts)
-	if err := o.checkWrite(op); err != nil {
+	req, err := o.putRequest(op, key, value)
+	if err != nil {
 		return nil, err
-	}
-	req := &pairdbv1.PutRequest{
-		TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes(),
-		IdempotencyKey: []byte(o.idempotencyKey),
 	}
 	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
@@ -105,6 +96,27 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 	if err != nil {
 		return nil, err
 	}
+	return putResult(resp), nil
+}
+
+// putRequest is a put as it is sent, or what is wrong with it.
+func (o *callOptions) putRequest(op, key string, value []byte) (*pairdbv1.PutRequest, error) {
+	if err := checkKey(op, writes, key); err != nil {
+		return nil, err
+	}
+	if len(value) > MaxValueSize {
+		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
+	}
+	if err := o.checkWrite(op); err != nil {
+		return nil, err
+	}
+	return &pairdbv1.PutRequest{
+		TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes(),
+		IdempotencyKey: []byte(o.idempotencyKey),
+	}, nil
+}
+
+func putResult(resp *pairdbv1.PutResponse) *PutResult {
 	return &PutResult{
 		Context: contextFromWire(resp.GetContext()),
 		Dot:     dotFromWire(resp.GetDot()),
@@ -113,7 +125,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 
 		Duplicate: resp.GetIsDuplicate(),
 		wire:      resp,
-	}, nil
+	}
 }
 
 // Get reads key. A key that is absent or deleted is ErrKeyNotFound.
@@ -130,6 +142,11 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	if err != nil {
 		return nil, err
 	}
+	return getResult(op, resp)
+}
+
+// getResult is an answer to a get, which has a value.
+func getResult(op string, resp *pairdbv1.GetResponse) (*GetResult, error) {
 	if len(resp.GetSiblings()) == 0 {
 		return nil, localError(op, reads, errcode.Internal, "the node answered without a value and without an error")
 	}
@@ -153,16 +170,10 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 // tenant that keeps siblings, what a read at the same level sees.
 func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*DeleteResult, error) {
 	const op = "delete"
-	if err := checkKey(op, writes, key); err != nil {
-		return nil, err
-	}
 	o := c.callOptions(opts)
-	if err := o.checkWrite(op); err != nil {
+	req, err := o.deleteRequest(op, key)
+	if err != nil {
 		return nil, err
-	}
-	req := &pairdbv1.DeleteRequest{
-		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
-		IdempotencyKey: []byte(o.idempotencyKey),
 	}
 	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
@@ -170,6 +181,24 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 	if err != nil {
 		return nil, err
 	}
+	return deleteResult(resp), nil
+}
+
+// deleteRequest is a delete as it is sent, or what is wrong with it.
+func (o *callOptions) deleteRequest(op, key string) (*pairdbv1.DeleteRequest, error) {
+	if err := checkKey(op, writes, key); err != nil {
+		return nil, err
+	}
+	if err := o.checkWrite(op); err != nil {
+		return nil, err
+	}
+	return &pairdbv1.DeleteRequest{
+		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
+		IdempotencyKey: []byte(o.idempotencyKey),
+	}, nil
+}
+
+func deleteResult(resp *pairdbv1.DeleteResponse) *DeleteResult {
 	return &DeleteResult{
 		Context: contextFromWire(resp.GetContext()),
 		Dot:     dotFromWire(resp.GetDot()),
@@ -178,7 +207,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 
 		Duplicate: resp.GetIsDuplicate(),
 		wire:      resp,
-	}, nil
+	}
 }
 
 // checkKey applies the limits on keys before anything is sent.
