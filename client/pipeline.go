@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -135,10 +136,11 @@ func (p *Pipeline) Close() error {
 // Put stores value under key. It returns once there is room for the request: 1024
 // are in flight at the most. ctx bounds that wait, and its deadline, or the
 // client's timeout if that is earlier, is the request's. Its later end changes
-// nothing. The slice must not change until the answer is there.
+// nothing. The slice is not kept.
 func (p *Pipeline) Put(ctx context.Context, key string, value []byte, opts ...CallOption) *Future[*PutResult] {
 	o := p.c.callOptions(opts)
-	req, err := o.putRequest("put", key, value)
+	// What expires may be on its way just then, so the caller's slice is not used.
+	req, err := o.putRequest("put", key, bytes.Clone(value))
 	if err != nil {
 		return failed[*PutResult](err)
 	}

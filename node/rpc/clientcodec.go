@@ -60,7 +60,7 @@ func clipItems(b []byte, field protowire.Number, limit int) ([]byte, error) {
 			return nil, fmt.Errorf("decode a field: %w", protowire.ParseError(n))
 		}
 		at += n
-		if num == field {
+		if num == field && typ == protowire.BytesType {
 			if items++; items == limit {
 				return b[:at], nil
 			}
