@@ -22,7 +22,7 @@ import (
 const (
 	// maxSend is what a node receives at most; maxReceive leaves room for a
 	// few large siblings in one answer.
-	maxSend    = MaxValueSize + 64<<10
+	maxSend    = MaxBatchBytes + 256<<10
 	maxReceive = 6*MaxValueSize + 64<<10
 
 	// HTTP/2 windows, so that a value of 10 MiB does not stop at each 64 KiB.

@@ -13,6 +13,13 @@
 // MaxValueSize bytes. Every answer carries a Context, which says what it has
 // seen; a write that hands it back supersedes exactly that.
 //
+// # Many at once
+//
+// Batch makes up to a thousand writes and MultiGet reads as many keys in one call,
+// with a result for each. A Pipeline has a thousand single requests in flight on
+// one stream. Both cost a fraction of as many calls, and none of them is a
+// transaction.
+//
 // # Failures
 //
 // Every error of a call is an *Error. Its Code says why, its Outcome what
@@ -31,7 +38,8 @@
 //   - for a read, when the endpoint is unavailable, does not answer within its
 //     share of the time, or cannot serve the key;
 //   - for a write, only when the node said that the write was not applied, or
-//     as for a read if it has an idempotency key and a level above LevelOne.
+//     as for a read if it has an idempotency key and a level above LevelOne. A
+//     Batch is such a write if all its writes are.
 //
 // If none of them could serve it, a call whose error is marked as worth a retry
 // begins again after a pause, up to Options.Retries times, under the same rules:

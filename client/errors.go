@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 )
 
 // Error is the failure of one call.
@@ -168,9 +169,29 @@ func decodeError(op string, k kind, endpoint string, sent bool, err error) *Erro
 }
 
 func (e *Error) fromInfo(info *errdetails.ErrorInfo) {
+	e.fromMeta(info.GetReason(), info.GetMetadata())
+}
+
+// itemError is the error of one of several requests that a node answered.
+func itemError(op string, k kind, endpoint string, ie *pairdbv1.ItemError) *Error {
+	e := &Error{Op: op, Endpoint: endpoint, Message: ie.GetMessage()}
+	e.fromMeta(ie.GetCode(), ie.GetMetadata())
+	if e.Code == "" {
+		e.Code = errcode.Internal
+	}
+	if k == reads {
+		e.Outcome = ""
+	} else if e.Outcome != errcode.NotApplied {
+		e.Outcome = assumeOutcome(e, codes.Code(errcode.Lookup(e.Code).GRPC), true)
+	}
+	return e
+}
+
+// fromMeta takes what a node says in an ErrorInfo or an ItemError.
+func (e *Error) fromMeta(code string, meta map[string]string) {
 	e.answered = true
-	e.Code = errcode.Code(info.GetReason())
-	e.Meta = info.GetMetadata()
+	e.Code = errcode.Code(code)
+	e.Meta = meta
 	e.Outcome = errcode.Outcome(e.Meta[errcode.MetaOutcome])
 	e.Acks = smallNumber(e.Meta[errcode.MetaAcks])
 	e.Need = smallNumber(e.Meta[errcode.MetaNeed])

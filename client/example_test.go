@@ -93,3 +93,59 @@ func ExampleError() {
 	// true
 	// KEY_NOT_FOUND
 }
+
+// A batch has a result for each of its writes.
+func ExampleClient_Batch() {
+	endpoint, stop := startNode()
+	defer stop()
+	c, err := client.New(client.Options{Endpoints: []string{endpoint}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	ctx := context.Background()
+	results, err := c.Batch(ctx, []client.Write{
+		client.PutOp("apples", []byte("3"), client.WithIdempotencyKey("order 7")),
+		client.DeleteOp("pears", client.WithIdempotencyKey("order 7")),
+	})
+	if err != nil {
+		log.Fatal(err) // no write was begun, or the answer was lost: see Outcome
+	}
+	for i, r := range results {
+		fmt.Println(i, r.Err)
+	}
+	// Output:
+	// 0 <nil>
+	// 1 <nil>
+}
+
+// Requests of a pipeline are in flight together; their answers come in any order.
+func ExamplePipeline() {
+	endpoint, stop := startNode()
+	defer stop()
+	c, err := client.New(client.Options{Endpoints: []string{endpoint}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	p := c.Pipeline()
+	defer p.Close()
+
+	ctx := context.Background()
+	var puts []*client.Future[*client.PutResult]
+	for i := range 100 {
+		puts = append(puts, p.Put(ctx, fmt.Sprint("key ", i), []byte("value")))
+	}
+	for _, put := range puts {
+		if _, err := put.Wait(ctx); err != nil {
+			log.Fatal(err)
+		}
+	}
+	got, err := p.Get(ctx, "key 42").Wait(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", got.Value)
+	// Output: value
+}

@@ -85,13 +85,28 @@ func (r *DeleteResult) Proto() *pairdbv1.DeleteResponse { return r.wire }
 // See WithContext for what becomes of the values that are there.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...CallOption) (*PutResult, error) {
 	const op = "put"
+	o := c.callOptions(opts)
+	req, err := o.putRequest(op, key, value)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+		return cn.kv.Put(ctx, req, opts...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return putResult(resp), nil
+}
+
+// putRequest is a put as it is sent, or what is wrong with it.
+func (o *callOptions) putRequest(op, key string, value []byte) (*pairdbv1.PutRequest, error) {
 	if err := checkKey(op, writes, key); err != nil {
 		return nil, err
 	}
 	if len(value) > MaxValueSize {
 		return nil, localError(op, writes, errcode.ValueTooLarge, "the value has %d bytes, at most %d (10 MiB) are possible", len(value), MaxValueSize)
 	}
-	o := c.callOptions(opts)
 	if err := o.checkWrite(op, true); err != nil {
 		return nil, err
 	}
@@ -100,12 +115,10 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		IdempotencyKey: []byte(o.idempotencyKey),
 	}
 	o.fill(req)
-	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
-		return cn.kv.Put(ctx, req, opts...)
-	})
-	if err != nil {
-		return nil, err
-	}
+	return req, nil
+}
+
+func putResult(resp *pairdbv1.PutResponse) *PutResult {
 	return &PutResult{
 		Context: contextFromWire(resp.GetContext()),
 		Dot:     dotFromWire(resp.GetDot()),
@@ -114,7 +127,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 
 		Duplicate: resp.GetIsDuplicate(),
 		wire:      resp,
-	}, nil
+	}
 }
 
 // Get reads key. A key that is absent, deleted or expired is ErrKeyNotFound.
@@ -131,6 +144,11 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	if err != nil {
 		return nil, err
 	}
+	return getResult(op, resp)
+}
+
+// getResult is an answer to a get, which has a value.
+func getResult(op string, resp *pairdbv1.GetResponse) (*GetResult, error) {
 	if len(resp.GetSiblings()) == 0 {
 		return nil, localError(op, reads, errcode.Internal, "the node answered without a value and without an error")
 	}
@@ -154,16 +172,10 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 // tenant that keeps siblings, what a read at the same level sees.
 func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*DeleteResult, error) {
 	const op = "delete"
-	if err := checkKey(op, writes, key); err != nil {
-		return nil, err
-	}
 	o := c.callOptions(opts)
-	if err := o.checkWrite(op, false); err != nil {
+	req, err := o.deleteRequest(op, key)
+	if err != nil {
 		return nil, err
-	}
-	req := &pairdbv1.DeleteRequest{
-		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
-		IdempotencyKey: []byte(o.idempotencyKey), IfMatch: o.match.Bytes(),
 	}
 	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
@@ -171,6 +183,24 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 	if err != nil {
 		return nil, err
 	}
+	return deleteResult(resp), nil
+}
+
+// deleteRequest is a delete as it is sent, or what is wrong with it.
+func (o *callOptions) deleteRequest(op, key string) (*pairdbv1.DeleteRequest, error) {
+	if err := checkKey(op, writes, key); err != nil {
+		return nil, err
+	}
+	if err := o.checkWrite(op, false); err != nil {
+		return nil, err
+	}
+	return &pairdbv1.DeleteRequest{
+		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
+		IdempotencyKey: []byte(o.idempotencyKey), IfMatch: o.match.Bytes(),
+	}, nil
+}
+
+func deleteResult(resp *pairdbv1.DeleteResponse) *DeleteResult {
 	return &DeleteResult{
 		Context: contextFromWire(resp.GetContext()),
 		Dot:     dotFromWire(resp.GetDot()),
@@ -179,7 +209,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 
 		Duplicate: resp.GetIsDuplicate(),
 		wire:      resp,
-	}, nil
+	}
 }
 
 // checkKey applies the limits on keys before anything is sent.

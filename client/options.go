@@ -29,6 +29,12 @@ const (
 	// configured lower.
 	MaxValueSize = 10 << 20
 
+	// MaxBatchItems is how many writes a Batch, or keys a MultiGet, has at most.
+	MaxBatchItems = 1000
+	// MaxBatchBytes is how many bytes of keys, values, contexts and idempotency
+	// keys a Batch has at most: 16 MiB.
+	MaxBatchBytes = 16 << 20
+
 	// MaxIdempotencyKey is the largest idempotency key, in bytes.
 	MaxIdempotencyKey = 256
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
-	"github.com/pairdb/pairdb/coord/quorum"
 )
 
 // Coordinator runs client operations and serves what peers ask of this node's
@@ -143,39 +142,21 @@ func await[R any](ctx context.Context, gaveUp errcode.Outcome, start func(done f
 // StartPut starts a Put; done is called exactly once, maybe before StartPut
 // returns, with the answer or an *Error.
 func (c *Coordinator) StartPut(r PutRequest, done func(WriteResponse, error)) {
-	req := request{
-		kind: KindPut, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		value: r.Value, json: r.JSON, expiry: r.Expiry, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
-	}
-	if r.IfAbsent {
-		req.cond |= ifAbsent
-	}
-	req.provided(r.IfMatch, r.IfDot)
-	c.startWrite(req, done)
+	c.startWrite(r.request(), done)
 }
 
 // StartDelete starts a Delete; see StartPut.
 func (c *Coordinator) StartDelete(r DeleteRequest, done func(WriteResponse, error)) {
-	req := request{
-		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: r.Level, token: r.Token,
-		expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
-	}
-	if r.ExpectClock != nil {
-		req.cond |= ifClock
-	}
-	req.provided(r.IfMatch, r.IfDot)
-	c.startWrite(req, done)
+	c.startWrite(r.request(), done)
 }
 
 // StartGet starts a Get; see StartPut.
 func (c *Coordinator) StartGet(r GetRequest, done func(GetResponse, error)) {
-	c.start(request{
-		kind: KindGet, tenant: r.Tenant, key: r.Key, level: r.Level, deadline: r.Deadline,
-	}, func(b result, err error) { done(b.get, err) })
+	c.start(r.request(), nil, func(b result, err error) { done(b.get, err) })
 }
 
 func (c *Coordinator) startWrite(r request, done func(WriteResponse, error)) {
-	c.start(r, func(b result, err error) { done(b.write, err) })
+	c.start(r, nil, func(b result, err error) { done(b.write, err) })
 }
 
 // result is the answer to any kind of request.
@@ -184,17 +165,15 @@ type result struct {
 	get   GetResponse
 }
 
-// start runs a client's operation: limits, tenant, then here or at an owner.
-func (c *Coordinator) start(r request, done func(result, error)) {
+// start runs a client's operation: limits, tenant, then here or at an owner. It
+// sends with the others of b, if there is one.
+func (c *Coordinator) start(r request, b *bundle, done func(result, error)) {
 	began := c.opts.Clock.Now()
-	if r.level == 0 {
-		r.level = quorum.Quorum
-	}
 	if !c.enter() {
 		done(result{}, &Error{Code: errcode.Unavailable, Outcome: outcome(&r, errcode.NotApplied), Message: "the node is shutting down"})
 		return
 	}
-	op := &job{c: c, request: r, began: began}
+	op := &job{c: c, request: r, bundle: b, began: began}
 	op.deadline = c.operationDeadline(began, &r)
 	op.done = func(res result, err *Error) {
 		code := errcode.OK
@@ -242,6 +221,8 @@ func (c *Coordinator) remaining(t time.Time) time.Duration { return t.Sub(c.opts
 type job struct {
 	request
 	c *Coordinator
+	// bundle, if set, sends what the operations that start together send.
+	bundle *bundle
 	// forwarded says that a peer sent it: it is not sent on.
 	forwarded bool
 	began     time.Time

@@ -100,7 +100,7 @@ func (f *forward) advance(more bool) {
 	m := u.message(OpForward)
 	m.Key, m.Body, m.Deadline = nil, f.body, f.job.deadline
 	c.hold(1)
-	c.opts.Transport.Send(u.owners[i], &m, func(r Reply, err error) {
+	f.job.send(u.owners[i], &m, func(r Reply, err error) {
 		f.reply(u, i, r, err)
 		c.leave()
 	})

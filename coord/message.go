@@ -114,6 +114,20 @@ type Transport interface {
 	Send(to ring.NodeID, m *Message, reply func(Reply, error))
 }
 
+// Outgoing is a message with what is called with its reply.
+type Outgoing struct {
+	Message Message
+	Reply   func(Reply, error)
+}
+
+// Bundler is a Transport that can take several messages to one peer together.
+// SendAll is Send for each, in order; they leave together, in as few frames as
+// hold them. It keeps msgs no longer than it runs.
+type Bundler interface {
+	Transport
+	SendAll(to ring.NodeID, msgs []Outgoing)
+}
+
 // PeerHandler serves what peers send. HandlePeer gets the messages of one
 // frame together so that their writes can share one engine batch and one sync;
 // it calls reply exactly once for each index, now or later, from any goroutine.

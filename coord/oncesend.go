@@ -33,7 +33,7 @@ func (o *once) ask(op Op, to []int, r *causal.Record) {
 			o.askSelf(u, step, op, r, object)
 			continue
 		}
-		c.opts.Transport.Send(u.owners[i], &m, func(rep Reply, err error) {
+		j.send(u.owners[i], &m, func(rep Reply, err error) {
 			o.reply(i, step, op, r, rep, err)
 			c.leave()
 		})

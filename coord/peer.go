@@ -56,6 +56,8 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 	now := c.opts.Clock.Now()
 	var merges []MergeItem
 	var merged []int
+	// What forwarded operations send goes together, as they came.
+	var b *bundle
 	for _, i := range indices {
 		m := &f.msgs[i]
 		if !m.Deadline.IsZero() && !now.Before(m.Deadline) {
@@ -83,9 +85,17 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 				merges = append(merges, item)
 				merged = append(merged, i)
 			}
+		case m.Op == OpForward:
+			if b == nil && len(indices) > 1 {
+				b = c.newBundle()
+			}
+			f.coordinate(i, t, b)
 		default:
-			f.one(i, t)
+			f.one(i)
 		}
+	}
+	if b != nil {
+		b.close()
 	}
 	f.merge(merges, merged)
 	return behind, need
@@ -147,8 +157,8 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 	})
 }
 
-// one serves a message other than a merge.
-func (f *frame) one(i int, t *schema.Tenant) {
+// one serves a message other than a merge or a forward.
+func (f *frame) one(i int) {
 	c, m := f.c, &f.msgs[i]
 	switch m.Op {
 	case OpRead:
@@ -167,8 +177,6 @@ func (f *frame) one(i int, t *schema.Tenant) {
 		f.lookup(i)
 	case OpClaim:
 		f.claim(i)
-	case OpForward:
-		f.coordinate(i, t)
 	default:
 		f.fail(i, &Error{
 			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
@@ -192,8 +200,9 @@ func (f *frame) fail(i int, e *Error) {
 	f.reply(i, Reply{Status: StatusError, Body: EncodeError(e)})
 }
 
-// coordinate runs a client operation that a peer handed over.
-func (f *frame) coordinate(i int, t *schema.Tenant) {
+// coordinate runs a client operation that a peer handed over, and sends with
+// the others of b, if there is one.
+func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 	c, m := f.c, &f.msgs[i]
 	r, err := decodeRequest(m.Body)
 	if err != nil {
@@ -202,7 +211,7 @@ func (f *frame) coordinate(i int, t *schema.Tenant) {
 	}
 	r.tenant, r.deadline = t.Name, m.Deadline
 	now := c.opts.Clock.Now()
-	j := &job{request: r, c: c, forwarded: true, began: now}
+	j := &job{request: r, c: c, bundle: b, forwarded: true, began: now}
 	j.deadline = c.operationDeadline(now, &j.request)
 	c.hold(1)
 	j.done = func(res result, e *Error) {

@@ -198,7 +198,7 @@ func (r *read) ask(u *unit, round int, qs []question) {
 			}
 			m := u.message(op)
 			m.Deadline = r.job.deadline
-			c.opts.Transport.Send(u.owners[q.i], &m, func(rep Reply, err error) {
+			r.job.send(u.owners[q.i], &m, func(rep Reply, err error) {
 				r.reply(q, round, rep, err)
 				c.leave()
 			})

@@ -115,7 +115,7 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 		m := u.message(OpMerge)
 		m.Body = object
 		m.Deadline = r.job.began.Add(c.opts.WriteTimeout)
-		c.opts.Transport.Send(u.owners[i], &m, func(rep Reply, err error) {
+		r.job.send(u.owners[i], &m, func(rep Reply, err error) {
 			r.written(i, round, rep, err)
 			c.leave()
 		})

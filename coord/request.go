@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/pairdb/pairdb/coord/causal"
@@ -52,6 +53,18 @@ type PutRequest struct {
 	Deadline time.Time
 }
 
+func (r *PutRequest) request() request {
+	req := request{
+		kind: KindPut, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), token: r.Token,
+		value: r.Value, json: r.JSON, expiry: r.Expiry, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
+	if r.IfAbsent {
+		req.cond |= ifAbsent
+	}
+	req.provided(r.IfMatch, r.IfDot)
+	return req
+}
+
 // DeleteRequest asks to delete a key. Deleting an absent key succeeds.
 type DeleteRequest struct {
 	Tenant string
@@ -73,6 +86,18 @@ type DeleteRequest struct {
 	// with an idempotency key is not compared again. It goes with none of the
 	// other conditions.
 	ExpectClock causal.Context
+}
+
+func (r *DeleteRequest) request() request {
+	req := request{
+		kind: KindDelete, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), token: r.Token,
+		expect: r.ExpectClock, idempotencyKey: r.IdempotencyKey, deadline: r.Deadline,
+	}
+	if r.ExpectClock != nil {
+		req.cond |= ifClock
+	}
+	req.provided(r.IfMatch, r.IfDot)
+	return req
 }
 
 // WriteResponse answers a Put or a Delete that reached its level.
@@ -103,6 +128,10 @@ type GetRequest struct {
 	Level quorum.Level
 	// Deadline is when the caller gives up.
 	Deadline time.Time
+}
+
+func (r *GetRequest) request() request {
+	return request{kind: KindGet, tenant: r.Tenant, key: r.Key, level: cmp.Or(r.Level, quorum.Quorum), deadline: r.Deadline}
 }
 
 // GetResponse answers a Get that found a value.

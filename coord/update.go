@@ -231,7 +231,7 @@ func (o *update) replicate() {
 			o.failed(i, round, reasonDown)
 		default:
 			c.hold(1)
-			c.opts.Transport.Send(u.owners[i], &m, func(r Reply, err error) {
+			o.job.send(u.owners[i], &m, func(r Reply, err error) {
 				o.reply(i, round, r, err)
 				c.leave()
 			})

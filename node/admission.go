@@ -40,8 +40,9 @@ func shareOf(memory, parts, least, most int64) int64 {
 	return min(max(memory/parts, least), most)
 }
 
-// admission is the coordinator behind a gate: clients' large values go through
-// it while those under way fit into the memory, and else wait. It is safe for
+// admission is the coordinator behind a gate: clients' large values, and batches
+// that are large altogether, go through it while those under way fit into the
+// memory, and else wait. It is safe for
 // concurrent use.
 type admission struct {
 	*coord.Coordinator
@@ -59,24 +60,98 @@ func newAdmission(c *coord.Coordinator, budget int64, timeout time.Duration) *ad
 
 // Put is the coordinator's, once there is room for the value.
 func (a *admission) Put(ctx context.Context, r coord.PutRequest) (coord.WriteResponse, error) {
-	size := int64(len(r.Value))
+	release, err := a.admit(ctx, len(r.Value))
+	if err != nil {
+		return coord.WriteResponse{}, err
+	}
+	defer release()
+	return a.Coordinator.Put(ctx, r)
+}
+
+// Batch is the coordinator's, once there is room for all its values together.
+// One that the coordinator refuses does not wait first.
+func (a *admission) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error) {
+	size := 0
+	for i := range items {
+		if p := items[i].Put; p != nil {
+			size += len(p.Value)
+		}
+	}
+	if size >= admittedValue {
+		if err := a.CheckBatch(items); err != nil {
+			return nil, err
+		}
+	}
+	release, err := a.admit(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return a.Coordinator.Batch(ctx, items)
+}
+
+// StartAll is the coordinator's, once there is room for the large values among
+// the items. If there will be none in time, the puts of these are refused.
+func (a *admission) StartAll(items []coord.Item, done func(i int, r coord.ItemResult)) {
+	size, large := 0, 0
+	isLarge := func(it *coord.Item) bool { return it.Put != nil && len(it.Put.Value) >= admittedValue }
+	for i := range items {
+		if isLarge(&items[i]) {
+			size += len(items[i].Put.Value)
+			large++
+		}
+	}
+	if large == 0 {
+		a.Coordinator.StartAll(items, done)
+		return
+	}
+	release, err := a.admit(context.Background(), size)
+	if err == nil {
+		var left atomic.Int64
+		left.Store(int64(large))
+		a.Coordinator.StartAll(items, func(i int, r coord.ItemResult) {
+			if isLarge(&items[i]) && left.Add(-1) == 0 {
+				release()
+			}
+			done(i, r)
+		})
+		return
+	}
+	rest, at := make([]coord.Item, 0, len(items)-large), make([]int, 0, len(items)-large)
+	for i := range items {
+		if isLarge(&items[i]) {
+			done(i, coord.ItemResult{Err: err})
+			continue
+		}
+		rest, at = append(rest, items[i]), append(at, i)
+	}
+	a.Coordinator.StartAll(rest, func(i int, r coord.ItemResult) { done(at[i], r) })
+}
+
+// admit waits until bytes of values may come in, and returns what says that they
+// are gone again. It waits for as long as a write may at the most.
+func (a *admission) admit(ctx context.Context, bytes int) (release func(), err error) {
+	size := int64(bytes)
 	if size < admittedValue {
-		return a.Coordinator.Put(ctx, r)
+		return func() {}, nil
 	}
 	// A value beyond the budget goes alone; the coordinator knows the limits.
 	size = min(size, a.budget)
-	defer a.inside.Add(-size)
 	if a.inside.Add(size) > waitFactor*a.budget+size {
-		return coord.WriteResponse{}, a.refusal(errors.New("too many wait already"))
+		a.inside.Add(-size)
+		return nil, a.refusal(errors.New("too many wait already"))
 	}
 	wait, cancel := context.WithTimeout(ctx, a.timeout)
-	err := a.free.Acquire(wait, size)
+	err = a.free.Acquire(wait, size)
 	cancel()
 	if err != nil {
-		return coord.WriteResponse{}, a.refusal(err)
+		a.inside.Add(-size)
+		return nil, a.refusal(err)
 	}
-	defer a.free.Release(size)
-	return a.Coordinator.Put(ctx, r)
+	return func() {
+		a.free.Release(size)
+		a.inside.Add(-size)
+	}, nil
 }
 
 func (a *admission) refusal(why error) *coord.Error {

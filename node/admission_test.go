@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,92 @@ func TestLargeValuesWaitForRoom(t *testing.T) {
 	}
 	cancel()
 	if err := errors.Join(c.Close(), <-served, n.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBatchesWaitForRoom: a batch counts with all its values, and the large ones
+// of a pipeline are refused alone.
+func TestBatchesWaitForRoom(t *testing.T) {
+	cfg := soloConfig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ready := make(chan Addresses, 1)
+	n, err := Open(cfg, Options{Logger: slog.New(slog.DiscardHandler), Memory: 1, Ready: func(a Addresses) { ready <- a }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- n.Serve(ctx) }()
+	<-ready
+	gate := newAdmission(n.coord, 1<<20, 20*time.Millisecond)
+	items := func(sizes ...int) []coord.Item {
+		var all []coord.Item
+		for i, size := range sizes {
+			all = append(all, coord.Item{Put: &coord.PutRequest{Tenant: "default", Key: []byte{'k', byte(i)}, Value: make([]byte, size), Level: 1}})
+		}
+		return all
+	}
+	batch := func(items []coord.Item) errcode.Code {
+		results, err := gate.Batch(t.Context(), items)
+		if err != nil {
+			var e *coord.Error
+			if !errors.As(err, &e) || e.Outcome != errcode.NotApplied {
+				t.Errorf("refused with %v", err)
+			}
+			return e.Code
+		}
+		for i := range results {
+			if results[i].Err != nil {
+				t.Errorf("item %d: %v", i, results[i].Err)
+			}
+		}
+		return errcode.OK
+	}
+	start := func(items []coord.Item) (codes []errcode.Code) {
+		codes = make([]errcode.Code, len(items))
+		done := make(chan struct{}, len(items))
+		gate.StartAll(items, func(i int, r coord.ItemResult) {
+			codes[i] = errcode.OK
+			var e *coord.Error
+			if errors.As(r.Err, &e) {
+				codes[i] = e.Code
+			}
+			done <- struct{}{}
+		})
+		for range items {
+			<-done
+		}
+		return codes
+	}
+	const ok, full = errcode.OK, errcode.ResourceExhausted
+	half := admittedValue / 2
+	if code := batch(items(half, half, 3<<20)); code != ok {
+		t.Errorf("with nobody there: %s", code)
+	}
+	if codes := start(items(half, admittedValue, 2<<20)); !slices.Equal(codes, []errcode.Code{ok, ok, ok}) {
+		t.Errorf("with nobody there: %v", codes)
+	}
+	if err := gate.free.Acquire(t.Context(), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if code := batch(items(half, half)); code != full {
+		t.Errorf("a batch without room: %s", code)
+	}
+	if code := batch(items(half-1, half)); code != ok {
+		t.Errorf("a small batch: %s", code)
+	}
+	if code := batch(items(11<<20, half)); code != errcode.ValueTooLarge {
+		t.Errorf("a batch that is wrong: %s", code)
+	}
+	if codes := start(items(half, admittedValue, 1)); !slices.Equal(codes, []errcode.Code{ok, full, ok}) {
+		t.Errorf("a pipeline without room: %v", codes)
+	}
+	gate.free.Release(1 << 20)
+	if code := batch(items(half, half)); code != ok || gate.inside.Load() != 0 {
+		t.Errorf("room again: %s, %d bytes inside", code, gate.inside.Load())
+	}
+	cancel()
+	if err := errors.Join(<-served, n.Close(t.Context())); err != nil {
 		t.Error(err)
 	}
 }

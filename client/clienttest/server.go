@@ -21,11 +21,12 @@ import (
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 )
 
-const maxMessage = 10<<20 + 64<<10
+const maxMessage = 16<<20 + 256<<10
 
 // Hook is asked before each request. A non-nil error is the answer, and nothing
 // is done. method is the full gRPC method, such as "/pairdb.v1.KV/Put". req is nil
-// for a call that is answered by a stream.
+// for a call that is answered by a stream. For calls that hold several requests
+// it is asked for each of these as well, whose answer its error then is.
 type Hook func(ctx context.Context, method string, req any) error
 
 // Server is one such node. It is safe for concurrent use.
@@ -40,6 +41,8 @@ type Server struct {
 		sync.Mutex
 		hook   Hook
 		damage []*pairdbv1.Damage
+		// ends are the pipelines that are open.
+		ends map[*context.CancelCauseFunc]struct{}
 	}
 }
 
@@ -52,11 +55,12 @@ func Start(store *Store) (*Server, error) {
 	}
 	s := &Server{store: store, addr: lis.Addr().String(), health: health.NewServer(), served: make(chan struct{})}
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept), grpc.StreamInterceptor(s.interceptStream))
-	pairdbv1.RegisterKVServer(s.grpc, kvService{store: store})
+	pairdbv1.RegisterKVServer(s.grpc, kvService{store: store, server: s})
 	pairdbv1.RegisterTenantsServer(s.grpc, tenantService{store: store})
 	pairdbv1.RegisterClusterServer(s.grpc, clusterService{store: store})
 	pairdbv1.RegisterAdminServer(s.grpc, adminService{server: s})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
+	s.mu.ends = make(map[*context.CancelCauseFunc]struct{})
 	store.addNode(s.addr)
 	go func() {
 		defer close(s.served)
@@ -96,6 +100,30 @@ func (s *Server) SetServing(serving bool) {
 		st = healthpb.HealthCheckResponse_SERVING
 	}
 	s.health.SetServingStatus("", st)
+}
+
+// EndStreams ends the pipelines that are open with err. What they have under way
+// ends with its context, unanswered.
+func (s *Server) EndStreams(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for end := range s.mu.ends {
+		(*end)(err)
+	}
+}
+
+// open returns a context of a stream's that EndStreams ends.
+func (s *Server) open(ctx context.Context) (open context.Context, shut func()) {
+	open, end := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.ends[&end] = struct{}{}
+	return open, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.mu.ends, &end)
+		end(nil)
+	}
 }
 
 // Close stops the server and cuts off what is under way.

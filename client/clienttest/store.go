@@ -145,7 +145,8 @@ func newTenant(id string, rf uint32, policy pairdbv1.ConflictPolicy) *pairdbv1.T
 
 type kvService struct {
 	pairdbv1.UnimplementedKVServer
-	store *Store
+	store  *Store
+	server *Server
 }
 
 func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.PutResponse, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/client"
 )
 
 // benchOptions says what load to make.
@@ -26,6 +27,8 @@ type benchOptions struct {
 	keys           int
 	seed           uint64
 	noLoad         bool
+	batch          int // requests in one call
+	pipeline       bool
 	pids           []int
 }
 
@@ -46,7 +49,7 @@ func (a *app) benchRunCommand() *cobra.Command {
 	var f clientFlags
 	o := benchOptions{
 		op: benchMix, ratio: 0.5, clients: 64, clientsPerConn: 16, duration: 10 * time.Second,
-		warmup: 2 * time.Second, valueSize: 1024, keys: 100_000, seed: 1,
+		warmup: 2 * time.Second, valueSize: 1024, keys: 100_000, seed: 1, batch: 1,
 	}
 	cmd := a.clientCommand(&cobra.Command{
 		Use:   "run",
@@ -55,7 +58,9 @@ func (a *app) benchRunCommand() *cobra.Command {
 answered. Latency is measured with an HDR histogram from just before a request
 to just after its answer. Keys are bench/000000000000 and on, chosen uniformly;
 values are half compressible and follow from --seed. The clients are spread
-over the endpoints. With --pid the CPU time of those processes (the nodes, on
+over the endpoints. With --batch each request is a Batch or MultiGet of that many
+neighbouring keys, and each of these counts as an operation with the latency of
+the whole. With --pipeline the clients of a connection share one stream. With --pid the CPU time of those processes (the nodes, on
 this machine) is divided by the operations that went well.`,
 		Example: "  pairdb bench run --op put --duration 30s --pid $(pgrep -d, pairdb)",
 		Args:    args(),
@@ -74,6 +79,8 @@ this machine) is divided by the operations that went well.`,
 	fs.IntVar(&o.keys, "keys", o.keys, "number of keys, 1 to 100000000")
 	fs.Uint64Var(&o.seed, "seed", o.seed, "the same seed gives the same values and choices")
 	fs.BoolVar(&o.noLoad, "no-load", false, "do not store the keys before a get or mix; they are there already")
+	fs.IntVar(&o.batch, "batch", o.batch, "keys in one request, 1 to 1000")
+	fs.BoolVar(&o.pipeline, "pipeline", false, "send requests on one stream per connection")
 	fs.IntSliceVar(&o.pids, "pid", nil, "process whose CPU time is counted as the servers'; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(cmd); err != nil {
@@ -119,6 +126,14 @@ func (o *benchOptions) check(cmd *cobra.Command) error {
 		return usagef("pairdb bench run: --warmup is %s; it cannot be negative", o.warmup)
 	case o.valueSize < 0 || o.valueSize > maxValue:
 		return usagef("pairdb bench run: --value-size is %d; it has to be 0 to %d", o.valueSize, maxValue)
+	case o.batch < 1 || o.batch > client.MaxBatchItems:
+		return usagef("pairdb bench run: --batch is %d; it has to be 1 to %d", o.batch, client.MaxBatchItems)
+	case o.batch > 1 && o.pipeline:
+		return usagef("pairdb bench run: --batch and --pipeline contradict each other")
+	case o.batch*o.valueSize > client.MaxBatchBytes/2 && o.batch > 1:
+		return usagef("pairdb bench run: --batch %d of --value-size %d is more than the %d bytes that fit well", o.batch, o.valueSize, client.MaxBatchBytes/2)
+	case o.batch > o.keys:
+		return usagef("pairdb bench run: --batch is %d; there are only %d keys", o.batch, o.keys)
 	case o.keys < 1 || o.keys > maxKeys:
 		return usagef("pairdb bench run: --keys is %d; it has to be 1 to %d", o.keys, maxKeys)
 	}
@@ -170,6 +185,8 @@ func (a *app) bench(ctx context.Context, f *clientFlags, o benchOptions) (benchR
 type benchReport struct {
 	Op          string   `json:"op"`
 	Ratio       float64  `json:"ratio,omitempty"`
+	Batch       int      `json:"batch"`
+	Pipeline    bool     `json:"pipeline"`
 	Clients     int      `json:"clients"`
 	Connections int      `json:"connections"`
 	ValueSize   int      `json:"value_size"`
@@ -219,10 +236,16 @@ func (r benchReport) view() view {
 	if lines := r.errorLines(); len(lines) > 0 {
 		failed = strings.Join(lines, ", ")
 	}
+	how := ""
+	if r.Batch > 1 {
+		how = fmt.Sprintf(" in batches of %d", r.Batch)
+	} else if r.Pipeline {
+		how = " on pipelines"
+	}
 	v := view{
 		data: r,
 		head: []string{
-			fmt.Sprintf("load      %s, %d clients on %d connections, %d keys, values of %d bytes, %s", r.Op, r.Clients, r.Connections, r.Keys, r.ValueSize, r.Consistency),
+			fmt.Sprintf("load      %s%s, %d clients on %d connections, %d keys, values of %d bytes, %s", r.Op, how, r.Clients, r.Connections, r.Keys, r.ValueSize, r.Consistency),
 			fmt.Sprintf("done      %d operations in %.2f s: %.0f ops/s", r.Ops, r.Seconds, r.OpsPerSec),
 			"errors    " + failed,
 			"cpu       " + cpu,

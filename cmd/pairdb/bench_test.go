@@ -5,12 +5,15 @@ import (
 	"compress/flate"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client"
 	"github.com/pairdb/pairdb/client/clienttest"
 )
@@ -140,6 +143,57 @@ func TestBenchSpreadsOverEndpoints(t *testing.T) {
 	for i := range 3 {
 		if asked[i] == 0 {
 			t.Errorf("endpoint %d was never asked: %v", i, asked)
+		}
+	}
+}
+
+// TestBenchManyAtOnce: each key of a batch is an operation, and what fails of it
+// is counted; a pipeline's requests are as many as calls would be.
+func TestBenchManyAtOnce(t *testing.T) {
+	store := clienttest.NewStore()
+	s, err := clienttest.Start(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var mu sync.Mutex
+	calls := map[string]int{}
+	s.SetHook(func(_ context.Context, method string, req any) error {
+		mu.Lock()
+		defer mu.Unlock()
+		calls[fmt.Sprintf("%s %T", method[strings.LastIndexByte(method, '/')+1:], req)]++
+		if r, ok := req.(*pairdbv1.GetRequest); ok && string(r.GetKey()) == benchKey(7) {
+			return clienttest.Fail(errcode.Unavailable, "not this one", nil)
+		}
+		return nil
+	})
+	run := func(args ...string) (r benchReport) {
+		t.Helper()
+		clear(calls)
+		args = append([]string{"bench", "run", "--clients", "3", "--keys", "50", "--value-size", "10", "--warmup", "0s", "-o", "json", "--endpoint", s.Addr()}, args...)
+		code, stdout, stderr := runCLI(t, t.Context(), "", args...)
+		if code != 0 {
+			t.Fatal(stderr)
+		}
+		if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := run("--op", "put", "--batch", "50", "--count", "400"); r.Ops != 400 || r.Batch != 50 || calls["Batch *pairdbv1.BatchRequest"] != 8 || store.Len() != 50 || len(r.Errors) != 0 {
+		t.Errorf("%+v %v", r, calls)
+	}
+	if r := run("--op", "get", "--no-load", "--batch", "50", "--count", "400"); r.Ops != 8*49 || r.Errors["UNAVAILABLE"] != 8 || r.Latency["get"].Count != 8*49 || calls["MultiGet *pairdbv1.MultiGetRequest"] != 8 {
+		t.Errorf("%+v %v", r, calls)
+	}
+	if r := run("--op", "mix", "--no-load", "--pipeline", "--count", "200"); r.Ops+r.Errors["UNAVAILABLE"] != 200 || !r.Pipeline || calls["Pipeline *pairdbv1.GetRequest"]+calls["Pipeline *pairdbv1.PutRequest"] != 200 {
+		t.Errorf("%+v %v", r, calls)
+	}
+	for _, args := range [][]string{
+		{"--batch", "0"}, {"--batch", "1001"}, {"--batch", "2", "--pipeline"}, {"--batch", "11", "--keys", "10"}, {"--batch", "1000", "--value-size", "100000"},
+	} {
+		if code, _, _ := runCLI(t, t.Context(), "", append([]string{"bench", "run", "--endpoint", s.Addr()}, args...)...); code != int(errcode.ExitUsage) {
+			t.Errorf("%v: exit %d", args, code)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,9 @@ type load struct {
 	opts    benchOptions
 	level   client.Level
 	clients []*client.Client // one connection each; worker i uses clients[i % len]
-	workers []*worker
+	// pipelines are the clients', if that is asked for.
+	pipelines []*client.Pipeline
+	workers   []*worker
 }
 
 // worker is one closed loop.
@@ -38,6 +41,7 @@ type worker struct {
 	opts   benchOptions
 	level  client.Level
 	target *client.Client
+	stream *client.Pipeline // nil for calls
 	random *rand.Rand
 	values *valueMaker
 
@@ -60,6 +64,9 @@ func newLoad(f *clientFlags, o benchOptions) (*load, error) {
 			return nil, errors.Join(err, l.close())
 		}
 		l.clients = append(l.clients, c)
+		if o.pipeline {
+			l.pipelines = append(l.pipelines, c.Pipeline())
+		}
 	}
 	pool := randomBytes(o.seed, o.valueSize/2+valuePool)
 	for i := range o.clients {
@@ -70,6 +77,9 @@ func newLoad(f *clientFlags, o benchOptions) (*load, error) {
 			puts:   newHistogram(), gets: newHistogram(),
 			failed: make(map[string]int64),
 		})
+		if o.pipeline {
+			l.workers[i].stream = l.pipelines[i%conns]
+		}
 	}
 	return l, nil
 }
@@ -80,6 +90,9 @@ func newHistogram() *hdrhistogram.Histogram {
 
 func (l *load) close() error {
 	var err error
+	for _, p := range l.pipelines {
+		err = errors.Join(err, p.Close())
+	}
 	for _, c := range l.clients {
 		err = errors.Join(err, c.Close())
 	}
@@ -118,13 +131,14 @@ func (l *load) run(ctx context.Context, d time.Duration, count int64) time.Durat
 	}
 	var left atomic.Int64
 	left.Store(count)
+	n := int64(l.opts.batch)
 	var stop atomic.Bool
 	if count == 0 {
 		t := time.AfterFunc(d, func() { stop.Store(true) })
 		defer t.Stop()
 	}
 	more := func() bool {
-		return ctx.Err() == nil && !stop.Load() && (count == 0 || left.Add(-1) >= 0)
+		return ctx.Err() == nil && !stop.Load() && (count == 0 || left.Add(-n) > -n)
 	}
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -145,31 +159,90 @@ func (w *worker) reset() {
 	clear(w.failed)
 }
 
-// step does one operation and records it.
+// step does one request and records its operations.
 func (w *worker) step(ctx context.Context) {
-	key := benchKey(w.random.Int64N(int64(w.opts.keys)))
+	at := w.random.Int64N(int64(w.opts.keys))
 	put := w.opts.op == benchPut || w.opts.op == benchMix && w.random.Float64() < w.opts.ratio
 	into := w.gets
-	var err error
-	var began time.Time
 	if put {
 		into = w.puts
-		value := w.values.next()
-		began = time.Now()
-		_, err = w.target.Put(ctx, key, value, client.WithLevel(w.level))
-	} else {
-		began = time.Now()
-		_, err = w.target.Get(ctx, key, client.WithLevel(w.level))
 	}
+	ask := w.prepare(put, at)
+	began := time.Now()
+	done, err := ask(ctx)
 	took := time.Since(began)
-	if err != nil {
-		if ctx.Err() == nil {
-			w.failed[string(client.CodeOf(err))]++
-		}
-		return
+	if err != nil && ctx.Err() == nil {
+		w.failed[string(client.CodeOf(err))] += int64(w.opts.batch) - done
 	}
 	// Only a value out of range is refused, and it is brought into range.
-	_ = into.RecordValue(min(max(took.Microseconds(), latencyMin), latencyMax))
+	_ = into.RecordValues(min(max(took.Microseconds(), latencyMin), latencyMax), done)
+}
+
+// prepare returns what sends the request about the key numbered at, or about it
+// and its neighbours, and says how many operations went well.
+func (w *worker) prepare(put bool, at int64) func(context.Context) (int64, error) {
+	level, key := client.WithLevel(w.level), benchKey(at)
+	switch {
+	case w.opts.batch > 1 && put:
+		ops := make([]client.Write, w.opts.batch)
+		for i := range ops {
+			ops[i] = client.PutOp(w.neighbour(at, i), bytes.Clone(w.values.next()))
+		}
+		return func(ctx context.Context) (int64, error) {
+			results, err := w.target.Batch(ctx, ops, level)
+			return countDone(results, err, func(r *client.BatchResult) error { return r.Err })
+		}
+	case w.opts.batch > 1:
+		keys := make([]string, w.opts.batch)
+		for i := range keys {
+			keys[i] = w.neighbour(at, i)
+		}
+		return func(ctx context.Context) (int64, error) {
+			results, err := w.target.MultiGet(ctx, keys, level)
+			return countDone(results, err, func(r *client.KeyResult) error { return r.Err })
+		}
+	case put:
+		value := w.values.next()
+		return func(ctx context.Context) (int64, error) {
+			if w.stream != nil {
+				return one(w.stream.Put(ctx, key, value, level).Wait(ctx))
+			}
+			return one(w.target.Put(ctx, key, value, level))
+		}
+	}
+	return func(ctx context.Context) (int64, error) {
+		if w.stream != nil {
+			return one(w.stream.Get(ctx, key, level).Wait(ctx))
+		}
+		return one(w.target.Get(ctx, key, level))
+	}
+}
+
+// neighbour is the i-th key from the one numbered at.
+func (w *worker) neighbour(at int64, i int) string {
+	return benchKey((at + int64(i)) % int64(w.opts.keys))
+}
+
+// one counts a single operation.
+func one[R any](_ R, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// countDone counts the operations of a batch that went well, and returns one of
+// the errors of the others.
+func countDone[R any](results []R, err error, errOf func(*R) error) (int64, error) {
+	var done int64
+	for i := range results {
+		if e := errOf(&results[i]); e != nil {
+			err = e
+		} else {
+			done++
+		}
+	}
+	return done, err
 }
 
 func benchKey(i int64) string { return fmt.Sprintf("bench/%012d", i) }
@@ -178,7 +251,7 @@ func benchKey(i int64) string { return fmt.Sprintf("bench/%012d", i) }
 func (l *load) report(f *clientFlags, took, own, servers time.Duration) benchReport {
 	puts, gets := newHistogram(), newHistogram()
 	r := benchReport{
-		Op: l.opts.op, Clients: l.opts.clients, Connections: len(l.clients), ValueSize: l.opts.valueSize, Keys: l.opts.keys,
+		Op: l.opts.op, Batch: l.opts.batch, Pipeline: l.opts.pipeline, Clients: l.opts.clients, Connections: len(l.clients), ValueSize: l.opts.valueSize, Keys: l.opts.keys,
 		Consistency: l.level.String(), Endpoints: f.endpoints, Seconds: took.Seconds(),
 		Errors: make(map[string]int64), Latency: make(map[string]latencyFigures), Pids: []int{},
 	}

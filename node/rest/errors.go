@@ -51,11 +51,21 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
 	e := h.opts.Classify(err)
+	body := h.errorBodyOf(r, e, !safe(r.Method))
+	if errcode.Lookup(e.Code).Retryable && status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	h.write(w, r, status, body)
+}
+
+// errorBodyOf is the error of a request, or of one of several, that writes or
+// does not.
+func (h *Handler) errorBodyOf(r *http.Request, e *coord.Error, write bool) errorBody {
 	body := errorBody{
 		Status: "error", ErrorCode: e.Code, Message: e.Message,
 		RequestID: requestID(r), Outcome: e.Outcome, Context: e.Token,
 	}
-	if body.Outcome == "" && !safe(r.Method) {
+	if body.Outcome == "" && write {
 		body.Outcome = h.opts.Outcome(e.Code)
 	}
 	if body.Message == "" {
@@ -67,10 +77,7 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 	for _, c := range e.Causes {
 		body.Causes = append(body.Causes, cause{NodeID: c.Node.String(), Name: c.Name, Reason: c.Reason})
 	}
-	if errcode.Lookup(e.Code).Retryable && status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
-	}
-	h.write(w, r, status, body)
+	return body
 }
 
 // safe says that a request with the method changes nothing.

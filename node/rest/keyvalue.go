@@ -89,15 +89,18 @@ func (h *Handler) putKeyValue(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	named := string(idempotencyKey)
-	if named == "" {
-		named = dotName(res.Dot)
+	h.write(w, r, http.StatusOK, putAnswerOf(key, string(idempotencyKey), &res, level))
+}
+
+func putAnswerOf(key, idempotencyKey string, res *coord.WriteResponse, level quorum.Level) putAnswer {
+	if idempotencyKey == "" {
+		idempotencyKey = dotName(res.Dot)
 	}
-	h.write(w, r, http.StatusOK, putAnswer{
-		Status: "success", Key: key, IdempotencyKey: named,
+	return putAnswer{
+		Status: "success", Key: key, IdempotencyKey: idempotencyKey,
 		VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas, Consistency: level.String(),
 		IsDuplicate: res.Duplicate,
-	})
+	}
 }
 
 // idempotencyKeyOf reads the header Idempotency-Key, nil if there is none. The
@@ -109,15 +112,21 @@ func idempotencyKeyOf(r *http.Request) ([]byte, error) {
 		return nil, nil
 	case len(values) > 1:
 		return nil, invalidf("Idempotency-Key is given %d times", len(values))
-	case values[0] == "" || len(values[0]) > causal.MaxIdempotencyKey:
-		return nil, invalidf("Idempotency-Key has %d bytes, 1 to %d are allowed", len(values[0]), causal.MaxIdempotencyKey)
 	}
-	for _, b := range []byte(values[0]) {
+	return checkIdempotencyKey("Idempotency-Key", values[0])
+}
+
+// checkIdempotencyKey returns the key that came as what name says.
+func checkIdempotencyKey(name, key string) ([]byte, error) {
+	if key == "" || len(key) > causal.MaxIdempotencyKey {
+		return nil, invalidf("%s has %d bytes, 1 to %d are allowed", name, len(key), causal.MaxIdempotencyKey)
+	}
+	for _, b := range []byte(key) {
 		if b < ' ' || b > '~' {
-			return nil, invalidf("Idempotency-Key has a byte that is not printable ASCII; use gRPC for other keys")
+			return nil, invalidf("%s has a byte that is not printable ASCII; use gRPC for other keys", name)
 		}
 	}
-	return []byte(values[0]), nil
+	return []byte(key), nil
 }
 
 // valueAnswer is a value as JSON: as it was if it was written as JSON, else a
@@ -144,27 +153,35 @@ func (h *Handler) getKeyValue(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res, err := h.opts.KV.Get(r.Context(), coord.GetRequest{Tenant: f.tenant, Key: []byte(f.key), Level: f.level})
-	if err == nil && len(res.Siblings) == 0 {
-		err = errors.New("read returned no value and no error")
-	}
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	ans := getAnswer{Status: "success", Key: f.key, VectorClock: clockMap(res.Context)}
-	if ans.valueAnswer, err = valueOf(&res.Siblings[0]); err != nil {
+	ans, err := getAnswerOf(f.key, &res)
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	for i := range res.Siblings[1:] {
-		v, err := valueOf(&res.Siblings[1+i])
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		ans.Siblings = append(ans.Siblings, v)
-	}
 	h.write(w, r, http.StatusOK, ans)
+}
+
+func getAnswerOf(key string, res *coord.GetResponse) (getAnswer, error) {
+	if len(res.Siblings) == 0 {
+		return getAnswer{}, errors.New("read returned no value and no error")
+	}
+	ans := getAnswer{Status: "success", Key: key, VectorClock: clockMap(res.Context)}
+	for i := range res.Siblings {
+		v, err := valueOf(&res.Siblings[i])
+		if err != nil {
+			return getAnswer{}, err
+		}
+		if i == 0 {
+			ans.valueAnswer = v
+		} else {
+			ans.Siblings = append(ans.Siblings, v)
+		}
+	}
+	return ans, nil
 }
 
 type deleteAnswer struct {
@@ -200,10 +217,14 @@ func (h *Handler) deleteKeyValue(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	h.write(w, r, http.StatusOK, deleteAnswer{
-		Status: "success", Key: f.key, VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas,
-		IdempotencyKey: string(idempotencyKey), IsDuplicate: res.Duplicate,
-	})
+	h.write(w, r, http.StatusOK, deleteAnswerOf(f.key, string(idempotencyKey), &res))
+}
+
+func deleteAnswerOf(key, idempotencyKey string, res *coord.WriteResponse) deleteAnswer {
+	return deleteAnswer{
+		Status: "success", Key: key, VectorClock: clockMap(res.Context), ReplicaCount: res.Replicas,
+		IdempotencyKey: idempotencyKey, IsDuplicate: res.Duplicate,
+	}
 }
 
 // fields are what a read or delete names.

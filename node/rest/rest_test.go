@@ -39,6 +39,9 @@ type fakeKV struct {
 	// keyed are the idempotency keys that were seen, id the last of them.
 	keyed map[string]bool
 	id    string
+	// items are those of the last batch.
+	items    []coord.Item
+	batchErr error
 }
 
 // duplicate notes an idempotency key and says whether it was there.
@@ -93,6 +96,27 @@ func (f *fakeKV) Delete(_ context.Context, r coord.DeleteRequest) (coord.WriteRe
 	return coord.WriteResponse{
 		Token: []byte("deleted"), Dot: testDot, Context: causal.NewContext(testDot), Acks: 2, Replicas: 3, Duplicate: f.duplicate(r.IdempotencyKey),
 	}, nil
+}
+
+// Batch does the items one after the other, and fails with batchErr instead.
+func (f *fakeKV) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error) {
+	f.items = items
+	if f.batchErr != nil {
+		return nil, f.batchErr
+	}
+	results := make([]coord.ItemResult, len(items))
+	for i, it := range items {
+		r := &results[i]
+		switch {
+		case it.Put != nil:
+			r.Write, r.Err = f.Put(ctx, *it.Put)
+		case it.Delete != nil:
+			r.Write, r.Err = f.Delete(ctx, *it.Delete)
+		default:
+			r.Get, r.Err = f.Get(ctx, *it.Get)
+		}
+	}
+	return results, nil
 }
 
 type fakeMetadata struct {

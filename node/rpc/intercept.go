@@ -55,16 +55,26 @@ func (s *Server) wireError(method string, err error) error {
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
+	return statusOf(s.typed(method, err, isWrite(method))).Err()
+}
+
+// typed is err as a client is to see it. What is not known is logged.
+func (s *Server) typed(method string, err error, write bool) *coord.Error {
 	e := s.opts.Classify(err)
 	if e.Code == errcode.Internal {
 		s.opts.Logger.Error("call failed", "method", method, "err", err)
 	}
-	if e.Outcome == "" && isWrite(method) {
+	if e.Outcome == "" && write {
 		known := *e
 		known.Outcome = WriteOutcome(e.Code)
 		e = &known
 	}
-	return statusOf(e).Err()
+	return e
+}
+
+// itemError is wireError for one of several requests.
+func (s *Server) itemError(method string, err error, write bool) *pairdbv1.ItemError {
+	return itemErrorOf(s.typed(method, err, write))
 }
 
 // WriteOutcome is the outcome of a failed write when whoever made the error did
@@ -81,7 +91,7 @@ func WriteOutcome(code errcode.Code) errcode.Outcome {
 // isWrite says whether a failed call may have changed something.
 func isWrite(method string) bool {
 	switch method {
-	case pairdbv1.KV_Put_FullMethodName, pairdbv1.KV_Delete_FullMethodName, pairdbv1.Tenants_Create_FullMethodName:
+	case pairdbv1.KV_Put_FullMethodName, pairdbv1.KV_Delete_FullMethodName, pairdbv1.KV_Batch_FullMethodName, pairdbv1.Tenants_Create_FullMethodName:
 		return true
 	}
 	return false

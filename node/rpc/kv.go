@@ -18,6 +18,11 @@ type Coordinator interface {
 	Put(ctx context.Context, req coord.PutRequest) (coord.WriteResponse, error)
 	Get(ctx context.Context, req coord.GetRequest) (coord.GetResponse, error)
 	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
+	// Batch checks all items before it begins any, and has a result for each.
+	Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error)
+	// StartAll starts the items and calls done once for each, from any
+	// goroutine. It may wait for room, not for what it has started.
+	StartAll(items []coord.Item, done func(i int, r coord.ItemResult))
 }
 
 const (
@@ -33,42 +38,71 @@ type kvService struct {
 	coord   Coordinator
 	now     func() time.Time
 	timeout time.Duration
+	// itemError is the wire's form of what one of several requests failed with.
+	itemError func(method string, err error, write bool) *pairdbv1.ItemError
+	observe   func(method, code string, d time.Duration)
+	panicked  func(method string, r any) error
+	// stopping is closed when streams are to end.
+	stopping  <-chan struct{}
+	pipelines pipelines
+}
+
+// terms are what requests that come together have in common.
+type terms struct {
+	tenant   string
+	level    quorum.Level
+	deadline time.Time
 }
 
 // Put implements pairdbv1.KVServer.
 func (k *kvService) Put(ctx context.Context, req *pairdbv1.PutRequest) (*pairdbv1.PutResponse, error) {
-	level, err := levelOf(req.GetConsistency())
+	t, err := k.termsOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	w, err := k.coord.Put(ctx, coord.PutRequest{
-		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Value: req.GetValue(),
-		Level: level, Token: req.GetContext(), Expiry: expiryOf(req.GetTtl(), req.GetExpiresAt()), IfAbsent: req.GetIfAbsent(), IfMatch: req.GetIfMatch(),
-		IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
-	})
+	w, err := k.coord.Put(ctx, putOf(t, req))
 	if err != nil {
 		return nil, err
 	}
+	return putAnswer(&w), nil
+}
+
+func putOf(t terms, req *pairdbv1.PutRequest) coord.PutRequest {
+	return coord.PutRequest{
+		Tenant: t.tenant, Key: req.GetKey(), Value: req.GetValue(),
+		Level: t.level, Token: req.GetContext(), Expiry: expiryOf(req.GetTtl(), req.GetExpiresAt()),
+		IfAbsent: req.GetIfAbsent(), IfMatch: req.GetIfMatch(),
+		IdempotencyKey: req.GetIdempotencyKey(), Deadline: t.deadline,
+	}
+}
+
+func putAnswer(w *coord.WriteResponse) *pairdbv1.PutResponse {
 	return &pairdbv1.PutResponse{
 		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
 		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
-	}, nil
+	}
 }
 
 // Get implements pairdbv1.KVServer.
 func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
-	level, err := levelOf(req.GetConsistency())
+	t, err := k.termsOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	r, err := k.coord.Get(ctx, coord.GetRequest{
-		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(), Level: level, Deadline: k.deadline(ctx),
-	})
+	r, err := k.coord.Get(ctx, getOf(t, req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
+	return getAnswer(req.GetKey(), &r), nil
+}
+
+func getOf(t terms, key []byte) coord.GetRequest {
+	return coord.GetRequest{Tenant: t.tenant, Key: key, Level: t.level, Deadline: t.deadline}
+}
+
+func getAnswer(key []byte, r *coord.GetResponse) *pairdbv1.GetResponse {
 	resp := &pairdbv1.GetResponse{
-		Key: req.GetKey(), Siblings: make([]*pairdbv1.Sibling, len(r.Siblings)),
+		Key: key, Siblings: make([]*pairdbv1.Sibling, len(r.Siblings)),
 		Context: r.Token, VectorClock: clockOf(r.Context),
 	}
 	for i := range r.Siblings {
@@ -77,27 +111,44 @@ func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv
 			Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt()), ExpiresAt: expiresAt(s),
 		}
 	}
-	return resp, nil
+	return resp
 }
 
 // Delete implements pairdbv1.KVServer.
 func (k *kvService) Delete(ctx context.Context, req *pairdbv1.DeleteRequest) (*pairdbv1.DeleteResponse, error) {
-	level, err := levelOf(req.GetConsistency())
+	t, err := k.termsOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	w, err := k.coord.Delete(ctx, coord.DeleteRequest{
-		Tenant: tenantOf(ctx, req.GetTenantId()), Key: req.GetKey(),
-		Level: level, Token: req.GetContext(), IfMatch: req.GetIfMatch(),
-		IdempotencyKey: req.GetIdempotencyKey(), Deadline: k.deadline(ctx),
-	})
+	w, err := k.coord.Delete(ctx, deleteOf(t, req))
 	if err != nil {
 		return nil, err
 	}
+	return deleteAnswer(&w), nil
+}
+
+func deleteOf(t terms, req *pairdbv1.DeleteRequest) coord.DeleteRequest {
+	return coord.DeleteRequest{
+		Tenant: t.tenant, Key: req.GetKey(),
+		Level: t.level, Token: req.GetContext(), IfMatch: req.GetIfMatch(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: t.deadline,
+	}
+}
+
+func deleteAnswer(w *coord.WriteResponse) *pairdbv1.DeleteResponse {
 	return &pairdbv1.DeleteResponse{
 		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
 		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
-	}, nil
+	}
+}
+
+// termsOf are those of a call.
+func (k *kvService) termsOf(ctx context.Context, req interface {
+	GetTenantId() string
+	GetConsistency() pairdbv1.Consistency
+},
+) (terms, error) {
+	level, err := levelOf(req.GetConsistency())
+	return terms{tenant: tenantOf(ctx, req.GetTenantId()), level: level, deadline: k.deadline(ctx)}, err
 }
 
 // deadline is the client's, or the server's for a client that has none, by the

@@ -17,6 +17,10 @@ type fakeCoordinator struct {
 	read  coord.GetResponse
 	err   error
 	panic any
+	// items are what came through Batch and StartAll; fail, if set, says which
+	// of them fail.
+	items []coord.Item
+	fail  func(*coord.Item) error
 	// hold, if set, is waited for by each call, or for the call's end.
 	hold chan struct{}
 }
@@ -42,6 +46,42 @@ func (f *fakeCoordinator) Put(ctx context.Context, r coord.PutRequest) (coord.Wr
 	f.put = r
 	f.mu.Unlock()
 	return f.write, f.answer(ctx)
+}
+
+// Batch answers each item as the call of its own would be.
+func (f *fakeCoordinator) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error) {
+	if err := f.answer(ctx); err != nil {
+		return nil, err
+	}
+	results := make([]coord.ItemResult, len(items))
+	f.StartAll(items, func(i int, r coord.ItemResult) { results[i] = r })
+	return results, nil
+}
+
+// StartAll keeps the items and answers all at once, or once hold is closed.
+func (f *fakeCoordinator) StartAll(items []coord.Item, done func(int, coord.ItemResult)) {
+	f.mu.Lock()
+	f.items = append(f.items, items...)
+	f.mu.Unlock()
+	all := func() {
+		for i := range items {
+			f.mu.Lock()
+			r, fail := coord.ItemResult{Write: f.write, Get: f.read}, f.fail
+			f.mu.Unlock()
+			if fail != nil {
+				r.Err = fail(&items[i])
+			}
+			done(i, r)
+		}
+	}
+	if f.hold == nil {
+		all()
+		return
+	}
+	go func() {
+		<-f.hold
+		all()
+	}()
 }
 
 func (f *fakeCoordinator) Get(ctx context.Context, r coord.GetRequest) (coord.GetResponse, error) {

@@ -72,6 +72,12 @@ func (p *peer) send(m *coord.Message, reply func(coord.Reply, error)) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.sendSmallLocked(m, size, reply)
+}
+
+// sendSmallLocked puts an item of size bytes into the frame at the tail of the
+// small lane.
+func (p *peer) sendSmallLocked(m *coord.Message, size int, reply func(coord.Reply, error)) error {
 	o := &p.mu.lanes[LaneSmall]
 	if err := p.admitLocked(o, size); err != nil {
 		return err

@@ -136,7 +136,7 @@ type Peers struct {
 	wg sync.WaitGroup // one per peer with a link or seeking one; Add only with mu held and !closed
 }
 
-var _ coord.Transport = (*Peers)(nil)
+var _ coord.Bundler = (*Peers)(nil)
 
 // peerCounters count since the start.
 type peerCounters struct {
@@ -176,8 +176,7 @@ func (ps *Peers) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, 
 		err = p.send(m, reply)
 	}
 	if err != nil {
-		ps.stats.refused.Add(1)
-		reply(coord.Reply{}, err)
+		ps.refuse(reply, err)
 	}
 }
 

@@ -24,9 +24,10 @@ import (
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
-// MaxMessageBytes bounds a message on the client listener: a value of 10 MiB,
-// and room for the rest of the request.
-const MaxMessageBytes = 10<<20 + 64<<10
+// MaxMessageBytes bounds a message on the client listener: a batch of 16 MiB, and
+// room for what its 1000 items have beside their bytes. A value that is larger
+// than 10 MiB is refused by the coordinator.
+const MaxMessageBytes = coord.MaxBatchBytes + 256<<10
 
 // Options configure a Server. All up to Asker are required.
 type Options struct {
@@ -133,6 +134,7 @@ type Server struct {
 	health  *health.Server
 	frames  *frameServer
 	cluster *clusterService
+	kv      *kvService
 	ready   atomic.Bool
 
 	stopping chan struct{} // closed when no more clients are served
@@ -167,7 +169,11 @@ func NewServer(opts Options) (*Server, error) {
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
 	s.client = grpc.NewServer(s.clientOptions()...)
-	pairdbv1.RegisterKVServer(s.client, &kvService{coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout})
+	s.kv = &kvService{
+		coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout,
+		itemError: s.itemError, observe: opts.Observe, panicked: s.panicked, stopping: s.stopping,
+	}
+	pairdbv1.RegisterKVServer(s.client, s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
@@ -187,6 +193,7 @@ func NewServer(opts Options) (*Server, error) {
 func (s *Server) clientOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(s.opts.ClientCredentials),
+		grpc.ForceServerCodecV2(newClientCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxConcurrentStreams(1024),
 		grpc.MaxHeaderListSize(16 << 10),
@@ -287,7 +294,7 @@ func (s *Server) Figures(ctx context.Context) map[ring.NodeID]NodeInfo {
 }
 
 // StopClients makes the node unready, refuses new calls of clients, ends long
-// calls of Admin, and returns when those under way are answered or, with its
+// calls of Admin and streams of KV, and returns when those under way are answered or, with its
 // error, when ctx ends; they are then cut off.
 func (s *Server) StopClients(ctx context.Context) error {
 	s.SetReady(false)
@@ -334,6 +341,7 @@ func (s *Server) Close() error {
 	s.client.Stop()
 	s.peer.Stop()
 	s.frames.wg.Wait()
+	s.kv.pipelines.readers.Wait()
 	s.wg.Wait()
 	return nil
 }

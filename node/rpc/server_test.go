@@ -225,9 +225,9 @@ func TestLimits(t *testing.T) {
 	if _, err := kv.Put(ctx, req); err != nil || len(f.put.Value) != 10<<20+1 {
 		t.Errorf("put of 10 MiB + 1: %v", err)
 	}
-	req.Value = make([]byte, 11<<20)
+	req.Value = make([]byte, 17<<20)
 	if _, err := kv.Put(ctx, req); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("put of 11 MiB: %v", err)
+		t.Errorf("put of 17 MiB: %v", err)
 	}
 	huge := metadata.AppendToOutgoingContext(ctx, "x-filler", strings.Repeat("x", 64<<10))
 	if _, err := kv.Get(huge, &pairdbv1.GetRequest{Key: []byte("k")}); err == nil {

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -59,29 +61,43 @@ func Classify(err error) *coord.Error {
 // table, a google.rpc.ErrorInfo with the reason and what is known of the
 // outcome, and a RetryInfo where a retry can help. Err does not travel.
 func statusOf(e *coord.Error) *status.Status {
-	info := errcode.Lookup(e.Code)
-	code := codes.Code(info.GRPC)
-	if code == codes.OK {
-		// An error is never a success, whatever its code says.
-		info = errcode.Lookup(errcode.Internal)
-		code = codes.Internal
-	}
-	message := e.Message
-	if message == "" {
-		message = info.Meaning
-	}
+	info := infoOf(e)
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
 		Reason: string(info.Code), Domain: errcode.Domain, Metadata: errorMetadata(e),
 	}}
 	if info.Retryable {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay(info.Code))})
 	}
-	st := status.New(code, clip(message, maxMessageBytes))
+	st := status.New(codes.Code(info.GRPC), messageOf(e, info))
 	if full, err := st.WithDetails(details...); err == nil {
 		return full
 	}
 	// Not reached with details of known types; the code alone is still true.
 	return st
+}
+
+// infoOf is the row of the error's code. An error is never a success, whatever
+// its code says.
+func infoOf(e *coord.Error) errcode.Info {
+	info := errcode.Lookup(e.Code)
+	if codes.Code(info.GRPC) == codes.OK {
+		return errcode.Lookup(errcode.Internal)
+	}
+	return info
+}
+
+func messageOf(e *coord.Error, info errcode.Info) string {
+	return clip(cmp.Or(e.Message, info.Meaning), maxMessageBytes)
+}
+
+// itemErrorOf is statusOf for one of several requests.
+func itemErrorOf(e *coord.Error) *pairdbv1.ItemError {
+	info := infoOf(e)
+	item := &pairdbv1.ItemError{Code: string(info.Code), Message: messageOf(e, info), Metadata: errorMetadata(e)}
+	if info.Retryable {
+		item.RetryDelay = durationpb.New(retryDelay(info.Code))
+	}
+	return item
 }
 
 // errorMetadata is the metadata of the ErrorInfo.

@@ -842,6 +842,931 @@ func (x *DeleteResponse) GetIsDuplicate() bool {
 	return false
 }
 
+// ItemError is why one of several requests failed: what a call of its own would
+// have told in its status, ErrorInfo and RetryInfo.
+type ItemError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason: one of the codes of docs/errors.md.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// One sentence for people, at most 1024 bytes.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// As in ErrorInfo: "outcome", "acks", "need", "causes", "context".
+	Metadata map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How long to wait at least before the request is sent again. Unset: that does
+	// not help.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemError) Reset() {
+	*x = ItemError{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemError) ProtoMessage() {}
+
+func (x *ItemError) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
+func (*ItemError) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ItemError) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *ItemError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ItemError) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ItemError) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
+// BatchItem is one write of a batch.
+type BatchItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is to be written. tenant_id is empty or the batch's, consistency
+	// unspecified or the batch's.
+	//
+	// Types that are valid to be assigned to Write:
+	//
+	//	*BatchItem_Put
+	//	*BatchItem_Delete
+	Write         isBatchItem_Write `protobuf_oneof:"write"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchItem) Reset() {
+	*x = BatchItem{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchItem) ProtoMessage() {}
+
+func (x *BatchItem) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchItem.ProtoReflect.Descriptor instead.
+func (*BatchItem) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchItem) GetWrite() isBatchItem_Write {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *BatchItem) GetPut() *PutRequest {
+	if x != nil {
+		if x, ok := x.Write.(*BatchItem_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *BatchItem) GetDelete() *DeleteRequest {
+	if x != nil {
+		if x, ok := x.Write.(*BatchItem_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+type isBatchItem_Write interface {
+	isBatchItem_Write()
+}
+
+type BatchItem_Put struct {
+	// A value to store.
+	Put *PutRequest `protobuf:"bytes,1,opt,name=put,proto3,oneof"`
+}
+
+type BatchItem_Delete struct {
+	// A key to delete.
+	Delete *DeleteRequest `protobuf:"bytes,2,opt,name=delete,proto3,oneof"`
+}
+
+func (*BatchItem_Put) isBatchItem_Write() {}
+
+func (*BatchItem_Delete) isBatchItem_Write() {}
+
+// BatchRequest asks for several writes.
+type BatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant that all keys belong to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// How many replicas have to have each write on stable storage.
+	Consistency Consistency `protobuf:"varint,2,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	// 1 to 1000 writes of different keys, with at most 16777216 bytes (16 MiB) of
+	// keys, values, contexts and idempotency keys.
+	Items         []*BatchItem `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRequest) Reset() {
+	*x = BatchRequest{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRequest) ProtoMessage() {}
+
+func (x *BatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
+func (*BatchRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BatchRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *BatchRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *BatchRequest) GetItems() []*BatchItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// BatchResult is what came of one write of a batch.
+type BatchResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer, or why there is none.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*BatchResult_Put
+	//	*BatchResult_Delete
+	//	*BatchResult_Error
+	Result        isBatchResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResult) Reset() {
+	*x = BatchResult{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResult) ProtoMessage() {}
+
+func (x *BatchResult) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
+func (*BatchResult) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BatchResult) GetResult() isBatchResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *BatchResult) GetPut() *PutResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetDelete() *DeleteResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetError() *ItemError {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isBatchResult_Result interface {
+	isBatchResult_Result()
+}
+
+type BatchResult_Put struct {
+	// A value was stored.
+	Put *PutResponse `protobuf:"bytes,1,opt,name=put,proto3,oneof"`
+}
+
+type BatchResult_Delete struct {
+	// A key was deleted.
+	Delete *DeleteResponse `protobuf:"bytes,2,opt,name=delete,proto3,oneof"`
+}
+
+type BatchResult_Error struct {
+	// The write failed; metadata "outcome" says whether it may show up later.
+	Error *ItemError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*BatchResult_Put) isBatchResult_Result() {}
+
+func (*BatchResult_Delete) isBatchResult_Result() {}
+
+func (*BatchResult_Error) isBatchResult_Result() {}
+
+// BatchResponse has the results of all writes.
+type BatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as there were items, in their order.
+	Results       []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResponse) Reset() {
+	*x = BatchResponse{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResponse) ProtoMessage() {}
+
+func (x *BatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
+func (*BatchResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BatchResponse) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// MultiGetRequest asks for several keys.
+type MultiGetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant that all keys belong to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// How many replicas have to answer for each key.
+	Consistency Consistency `protobuf:"varint,2,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	// 1 to 1000 keys of 1 to 1024 bytes, any bytes. The same key may come twice.
+	Keys          [][]byte `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultiGetRequest) Reset() {
+	*x = MultiGetRequest{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiGetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiGetRequest) ProtoMessage() {}
+
+func (x *MultiGetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MultiGetRequest.ProtoReflect.Descriptor instead.
+func (*MultiGetRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MultiGetRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *MultiGetRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *MultiGetRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// MultiGetResult is what came of reading one key.
+type MultiGetResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer, or why there is none.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*MultiGetResult_Get
+	//	*MultiGetResult_Error
+	Result        isMultiGetResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultiGetResult) Reset() {
+	*x = MultiGetResult{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiGetResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiGetResult) ProtoMessage() {}
+
+func (x *MultiGetResult) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MultiGetResult.ProtoReflect.Descriptor instead.
+func (*MultiGetResult) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MultiGetResult) GetResult() isMultiGetResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *MultiGetResult) GetGet() *GetResponse {
+	if x != nil {
+		if x, ok := x.Result.(*MultiGetResult_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *MultiGetResult) GetError() *ItemError {
+	if x != nil {
+		if x, ok := x.Result.(*MultiGetResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isMultiGetResult_Result interface {
+	isMultiGetResult_Result()
+}
+
+type MultiGetResult_Get struct {
+	// What is stored under the key.
+	Get *GetResponse `protobuf:"bytes,1,opt,name=get,proto3,oneof"`
+}
+
+type MultiGetResult_Error struct {
+	// The read failed. KEY_NOT_FOUND is a key that is absent or deleted.
+	Error *ItemError `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*MultiGetResult_Get) isMultiGetResult_Result() {}
+
+func (*MultiGetResult_Error) isMultiGetResult_Result() {}
+
+// MultiGetResponse has the results of all reads.
+type MultiGetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as there were keys, in their order.
+	Results       []*MultiGetResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultiGetResponse) Reset() {
+	*x = MultiGetResponse{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiGetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiGetResponse) ProtoMessage() {}
+
+func (x *MultiGetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MultiGetResponse.ProtoReflect.Descriptor instead.
+func (*MultiGetResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MultiGetResponse) GetResults() []*MultiGetResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// PipelineItem is one request on a stream.
+type PipelineItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client's name for the request, any number, which its reply repeats. An
+	// item with the id of one in flight is answered with INVALID_ARGUMENT under
+	// that id, and the one in flight is answered all the same: use each once.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The time the request has from when the node reads it, in milliseconds, less
+	// what the stream's own deadline leaves. 0: the node's default, 10 s.
+	TimeoutMs uint32 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// What is asked.
+	//
+	// Types that are valid to be assigned to Request:
+	//
+	//	*PipelineItem_Put
+	//	*PipelineItem_Get
+	//	*PipelineItem_Delete
+	Request       isPipelineItem_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineItem) Reset() {
+	*x = PipelineItem{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineItem) ProtoMessage() {}
+
+func (x *PipelineItem) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineItem.ProtoReflect.Descriptor instead.
+func (*PipelineItem) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PipelineItem) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PipelineItem) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *PipelineItem) GetRequest() isPipelineItem_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *PipelineItem) GetPut() *PutRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PipelineItem_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *PipelineItem) GetGet() *GetRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PipelineItem_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *PipelineItem) GetDelete() *DeleteRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PipelineItem_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+type isPipelineItem_Request interface {
+	isPipelineItem_Request()
+}
+
+type PipelineItem_Put struct {
+	// A value to store.
+	Put *PutRequest `protobuf:"bytes,3,opt,name=put,proto3,oneof"`
+}
+
+type PipelineItem_Get struct {
+	// A key to read.
+	Get *GetRequest `protobuf:"bytes,4,opt,name=get,proto3,oneof"`
+}
+
+type PipelineItem_Delete struct {
+	// A key to delete.
+	Delete *DeleteRequest `protobuf:"bytes,5,opt,name=delete,proto3,oneof"`
+}
+
+func (*PipelineItem_Put) isPipelineItem_Request() {}
+
+func (*PipelineItem_Get) isPipelineItem_Request() {}
+
+func (*PipelineItem_Delete) isPipelineItem_Request() {}
+
+// PipelineRequest carries requests on a stream. Several in one message cost less
+// than as many messages.
+type PipelineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1000 requests.
+	Items         []*PipelineItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineRequest) Reset() {
+	*x = PipelineRequest{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineRequest) ProtoMessage() {}
+
+func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineRequest.ProtoReflect.Descriptor instead.
+func (*PipelineRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PipelineRequest) GetItems() []*PipelineItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// PipelineResult is the reply to one request on a stream.
+type PipelineResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the request.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The answer, or why there is none.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*PipelineResult_Put
+	//	*PipelineResult_Get
+	//	*PipelineResult_Delete
+	//	*PipelineResult_Error
+	Result        isPipelineResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineResult) Reset() {
+	*x = PipelineResult{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineResult) ProtoMessage() {}
+
+func (x *PipelineResult) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineResult.ProtoReflect.Descriptor instead.
+func (*PipelineResult) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PipelineResult) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PipelineResult) GetResult() isPipelineResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetPut() *PutResponse {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetGet() *GetResponse {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetDelete() *DeleteResponse {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetError() *ItemError {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isPipelineResult_Result interface {
+	isPipelineResult_Result()
+}
+
+type PipelineResult_Put struct {
+	// A value was stored.
+	Put *PutResponse `protobuf:"bytes,2,opt,name=put,proto3,oneof"`
+}
+
+type PipelineResult_Get struct {
+	// What is stored under the key.
+	Get *GetResponse `protobuf:"bytes,3,opt,name=get,proto3,oneof"`
+}
+
+type PipelineResult_Delete struct {
+	// A key was deleted.
+	Delete *DeleteResponse `protobuf:"bytes,4,opt,name=delete,proto3,oneof"`
+}
+
+type PipelineResult_Error struct {
+	// The request failed.
+	Error *ItemError `protobuf:"bytes,5,opt,name=error,proto3,oneof"`
+}
+
+func (*PipelineResult_Put) isPipelineResult_Result() {}
+
+func (*PipelineResult_Get) isPipelineResult_Result() {}
+
+func (*PipelineResult_Delete) isPipelineResult_Result() {}
+
+func (*PipelineResult_Error) isPipelineResult_Result() {}
+
+// PipelineResponse carries replies on a stream: those that were ready at once.
+type PipelineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 or more replies.
+	Results       []*PipelineResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineResponse) Reset() {
+	*x = PipelineResponse{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineResponse) ProtoMessage() {}
+
+func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineResponse.ProtoReflect.Descriptor instead.
+func (*PipelineResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PipelineResponse) GetResults() []*PipelineResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
 var File_pairdb_v1_kv_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_kv_proto_rawDesc = "" +
@@ -905,16 +1830,72 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\fvector_clock\x18\x03 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\x12\x12\n" +
 	"\x04acks\x18\x04 \x01(\rR\x04acks\x128\n" +
 	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12!\n" +
-	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate*l\n" +
+	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate\"\xf2\x01\n" +
+	"\tItemError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12>\n" +
+	"\bmetadata\x18\x03 \x03(\v2\".pairdb.v1.ItemError.MetadataEntryR\bmetadata\x12:\n" +
+	"\vretry_delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
+	"\tBatchItem\x12)\n" +
+	"\x03put\x18\x01 \x01(\v2\x15.pairdb.v1.PutRequestH\x00R\x03put\x122\n" +
+	"\x06delete\x18\x02 \x01(\v2\x18.pairdb.v1.DeleteRequestH\x00R\x06deleteB\a\n" +
+	"\x05write\"\x91\x01\n" +
+	"\fBatchRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x128\n" +
+	"\vconsistency\x18\x02 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12*\n" +
+	"\x05items\x18\x03 \x03(\v2\x14.pairdb.v1.BatchItemR\x05items\"\xa6\x01\n" +
+	"\vBatchResult\x12*\n" +
+	"\x03put\x18\x01 \x01(\v2\x16.pairdb.v1.PutResponseH\x00R\x03put\x123\n" +
+	"\x06delete\x18\x02 \x01(\v2\x19.pairdb.v1.DeleteResponseH\x00R\x06delete\x12,\n" +
+	"\x05error\x18\x03 \x01(\v2\x14.pairdb.v1.ItemErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"A\n" +
+	"\rBatchResponse\x120\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.pairdb.v1.BatchResultR\aresults\"|\n" +
+	"\x0fMultiGetRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x128\n" +
+	"\vconsistency\x18\x02 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x12\n" +
+	"\x04keys\x18\x03 \x03(\fR\x04keys\"t\n" +
+	"\x0eMultiGetResult\x12*\n" +
+	"\x03get\x18\x01 \x01(\v2\x16.pairdb.v1.GetResponseH\x00R\x03get\x12,\n" +
+	"\x05error\x18\x02 \x01(\v2\x14.pairdb.v1.ItemErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"G\n" +
+	"\x10MultiGetResponse\x123\n" +
+	"\aresults\x18\x01 \x03(\v2\x19.pairdb.v1.MultiGetResultR\aresults\"\xd2\x01\n" +
+	"\fPipelineItem\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x12)\n" +
+	"\x03put\x18\x03 \x01(\v2\x15.pairdb.v1.PutRequestH\x00R\x03put\x12)\n" +
+	"\x03get\x18\x04 \x01(\v2\x15.pairdb.v1.GetRequestH\x00R\x03get\x122\n" +
+	"\x06delete\x18\x05 \x01(\v2\x18.pairdb.v1.DeleteRequestH\x00R\x06deleteB\t\n" +
+	"\arequest\"@\n" +
+	"\x0fPipelineRequest\x12-\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.pairdb.v1.PipelineItemR\x05items\"\xe5\x01\n" +
+	"\x0ePipelineResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
+	"\x03put\x18\x02 \x01(\v2\x16.pairdb.v1.PutResponseH\x00R\x03put\x12*\n" +
+	"\x03get\x18\x03 \x01(\v2\x16.pairdb.v1.GetResponseH\x00R\x03get\x123\n" +
+	"\x06delete\x18\x04 \x01(\v2\x19.pairdb.v1.DeleteResponseH\x00R\x06delete\x12,\n" +
+	"\x05error\x18\x05 \x01(\v2\x14.pairdb.v1.ItemErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"G\n" +
+	"\x10PipelineResponse\x123\n" +
+	"\aresults\x18\x01 \x03(\v2\x19.pairdb.v1.PipelineResultR\aresults*l\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCONSISTENCY_ONE\x10\x01\x12\x16\n" +
 	"\x12CONSISTENCY_QUORUM\x10\x02\x12\x13\n" +
-	"\x0fCONSISTENCY_ALL\x10\x032\xaf\x01\n" +
+	"\x0fCONSISTENCY_ALL\x10\x032\xf9\x02\n" +
 	"\x02KV\x124\n" +
 	"\x03Put\x12\x15.pairdb.v1.PutRequest\x1a\x16.pairdb.v1.PutResponse\x124\n" +
 	"\x03Get\x12\x15.pairdb.v1.GetRequest\x1a\x16.pairdb.v1.GetResponse\x12=\n" +
-	"\x06Delete\x12\x18.pairdb.v1.DeleteRequest\x1a\x19.pairdb.v1.DeleteResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x06Delete\x12\x18.pairdb.v1.DeleteRequest\x1a\x19.pairdb.v1.DeleteResponse\x12:\n" +
+	"\x05Batch\x12\x17.pairdb.v1.BatchRequest\x1a\x18.pairdb.v1.BatchResponse\x12C\n" +
+	"\bMultiGet\x12\x1a.pairdb.v1.MultiGetRequest\x1a\x1b.pairdb.v1.MultiGetResponse\x12G\n" +
+	"\bPipeline\x12\x1a.pairdb.v1.PipelineRequest\x1a\x1b.pairdb.v1.PipelineResponse(\x010\x01B1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_kv_proto_rawDescOnce sync.Once
@@ -929,7 +1910,7 @@ func file_pairdb_v1_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_pairdb_v1_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pairdb_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pairdb_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_pairdb_v1_kv_proto_goTypes = []any{
 	(Consistency)(0),              // 0: pairdb.v1.Consistency
 	(*Dot)(nil),                   // 1: pairdb.v1.Dot
@@ -941,37 +1922,79 @@ var file_pairdb_v1_kv_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 7: pairdb.v1.GetResponse
 	(*DeleteRequest)(nil),         // 8: pairdb.v1.DeleteRequest
 	(*DeleteResponse)(nil),        // 9: pairdb.v1.DeleteResponse
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*ItemError)(nil),             // 10: pairdb.v1.ItemError
+	(*BatchItem)(nil),             // 11: pairdb.v1.BatchItem
+	(*BatchRequest)(nil),          // 12: pairdb.v1.BatchRequest
+	(*BatchResult)(nil),           // 13: pairdb.v1.BatchResult
+	(*BatchResponse)(nil),         // 14: pairdb.v1.BatchResponse
+	(*MultiGetRequest)(nil),       // 15: pairdb.v1.MultiGetRequest
+	(*MultiGetResult)(nil),        // 16: pairdb.v1.MultiGetResult
+	(*MultiGetResponse)(nil),      // 17: pairdb.v1.MultiGetResponse
+	(*PipelineItem)(nil),          // 18: pairdb.v1.PipelineItem
+	(*PipelineRequest)(nil),       // 19: pairdb.v1.PipelineRequest
+	(*PipelineResult)(nil),        // 20: pairdb.v1.PipelineResult
+	(*PipelineResponse)(nil),      // 21: pairdb.v1.PipelineResponse
+	nil,                           // 22: pairdb.v1.ItemError.MetadataEntry
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_pairdb_v1_kv_proto_depIdxs = []int32{
 	0,  // 0: pairdb.v1.PutRequest.consistency:type_name -> pairdb.v1.Consistency
-	10, // 1: pairdb.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
-	11, // 2: pairdb.v1.PutRequest.expires_at:type_name -> google.protobuf.Timestamp
+	23, // 1: pairdb.v1.PutRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 2: pairdb.v1.PutRequest.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: pairdb.v1.PutResponse.dot:type_name -> pairdb.v1.Dot
 	2,  // 4: pairdb.v1.PutResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
 	0,  // 5: pairdb.v1.PutResponse.consistency:type_name -> pairdb.v1.Consistency
 	0,  // 6: pairdb.v1.GetRequest.consistency:type_name -> pairdb.v1.Consistency
 	1,  // 7: pairdb.v1.Sibling.dot:type_name -> pairdb.v1.Dot
-	11, // 8: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
-	11, // 9: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 8: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
+	24, // 9: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
 	6,  // 10: pairdb.v1.GetResponse.siblings:type_name -> pairdb.v1.Sibling
 	2,  // 11: pairdb.v1.GetResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
 	0,  // 12: pairdb.v1.DeleteRequest.consistency:type_name -> pairdb.v1.Consistency
 	1,  // 13: pairdb.v1.DeleteResponse.dot:type_name -> pairdb.v1.Dot
 	2,  // 14: pairdb.v1.DeleteResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
 	0,  // 15: pairdb.v1.DeleteResponse.consistency:type_name -> pairdb.v1.Consistency
-	3,  // 16: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
-	5,  // 17: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
-	8,  // 18: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
-	4,  // 19: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
-	7,  // 20: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
-	9,  // 21: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 16: pairdb.v1.ItemError.metadata:type_name -> pairdb.v1.ItemError.MetadataEntry
+	23, // 17: pairdb.v1.ItemError.retry_delay:type_name -> google.protobuf.Duration
+	3,  // 18: pairdb.v1.BatchItem.put:type_name -> pairdb.v1.PutRequest
+	8,  // 19: pairdb.v1.BatchItem.delete:type_name -> pairdb.v1.DeleteRequest
+	0,  // 20: pairdb.v1.BatchRequest.consistency:type_name -> pairdb.v1.Consistency
+	11, // 21: pairdb.v1.BatchRequest.items:type_name -> pairdb.v1.BatchItem
+	4,  // 22: pairdb.v1.BatchResult.put:type_name -> pairdb.v1.PutResponse
+	9,  // 23: pairdb.v1.BatchResult.delete:type_name -> pairdb.v1.DeleteResponse
+	10, // 24: pairdb.v1.BatchResult.error:type_name -> pairdb.v1.ItemError
+	13, // 25: pairdb.v1.BatchResponse.results:type_name -> pairdb.v1.BatchResult
+	0,  // 26: pairdb.v1.MultiGetRequest.consistency:type_name -> pairdb.v1.Consistency
+	7,  // 27: pairdb.v1.MultiGetResult.get:type_name -> pairdb.v1.GetResponse
+	10, // 28: pairdb.v1.MultiGetResult.error:type_name -> pairdb.v1.ItemError
+	16, // 29: pairdb.v1.MultiGetResponse.results:type_name -> pairdb.v1.MultiGetResult
+	3,  // 30: pairdb.v1.PipelineItem.put:type_name -> pairdb.v1.PutRequest
+	5,  // 31: pairdb.v1.PipelineItem.get:type_name -> pairdb.v1.GetRequest
+	8,  // 32: pairdb.v1.PipelineItem.delete:type_name -> pairdb.v1.DeleteRequest
+	18, // 33: pairdb.v1.PipelineRequest.items:type_name -> pairdb.v1.PipelineItem
+	4,  // 34: pairdb.v1.PipelineResult.put:type_name -> pairdb.v1.PutResponse
+	7,  // 35: pairdb.v1.PipelineResult.get:type_name -> pairdb.v1.GetResponse
+	9,  // 36: pairdb.v1.PipelineResult.delete:type_name -> pairdb.v1.DeleteResponse
+	10, // 37: pairdb.v1.PipelineResult.error:type_name -> pairdb.v1.ItemError
+	20, // 38: pairdb.v1.PipelineResponse.results:type_name -> pairdb.v1.PipelineResult
+	3,  // 39: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
+	5,  // 40: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
+	8,  // 41: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
+	12, // 42: pairdb.v1.KV.Batch:input_type -> pairdb.v1.BatchRequest
+	15, // 43: pairdb.v1.KV.MultiGet:input_type -> pairdb.v1.MultiGetRequest
+	19, // 44: pairdb.v1.KV.Pipeline:input_type -> pairdb.v1.PipelineRequest
+	4,  // 45: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
+	7,  // 46: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
+	9,  // 47: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
+	14, // 48: pairdb.v1.KV.Batch:output_type -> pairdb.v1.BatchResponse
+	17, // 49: pairdb.v1.KV.MultiGet:output_type -> pairdb.v1.MultiGetResponse
+	21, // 50: pairdb.v1.KV.Pipeline:output_type -> pairdb.v1.PipelineResponse
+	45, // [45:51] is the sub-list for method output_type
+	39, // [39:45] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_kv_proto_init() }
@@ -979,13 +2002,37 @@ func file_pairdb_v1_kv_proto_init() {
 	if File_pairdb_v1_kv_proto != nil {
 		return
 	}
+	file_pairdb_v1_kv_proto_msgTypes[10].OneofWrappers = []any{
+		(*BatchItem_Put)(nil),
+		(*BatchItem_Delete)(nil),
+	}
+	file_pairdb_v1_kv_proto_msgTypes[12].OneofWrappers = []any{
+		(*BatchResult_Put)(nil),
+		(*BatchResult_Delete)(nil),
+		(*BatchResult_Error)(nil),
+	}
+	file_pairdb_v1_kv_proto_msgTypes[15].OneofWrappers = []any{
+		(*MultiGetResult_Get)(nil),
+		(*MultiGetResult_Error)(nil),
+	}
+	file_pairdb_v1_kv_proto_msgTypes[17].OneofWrappers = []any{
+		(*PipelineItem_Put)(nil),
+		(*PipelineItem_Get)(nil),
+		(*PipelineItem_Delete)(nil),
+	}
+	file_pairdb_v1_kv_proto_msgTypes[19].OneofWrappers = []any{
+		(*PipelineResult_Put)(nil),
+		(*PipelineResult_Get)(nil),
+		(*PipelineResult_Delete)(nil),
+		(*PipelineResult_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_kv_proto_rawDesc), len(file_pairdb_v1_kv_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

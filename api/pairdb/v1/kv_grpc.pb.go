@@ -23,17 +23,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KV_Put_FullMethodName    = "/pairdb.v1.KV/Put"
-	KV_Get_FullMethodName    = "/pairdb.v1.KV/Get"
-	KV_Delete_FullMethodName = "/pairdb.v1.KV/Delete"
+	KV_Put_FullMethodName      = "/pairdb.v1.KV/Put"
+	KV_Get_FullMethodName      = "/pairdb.v1.KV/Get"
+	KV_Delete_FullMethodName   = "/pairdb.v1.KV/Delete"
+	KV_Batch_FullMethodName    = "/pairdb.v1.KV/Batch"
+	KV_MultiGet_FullMethodName = "/pairdb.v1.KV/MultiGet"
+	KV_Pipeline_FullMethodName = "/pairdb.v1.KV/Pipeline"
 )
 
 // KVClient is the client API for KV service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KV reads and writes single keys. Any node may be asked; a node that does not
-// own the key forwards the request once. The deadline of the call is honoured
+// KV reads and writes keys. Any node may be asked; a node that does not own a
+// key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVClient interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -45,6 +48,28 @@ type KVClient interface {
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	// Delete writes a tombstone. Deleting an absent key succeeds.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// Batch makes up to 1000 writes, each by itself: there is no atomicity and no
+	// order among them, and some may be applied while others fail. The answer has
+	// a result for each. A batch that breaks a limit, or with an item that does, is
+	// refused as a whole before anything is begun, with an error that names the
+	// item. Two items of one batch must not have the same key. What the call's
+	// deadline leaves undone is an error of its item.
+	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
+	// MultiGet reads up to 1000 keys, each by itself: it is no snapshot. The answer
+	// has a result for each, and at most 16777216 bytes (16 MiB) of values, or one
+	// item that is larger alone: items that find no more room have the error
+	// RESOURCE_EXHAUSTED, and can be asked for again.
+	MultiGet(ctx context.Context, in *MultiGetRequest, opts ...grpc.CallOption) (*MultiGetResponse, error)
+	// Pipeline is for many requests in flight on one stream. Replies come as the
+	// requests are done, in any order: requests on one stream are no more ordered
+	// among themselves than those of several clients. A request that fails is a
+	// reply with an error; it does not end the stream. At most 1024 requests and
+	// 16777216 bytes (16 MiB) of them are in flight; the node reads no further
+	// while they are. The stream ends after the client's last message once all is
+	// answered. A node that shuts down answers what it has read and ends the
+	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
+	// begun. After any other end it may have been.
+	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
 }
 
 type kVClient struct {
@@ -85,12 +110,45 @@ func (c *kVClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *kVClient) Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchResponse)
+	err := c.cc.Invoke(ctx, KV_Batch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVClient) MultiGet(ctx context.Context, in *MultiGetRequest, opts ...grpc.CallOption) (*MultiGetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MultiGetResponse)
+	err := c.cc.Invoke(ctx, KV_MultiGet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVClient) Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KV_ServiceDesc.Streams[0], KV_Pipeline_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PipelineRequest, PipelineResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_PipelineClient = grpc.BidiStreamingClient[PipelineRequest, PipelineResponse]
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
 //
-// KV reads and writes single keys. Any node may be asked; a node that does not
-// own the key forwards the request once. The deadline of the call is honoured
+// KV reads and writes keys. Any node may be asked; a node that does not own a
+// key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVServer interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -102,6 +160,28 @@ type KVServer interface {
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	// Delete writes a tombstone. Deleting an absent key succeeds.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// Batch makes up to 1000 writes, each by itself: there is no atomicity and no
+	// order among them, and some may be applied while others fail. The answer has
+	// a result for each. A batch that breaks a limit, or with an item that does, is
+	// refused as a whole before anything is begun, with an error that names the
+	// item. Two items of one batch must not have the same key. What the call's
+	// deadline leaves undone is an error of its item.
+	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
+	// MultiGet reads up to 1000 keys, each by itself: it is no snapshot. The answer
+	// has a result for each, and at most 16777216 bytes (16 MiB) of values, or one
+	// item that is larger alone: items that find no more room have the error
+	// RESOURCE_EXHAUSTED, and can be asked for again.
+	MultiGet(context.Context, *MultiGetRequest) (*MultiGetResponse, error)
+	// Pipeline is for many requests in flight on one stream. Replies come as the
+	// requests are done, in any order: requests on one stream are no more ordered
+	// among themselves than those of several clients. A request that fails is a
+	// reply with an error; it does not end the stream. At most 1024 requests and
+	// 16777216 bytes (16 MiB) of them are in flight; the node reads no further
+	// while they are. The stream ends after the client's last message once all is
+	// answered. A node that shuts down answers what it has read and ends the
+	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
+	// begun. After any other end it may have been.
+	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -120,6 +200,15 @@ func (UnimplementedKVServer) Get(context.Context, *GetRequest) (*GetResponse, er
 }
 func (UnimplementedKVServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedKVServer) Batch(context.Context, *BatchRequest) (*BatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Batch not implemented")
+}
+func (UnimplementedKVServer) MultiGet(context.Context, *MultiGetRequest) (*MultiGetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MultiGet not implemented")
+}
+func (UnimplementedKVServer) Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error {
+	return status.Error(codes.Unimplemented, "method Pipeline not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -196,6 +285,49 @@ func _KV_Delete_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KV_Batch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).Batch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_Batch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).Batch(ctx, req.(*BatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KV_MultiGet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MultiGetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).MultiGet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_MultiGet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).MultiGet(ctx, req.(*MultiGetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KV_Pipeline_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(KVServer).Pipeline(&grpc.GenericServerStream[PipelineRequest, PipelineResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_PipelineServer = grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -215,7 +347,22 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Delete",
 			Handler:    _KV_Delete_Handler,
 		},
+		{
+			MethodName: "Batch",
+			Handler:    _KV_Batch_Handler,
+		},
+		{
+			MethodName: "MultiGet",
+			Handler:    _KV_MultiGet_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Pipeline",
+			Handler:       _KV_Pipeline_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "pairdb/v1/kv.proto",
 }

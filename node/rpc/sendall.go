@@ -1,0 +1,52 @@
+package rpc
+
+import (
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// SendAll is Send for each of msgs. The small ones are queued under one lock, so
+// that they leave in the frame at the tail of the queue and in as few more as
+// hold them. See coord.Bundler.
+func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
+	p, err := ps.peer(to)
+	if err != nil {
+		for i := range msgs {
+			ps.refuse(msgs[i].Reply, err)
+		}
+		return
+	}
+	var refused []refusal
+	p.mu.Lock()
+	for i := range msgs {
+		m := &msgs[i]
+		if size := requestSize(&m.Message); laneOf(size) == LaneSmall {
+			if err := p.sendSmallLocked(&m.Message, size, m.Reply); err != nil {
+				refused = append(refused, refusal{m.Reply, err})
+			}
+		}
+	}
+	p.mu.Unlock()
+	for i := range msgs {
+		m := &msgs[i]
+		if laneOf(requestSize(&m.Message)) == LaneLarge {
+			if err := p.send(&m.Message, m.Reply); err != nil {
+				refused = append(refused, refusal{m.Reply, err})
+			}
+		}
+	}
+	for _, r := range refused {
+		ps.refuse(r.reply, r.err)
+	}
+}
+
+// refusal is a message that was not queued.
+type refusal struct {
+	reply func(coord.Reply, error)
+	err   error
+}
+
+func (ps *Peers) refuse(reply func(coord.Reply, error), err error) {
+	ps.stats.refused.Add(1)
+	reply(coord.Reply{}, err)
+}
