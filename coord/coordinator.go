@@ -3,7 +3,6 @@ package coord
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -33,8 +32,8 @@ type Coordinator struct {
 	// reserved are the clocks of writes that were given a dot before they are
 	// in an object.
 	reserved clocks
-	// pages counts the pages of scans that are made.
-	pages atomic.Int32
+	// pages lets a bounded number of pages of scans be made at once.
+	pages pageGate
 }
 
 // New returns a coordinator, or what is wrong with the options.

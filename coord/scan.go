@@ -25,8 +25,10 @@ const (
 	// pageBudget is how many entries of the engine are looked at for a page. One
 	// that has done so, or has taken a third of the read timeout, ends early.
 	pageBudget = 50_000
-	// maxPages bounds the pages that are made at once.
-	maxPages = 64
+	// maxPages bounds the pages that are made at once, and with them the memory
+	// they take; maxWaitingPages those that wait for their turn.
+	maxPages        = 16
+	maxWaitingPages = 1024
 )
 
 // ScanRequest asks for one page of the keys of a tenant that meet all of Prefix,

@@ -14,7 +14,7 @@ func scanRanges() []ScanRange {
 		{MaxKeys: 1, MaxBytes: 1, Budget: 2, From: Position{Token: 9}},
 		{
 			Partition: 3, Tenant: 7, From: Position{5, bytes.Repeat([]byte("k"), maxPositionKey)}, Until: &Position{6, []byte("u")}, Group: true,
-			Start: []byte("a"), End: bytes.Repeat([]byte("z"), MaxKeySize), Mode: ScanDigests, MaxKeys: pieceKeys, MaxBytes: pieceBytes, Budget: pieceBudget,
+			Start: []byte("a"), End: bytes.Repeat([]byte("z"), MaxKeySize), Mode: ScanDigests, Strict: true, MaxKeys: pieceKeys, MaxBytes: pieceBytes, Budget: pieceBudget,
 		},
 		{Tenant: 7, Mode: ScanKeys, MaxKeys: 10, MaxBytes: 100, Budget: 1000},
 	}

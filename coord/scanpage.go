@@ -35,6 +35,7 @@ type page struct {
 		got   gathered
 		// full says that no more is to be put into the page.
 		full     bool
+		begun    bool
 		answered bool
 		stop     func() bool
 	}
@@ -72,23 +73,69 @@ func startPage(j *job) {
 		j.done(result{}, nil)
 		return
 	}
-	if !c.takePage() {
-		j.fail(errcode.ResourceExhausted, "", "this node makes as many pages of scans as it may at once")
-		return
-	}
 	stop := c.opts.Clock.AfterFunc(c.remaining(j.deadline), p.timeout)
 	p.mu.Lock()
 	p.mu.stop = stop
+	p.mu.Unlock()
+	if !c.pages.enter(p.begin) {
+		p.mu.Lock()
+		p.finish(&Error{Code: errcode.ResourceExhausted, Message: "too many scans wait at this node"})
+	}
+}
+
+// begin makes the page, now that it has its turn.
+func (p *page) begin() {
+	p.mu.Lock()
+	if p.mu.answered {
+		p.mu.Unlock()
+		p.job.c.pages.leave()
+		return
+	}
+	p.mu.begun = true
 	p.round()
 }
 
-// takePage notes that a page is made; false if there are too many.
-func (c *Coordinator) takePage() bool {
-	if c.pages.Add(1) > maxPages {
-		c.pages.Add(-1)
+// pageGate lets a bounded number of pages be made at once; the others wait.
+type pageGate struct {
+	mu struct {
+		sync.Mutex
+		running int
+		waiting []func()
+	}
+}
+
+// enter runs begin now or when it has its turn; false if too many wait. Each begin
+// is followed by a leave.
+func (g *pageGate) enter(begin func()) bool {
+	g.mu.Lock()
+	switch {
+	case g.mu.running < maxPages:
+		g.mu.running++
+		g.mu.Unlock()
+		begin()
+		return true
+	case len(g.mu.waiting) >= maxWaitingPages:
+		g.mu.Unlock()
 		return false
 	}
+	g.mu.waiting = append(g.mu.waiting, begin)
+	g.mu.Unlock()
 	return true
+}
+
+// leave gives the turn to the next.
+func (g *pageGate) leave() {
+	g.mu.Lock()
+	if len(g.mu.waiting) == 0 {
+		g.mu.running--
+		g.mu.Unlock()
+		return
+	}
+	next := g.mu.waiting[0]
+	g.mu.waiting[0] = nil
+	g.mu.waiting = g.mu.waiting[1:]
+	g.mu.Unlock()
+	next()
 }
 
 // left is the room that the page still has. The lock is held.
@@ -118,7 +165,9 @@ func (p *page) round() {
 			MaxKeys: min(pieceKeys, left.keys), MaxBytes: pieceBytes, Budget: max(2, min(pieceBudget, left.scanned)),
 		}
 		if i > 0 {
+			// What may not be needed is not worth much memory.
 			r.From = Position{Token: s.Layout.FirstToken(r.Partition)}
+			r.MaxBytes, r.Strict = min(pieceBytes, roundBytes/n), true
 		}
 		if p.want.keysOnly {
 			r.Mode = ScanKeys
@@ -277,7 +326,7 @@ func (p *page) finish(e *Error) {
 	if p.mu.stop != nil {
 		p.mu.stop()
 	}
-	scans, resp := p.mu.scans, p.mu.resp
+	scans, resp, begun := p.mu.scans, p.mu.resp, p.mu.begun
 	if e == nil && !p.mu.ended {
 		if s, t, err := j.c.look(j); err != nil {
 			e = err
@@ -290,7 +339,9 @@ func (p *page) finish(e *Error) {
 	for _, s := range scans {
 		s.abandon()
 	}
-	j.c.pages.Add(-1)
+	if begun {
+		j.c.pages.leave()
+	}
 	if e != nil {
 		j.done(result{}, e)
 		return

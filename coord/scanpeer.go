@@ -33,6 +33,7 @@ const (
 	scanModeMask = 3
 	scanGroup    = 1 << 2
 	scanHasUntil = 1 << 3
+	scanStrict   = 1 << 4
 )
 
 // maxPositionKey is the longest key of a position: the first one behind the
@@ -49,6 +50,9 @@ func encodeScanRange(r *ScanRange) []byte {
 	}
 	if r.Until != nil {
 		flags |= scanHasUntil
+	}
+	if r.Strict {
+		flags |= scanStrict
 	}
 	b = append(b, bodyFormat, flags)
 	b = appendBytes(b, r.From.Key)
@@ -68,8 +72,10 @@ func decodeScanRange(m *Message) (ScanRange, error) {
 	d := decoder{b: m.Body}
 	d.format()
 	flags := d.u8()
-	r := ScanRange{Partition: m.Partition, Tenant: m.Tenant, Mode: ScanMode(flags & scanModeMask), Group: flags&scanGroup != 0}
-	if r.Mode > ScanDigests || flags&^(scanModeMask|scanGroup|scanHasUntil) != 0 {
+	r := ScanRange{
+		Partition: m.Partition, Tenant: m.Tenant, Mode: ScanMode(flags & scanModeMask), Group: flags&scanGroup != 0, Strict: flags&scanStrict != 0,
+	}
+	if r.Mode > ScanDigests || flags&^(scanModeMask|scanGroup|scanHasUntil|scanStrict) != 0 {
 		d.fail()
 	}
 	r.From = Position{m.Token, d.bytes(maxPositionKey)}

@@ -16,6 +16,8 @@ const (
 	pieceKeys   = 4096
 	pieceBytes  = 1 << 20
 	pieceBudget = 10_000
+	// roundBytes bounds the pieces of a round behind its first.
+	roundBytes = 8 << 20
 	// maxReads bounds the keys that are read by themselves at once because their
 	// owners differ, and maxReadBytes what is known of their sizes.
 	maxReads     = 256

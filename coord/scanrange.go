@@ -70,9 +70,12 @@ type ScanRange struct {
 	Start, End []byte
 	Mode       ScanMode
 	// MaxKeys, MaxBytes and Budget bound the piece by its keys, their bytes with
-	// what is told of them, and the entries of the engine that are looked at. One
-	// key is returned whatever its size. All are at least 1, Budget at least 2.
+	// what is told of them, and the entries of the engine that are looked at. All
+	// are at least 1, Budget at least 2.
 	MaxKeys, MaxBytes, Budget int
+	// Strict says that MaxBytes holds for a single key, too, so that the piece may
+	// end before its first. Otherwise one key is returned whatever its size.
+	Strict bool
 }
 
 // Wants reports whether a key is within Start and End.

@@ -113,7 +113,7 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 				break
 			}
 			n := entryOverhead + len(e.Key) + len(e.Object)
-			full = len(p.Entries) > 0 && size+n > r.MaxBytes
+			full = (r.Strict || len(p.Entries) > 0) && size+n > r.MaxBytes
 			size += n
 		}
 		if full {
