@@ -24,11 +24,6 @@ func (p *Position) Compare(q *Position) int {
 	return bytes.Compare(p.Key, q.Key)
 }
 
-// after is the position behind a key.
-func after(p *Position) Position {
-	return Position{p.Token, append(bytes.Clone(p.Key), 0)}
-}
-
 // Successor returns the least key behind all that begin with prefix, nil if there
 // is none.
 func Successor(prefix []byte) []byte {
