@@ -140,7 +140,7 @@ func (g *pageGate) leave() {
 
 // left is the room that the page still has. The lock is held.
 func (p *page) left() room {
-	return room{p.want.maxKeys - p.mu.used.keys, MaxPageBytes - p.mu.used.bytes, pageBudget - p.mu.used.scanned}
+	return room{p.want.maxKeys - p.mu.used.keys, MaxPageBytes - pageOverhead - p.mu.used.bytes, pageBudget - p.mu.used.scanned}
 }
 
 // round asks the next partitions. The lock is held and released.
@@ -265,7 +265,7 @@ func (p *page) settle() {
 			continue
 		}
 		// What was read may be larger than it was thought to be.
-		if p.mu.used.keys > 0 && p.mu.used.bytes+s.size > MaxPageBytes {
+		if p.mu.used.keys > 0 && s.size > p.left().bytes {
 			at, failed, p.mu.full = &s.at, nil, true
 			break
 		}
