@@ -169,7 +169,7 @@ func TestScanWaitsForItsClient(t *testing.T) {
 		<-tick.C
 		if n := made(); n != last {
 			last, still = n, 0
-			if n > 10 {
+			if n > 4 {
 				t.Fatalf("%d pages are made for a client that read one", n)
 			}
 		} else {
