@@ -20,6 +20,9 @@
 // one stream. Both cost a fraction of as many calls, and none of them is a
 // transaction.
 //
+// Scan returns a Scanner over the keys with a prefix or in a range, which goes on
+// at another endpoint when one is lost.
+//
 // # Failures
 //
 // Every error of a call is an *Error. Its Code says why, its Outcome what

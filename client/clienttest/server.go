@@ -25,8 +25,9 @@ const maxMessage = 16<<20 + 256<<10
 
 // Hook is asked before each request. A non-nil error is the answer, and nothing
 // is done. method is the full gRPC method, such as "/pairdb.v1.KV/Put". req is nil
-// for a call that is answered by a stream. For calls that hold several requests
-// it is asked for each of these as well, whose answer its error then is.
+// for a call that is answered by a stream; a scan asks again before each page behind
+// its first, with its request. For calls that hold several requests it is asked for
+// each of these as well, whose answer its error then is.
 type Hook func(ctx context.Context, method string, req any) error
 
 // Server is one such node. It is safe for concurrent use.

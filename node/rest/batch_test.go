@@ -15,11 +15,11 @@ import (
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
-// lines posts a batch and returns the lines of the answer.
-func (f *fixture) lines(t *testing.T, target, body string) (int, []map[string]any) {
+// lines sends a request and returns the lines of the answer.
+func (f *fixture) lines(t *testing.T, method, target, body string) (int, []map[string]any) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	f.handler.ServeHTTP(w, httptest.NewRequest("POST", target, strings.NewReader(body)))
+	f.handler.ServeHTTP(w, httptest.NewRequest(method, target, strings.NewReader(body)))
 	if w.Code == 200 && w.Header().Get("Content-Type") != "application/x-ndjson" {
 		t.Errorf("content type %q", w.Header().Get("Content-Type"))
 	}
@@ -42,7 +42,7 @@ func TestBatch(t *testing.T) {
 {"op":"delete","key":"b","idempotency_key":"d"}
 {"op":"put","key":"c","value":null}
 {"op":"get","key":"nope"}`
-	code, m := f.lines(t, "/v1/batch?tenant_id=shop&consistency=all", body)
+	code, m := f.lines(t, "POST", "/v1/batch?tenant_id=shop&consistency=all", body)
 	if code != 200 || len(m) != 5 {
 		t.Fatalf("%d %v", code, m)
 	}
@@ -67,7 +67,7 @@ func TestBatch(t *testing.T) {
 	if m[4]["status"] != "error" || m[4]["key"] != "nope" || m[4]["error_code"] != "KEY_NOT_FOUND" || m[4]["request_id"] == "" || m[4]["outcome"] != nil {
 		t.Errorf("%v", m[4])
 	}
-	f.lines(t, "/v1/batch", `{"op":"put","key":"a","value":1,"ttl_seconds":1.5,"if_absent":true}`+"\n"+`{"op":"put","key":"b","value":1,"expires_at":"2027-01-31T12:00:00Z"}`)
+	f.lines(t, "POST", "/v1/batch", `{"op":"put","key":"a","value":1,"ttl_seconds":1.5,"if_absent":true}`+"\n"+`{"op":"put","key":"b","value":1,"expires_at":"2027-01-31T12:00:00Z"}`)
 	if p := f.kv.items[0].Put; !p.IfAbsent || p.Expiry != causal.ExpiresAfter(1500*time.Millisecond) {
 		t.Errorf("%+v", p)
 	}
@@ -77,18 +77,18 @@ func TestBatch(t *testing.T) {
 	for _, bad := range []string{
 		`{"op":"delete","key":"a","if_absent":true}`, `{"op":"get","key":"a","ttl_seconds":1}`, `{"op":"put","key":"a","value":1,"ttl_seconds":0}`,
 	} {
-		if code, m := f.lines(t, "/v1/batch", bad); code != 400 || m[0]["error_code"] != "INVALID_ARGUMENT" {
+		if code, m := f.lines(t, "POST", "/v1/batch", bad); code != 400 || m[0]["error_code"] != "INVALID_ARGUMENT" {
 			t.Errorf("%s: %d %v", bad, code, m)
 		}
 	}
 	// A value that is no JSON, though it is marked so, spoils its own line only.
 	f.kv.values["/broken"] = causal.Sibling{Value: []byte("{"), Flags: causal.FlagJSON}
-	if code, m := f.lines(t, "/v1/batch", `{"op":"get","key":"broken"}`+"\n"+`{"op":"put","key":"x","value":1}`); code != 200 || m[0]["error_code"] != "INTERNAL" || m[1]["status"] != "success" {
+	if code, m := f.lines(t, "POST", "/v1/batch", `{"op":"get","key":"broken"}`+"\n"+`{"op":"put","key":"x","value":1}`); code != 200 || m[0]["error_code"] != "INTERNAL" || m[1]["status"] != "success" {
 		t.Errorf("%d %v", code, m)
 	}
 	// What failed and does not say how may have been done.
 	f.kv.err = &coord.Error{Code: errcode.QuorumNotReached, Acks: 1, Need: 2, Message: "too few"}
-	if _, m := f.lines(t, "/v1/batch", `{"op":"put","key":"x","value":1}`); m[0]["outcome"] != "indeterminate" || m[0]["need"] != 2.0 {
+	if _, m := f.lines(t, "POST", "/v1/batch", `{"op":"put","key":"x","value":1}`); m[0]["outcome"] != "indeterminate" || m[0]["need"] != 2.0 {
 		t.Errorf("%v", m)
 	}
 }
@@ -121,7 +121,7 @@ func TestBatchRefuses(t *testing.T) {
 		{"?consistency=two", good, errcode.InvalidArgument, "consistency"},
 		{"?%zz", good, errcode.InvalidArgument, "malformed"},
 	} {
-		status, m := f.lines(t, "/v1/batch"+c.target, c.body)
+		status, m := f.lines(t, "POST", "/v1/batch"+c.target, c.body)
 		if status != errcode.Lookup(c.code).HTTP || m[0]["error_code"] != string(c.code) || m[0]["outcome"] != "not_applied" || !strings.Contains(fmt.Sprint(m[0]["message"]), c.says) {
 			t.Errorf("%q: %d %v; want %s with %q", c.body[:min(len(c.body), 80)], status, m, c.code, c.says)
 		}
@@ -141,7 +141,7 @@ func TestBatchRefuses(t *testing.T) {
 		}
 	}
 	f.kv.batchErr = &coord.Error{Code: errcode.InvalidArgument, Outcome: errcode.NotApplied, Message: "items 0 and 1 have the same key"}
-	if status, m := f.lines(t, "/v1/batch", good+good); status != 400 || !strings.Contains(fmt.Sprint(m[0]["message"]), "same key") {
+	if status, m := f.lines(t, "POST", "/v1/batch", good+good); status != 400 || !strings.Contains(fmt.Sprint(m[0]["message"]), "same key") {
 		t.Errorf("%d %v", status, m)
 	}
 }

@@ -50,12 +50,16 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
-	e := h.opts.Classify(err)
-	body := h.errorBodyOf(r, e, !safe(r.Method))
-	if errcode.Lookup(e.Code).Retryable && status == http.StatusServiceUnavailable {
+	body := h.errorOf(r, err)
+	if errcode.Lookup(body.ErrorCode).Retryable && status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, r, status, body)
+}
+
+// errorOf is the body of a request's error.
+func (h *Handler) errorOf(r *http.Request, err error) errorBody {
+	return h.errorBodyOf(r, h.opts.Classify(err), !safe(r.Method))
 }
 
 // errorBodyOf is the error of a request, or of one of several, that writes or

@@ -28,6 +28,7 @@ type KV interface {
 	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
 	// Batch checks all items before it begins any, and has a result for each.
 	Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error)
+	Scan(ctx context.Context, req coord.ScanRequest) (coord.ScanResponse, error)
 }
 
 // Metadata is what the edge reads of the cluster and the one thing it changes.
@@ -131,6 +132,7 @@ func (h *Handler) routes() []route {
 		{"GET /v1/key-value", h.getKeyValue},
 		{"DELETE /v1/key-value", h.deleteKeyValue},
 		{"POST /v1/batch", h.batch},
+		{"GET /v1/scan", h.scanKeys},
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},

@@ -42,6 +42,10 @@ type fakeKV struct {
 	// items are those of the last batch.
 	items    []coord.Item
 	batchErr error
+	// pageSize is how many keys a page of a scan has, the one that makes
+	// pagesLeft 1 fails, and scan is what was asked for last.
+	pageSize, pagesLeft int
+	scan                coord.ScanRequest
 }
 
 // duplicate notes an idempotency key and says whether it was there.

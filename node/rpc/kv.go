@@ -23,6 +23,7 @@ type Coordinator interface {
 	// StartAll starts the items and calls done once for each, from any
 	// goroutine. It may wait for room, not for what it has started.
 	StartAll(items []coord.Item, done func(i int, r coord.ItemResult))
+	Scan(ctx context.Context, req coord.ScanRequest) (coord.ScanResponse, error)
 }
 
 const (
@@ -101,17 +102,20 @@ func getOf(t terms, key []byte) coord.GetRequest {
 }
 
 func getAnswer(key []byte, r *coord.GetResponse) *pairdbv1.GetResponse {
-	resp := &pairdbv1.GetResponse{
-		Key: key, Siblings: make([]*pairdbv1.Sibling, len(r.Siblings)),
-		Context: r.Token, VectorClock: clockOf(r.Context),
+	return &pairdbv1.GetResponse{
+		Key: key, Siblings: siblingsOf(r.Siblings), Context: r.Token, VectorClock: clockOf(r.Context),
 	}
-	for i := range r.Siblings {
-		s := &r.Siblings[i]
-		resp.Siblings[i] = &pairdbv1.Sibling{
+}
+
+func siblingsOf(siblings []causal.Sibling) []*pairdbv1.Sibling {
+	wire := make([]*pairdbv1.Sibling, len(siblings))
+	for i := range siblings {
+		s := &siblings[i]
+		wire[i] = &pairdbv1.Sibling{
 			Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt()), ExpiresAt: expiresAt(s),
 		}
 	}
-	return resp
+	return wire
 }
 
 // Delete implements pairdbv1.KVServer.
@@ -155,10 +159,13 @@ func (k *kvService) termsOf(ctx context.Context, req interface {
 // coordinator's clock. It costs no timer: the coordinator keeps it.
 func (k *kvService) deadline(ctx context.Context) time.Time {
 	if d, ok := ctx.Deadline(); ok {
-		return k.now().Add(time.Until(d))
+		return k.deadlineOf(d)
 	}
 	return k.now().Add(k.timeout)
 }
+
+// deadlineOf is a client's deadline by the coordinator's clock.
+func (k *kvService) deadlineOf(d time.Time) time.Time { return k.now().Add(time.Until(d)) }
 
 // tenantOf is the tenant of the request: its field, else the metadata, else the
 // default.

@@ -14,6 +14,7 @@ const (
 	simulation = "^TestSimulation$"
 	siblings   = "^TestSiblingsSimulation$"
 	expiry     = "^TestTTLSimulation$"
+	scans      = "^TestSimulationOfScans$"
 )
 
 var bugs = []bug{
@@ -96,5 +97,21 @@ var bugs = []bug{
 	{
 		"let a read take what has expired for gone, and mend it", "coord/read.go",
 		"r.heard(q.i, round, answer{state: hasAnswered, object: &o, digest: o.Digest()})", "left, _ := unexpired(&o, 0, r.job.c.opts.Clock.Now())\n		r.heard(q.i, round, answer{state: hasAnswered, object: left, digest: left.Digest()})", "coord", "^TestScripts$|" + expiry,
+	},
+	{
+		"show what owners of a scanned partition differ on", "coord/scanplan.go",
+		"same = same && *digest == e.digest", "_ = digest", "coord", scans,
+	},
+	{
+		"go on with a scan behind where one of the owners ended", "coord/scanplan.go",
+		"reach == nil || r.Compare(reach) < 0", "reach == nil || r.Compare(reach) > 0", "coord", scans,
+	},
+	{
+		"bind no page token to its scan", "coord/pagetoken.go",
+		"		h.Write(part)\n", "", "coord", "PageToken|^TestScripts$",
+	},
+	{
+		"show a scan what is not synced yet", "node/replica/scan.go",
+		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
 }

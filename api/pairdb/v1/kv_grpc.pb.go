@@ -29,14 +29,15 @@ const (
 	KV_Batch_FullMethodName    = "/pairdb.v1.KV/Batch"
 	KV_MultiGet_FullMethodName = "/pairdb.v1.KV/MultiGet"
 	KV_Pipeline_FullMethodName = "/pairdb.v1.KV/Pipeline"
+	KV_Scan_FullMethodName     = "/pairdb.v1.KV/Scan"
 )
 
 // KVClient is the client API for KV service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KV reads and writes keys. Any node may be asked; a node that does not own a
-// key forwards the request once. The deadline of the call is honoured
+// KV reads and writes keys and scans over many. Any node may be asked; a node
+// that does not own a key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVClient interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -70,6 +71,16 @@ type KVClient interface {
 	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
 	// begun. After any other end it may have been.
 	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
+	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
+	// a stream of pages that ends after the last key or at the limit. Every key that
+	// has a value from before the scan until it is over is in exactly one page, and
+	// what a page says of a key is what Get at the same level might have said while
+	// the page was made; there is no snapshot over keys. The order is by token, a
+	// hash; keys that share a part in braces are together, in the order of their
+	// bytes. The next page is made while the client reads the one before, no
+	// further ahead. After an error the scan goes on, at any node, with the token
+	// of the last page that arrived.
+	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
 }
 
 type kVClient struct {
@@ -143,12 +154,31 @@ func (c *kVClient) Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KV_PipelineClient = grpc.BidiStreamingClient[PipelineRequest, PipelineResponse]
 
+func (c *kVClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KV_ServiceDesc.Streams[1], KV_Scan_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScanRequest, ScanResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_ScanClient = grpc.ServerStreamingClient[ScanResponse]
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
 //
-// KV reads and writes keys. Any node may be asked; a node that does not own a
-// key forwards the request once. The deadline of the call is honoured
+// KV reads and writes keys and scans over many. Any node may be asked; a node
+// that does not own a key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVServer interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -182,6 +212,16 @@ type KVServer interface {
 	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
 	// begun. After any other end it may have been.
 	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
+	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
+	// a stream of pages that ends after the last key or at the limit. Every key that
+	// has a value from before the scan until it is over is in exactly one page, and
+	// what a page says of a key is what Get at the same level might have said while
+	// the page was made; there is no snapshot over keys. The order is by token, a
+	// hash; keys that share a part in braces are together, in the order of their
+	// bytes. The next page is made while the client reads the one before, no
+	// further ahead. After an error the scan goes on, at any node, with the token
+	// of the last page that arrived.
+	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -209,6 +249,9 @@ func (UnimplementedKVServer) MultiGet(context.Context, *MultiGetRequest) (*Multi
 }
 func (UnimplementedKVServer) Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pipeline not implemented")
+}
+func (UnimplementedKVServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
+	return status.Error(codes.Unimplemented, "method Scan not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -328,6 +371,17 @@ func _KV_Pipeline_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KV_PipelineServer = grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]
 
+func _KV_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScanRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KVServer).Scan(m, &grpc.GenericServerStream[ScanRequest, ScanResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_ScanServer = grpc.ServerStreamingServer[ScanResponse]
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -362,6 +416,11 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _KV_Pipeline_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Scan",
+			Handler:       _KV_Scan_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "pairdb/v1/kv.proto",
