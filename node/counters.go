@@ -42,7 +42,7 @@ func newCounters(reg prometheus.Registerer) *counters {
 		forwards:       counter("pairdb_forwards_total", "Operations handed to an owner because this node is none."),
 		staleBounces:   counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
 		manySiblings:   counter("pairdb_many_siblings_total", "Clients' writes that left a key with 16 siblings or more: somebody does not resolve them."),
-		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, in seconds, by method and code.", "method", "code"),
+		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, or one request of KV.Pipeline, in seconds, by method and code.", "method", "code"),
 		httpSeconds:    seconds("pairdb_http_duration_seconds", "Time to serve an HTTP request, in seconds, by route and status.", "route", "status"),
 	}
 }

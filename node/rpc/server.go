@@ -51,8 +51,8 @@ type Options struct {
 	// Classify turns any error into the one typed form; default Classify of
 	// this package.
 	Classify func(error) *coord.Error
-	// Observe is called once for each call of a client, with the method as
-	// "KV.Put" and the code of errcode or, for what this package did not
+	// Observe is called once for each call of a client and each request of a
+	// Pipeline, with the method as "KV.Put" and the code of errcode or, for what this package did not
 	// answer, of gRPC. Default: nobody is.
 	Observe func(method, code string, d time.Duration)
 	// ClientCredentials and PeerCredentials secure the listeners; default none.
