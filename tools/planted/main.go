@@ -93,10 +93,10 @@ func (b *bug) plant(ctx context.Context, dir string) (by, out string, err error)
 		return "", "", err
 	}
 	// A bug is planted into tests that compile: what does not is no catch.
-	if out, err := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-count=1", "-run=^$", "./"+b.pkg).CombinedOutput(); err != nil {
+	if out, err := withOverlay(ctx, list, "-run=^$", "./"+b.pkg); err != nil {
 		return "", "", fmt.Errorf("it does not compile: %w\n%s", err, out)
 	}
-	text, err := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-count=1", "-timeout=10m", "-failfast", "-run="+b.tests, "./"+b.pkg).CombinedOutput()
+	text, err := withOverlay(ctx, list, "-timeout=10m", "-failfast", "-run="+b.tests, "./"+b.pkg)
 	if ctx.Err() != nil {
 		return "", "", ctx.Err()
 	}
@@ -108,6 +108,13 @@ func (b *bug) plant(ctx context.Context, dir string) (by, out string, err error)
 	}
 	// A panic has no such line.
 	return "`" + b.pkg + "` " + strings.Trim(b.tests, "^$"), string(text), nil
+}
+
+// withOverlay runs go test with files replaced, also in what the tests build.
+func withOverlay(ctx context.Context, list string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-vet=off", "-count=1"}, args...)...)
+	cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+list))
+	return cmd.CombinedOutput()
 }
 
 // change returns the source with the bug in it.
