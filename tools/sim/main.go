@@ -4,11 +4,9 @@
 //
 //	go run ./tools/sim [-minutes 10] [-batch 50] [-ledger docs/evidence/simulations.tsv]
 //
-// Each seed is one cluster with one writer a key and one whose tenant keeps
-// siblings. A seed that fails ends the run with its output and exit code 1; it
-// is run again with
-//
-//	go test ./coord -run Simulation -sim.seed=N -v
+// Each seed is a run of each kind of simulation that package coord has. One that
+// fails ends the run, with exit code 1 and its output: how to run it again, and the
+// smallest run that was found to fail alike.
 package main
 
 import (
@@ -164,9 +162,11 @@ func (s *sims) work() {
 		if !ok {
 			return
 		}
-		cmd := exec.CommandContext(s.ctx, s.binary, "-test.v", "-test.timeout=1h", "-test.run=^(TestSimulation|TestSiblingsSimulation)$",
+		cmd := exec.CommandContext(s.ctx, s.binary, "-test.v", "-test.timeout=1h", "-test.run=^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation)$",
 			fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", s.batch))
 		cmd.Dir = "coord"
+		// There is one for each processor.
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 		out, err := cmd.CombinedOutput()
 		s.note(first, string(out), err)
 	}
@@ -197,7 +197,7 @@ func (s *sims) note(first uint64, out string, err error) {
 // summary is what a reader of the ledger wants to know.
 func (s *sims) summary() string {
 	var parts []string
-	for _, name := range []string{"written", "written once", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates"} {
+	for _, name := range []string{"written", "written once", "written to all", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates"} {
 		parts = append(parts, fmt.Sprintf("%s %d", name, s.counts[name]))
 	}
 	return strings.Join(parts, ", ")
