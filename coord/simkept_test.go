@@ -71,6 +71,19 @@ func TestPlanText(t *testing.T) {
 	}
 }
 
+// TestPlanOfAnotherSeed: a plan that names what its seed does not have fails.
+func TestPlanOfAnotherSeed(t *testing.T) {
+	for _, text := range []string{"registers/1/end=100ms/faults=1000", "siblings/1/end=100ms/keys=k0"} {
+		p, err := parsePlan(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := (bench{}).run(p); !o.has(ownChecks) {
+			t.Errorf("%v passes", p)
+		}
+	}
+}
+
 // hastyDisk is a sound disk whose replica acknowledges writes before they are
 // synced.
 type hastyDisk struct{ disk }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -122,6 +123,7 @@ func (b bench) run(p plan) (o *outcome) {
 	}()
 	s.build(b)
 	kinds[p.kind].run(s)
+	s.knowsPlan()
 	o.trace = s.w.trace.Sum64()
 	for _, m := range []map[string]int{s.done, s.w.counts} {
 		for name, n := range m {
@@ -129,6 +131,21 @@ func (b bench) run(p plan) (o *outcome) {
 		}
 	}
 	return o
+}
+
+// knowsPlan fails a run whose plan names what the seed does not have: it is not the
+// run that was meant.
+func (s *simulation) knowsPlan() {
+	for _, n := range s.plan.faults {
+		if n >= len(s.faults) {
+			s.fail("the plan names fault %d, and the seed has %d", n, len(s.faults))
+		}
+	}
+	for _, key := range s.plan.keys {
+		if !slices.Contains(s.names, key) {
+			s.fail("the plan names the key %q, which there is not", key)
+		}
+	}
 }
 
 // build makes the cluster of the seed, with its network, clocks and faults.

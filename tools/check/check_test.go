@@ -123,7 +123,7 @@ func TestFirstSeed(t *testing.T) {
 		t.Errorf("got %x, %v", got, err)
 	}
 	for _, bad := range []string{"", "e26935d", "no commit at all"} {
-		if got, err := firstSeed(bad); err == nil {
+		if got, err := firstSeed(bad); err == nil || got != 1 {
 			t.Errorf("%q makes the seed %d", bad, got)
 		}
 	}
