@@ -62,8 +62,8 @@ func (d *storeDisk) open(n *simNode) (coord.Replica, uint64) {
 	return rep, actor
 }
 
-// actor starts the node's metadata as its process does. What it is about else
-// the simulation leaves out.
+// actor starts the node's metadata as its process does. Its other uses are left
+// out: rings and tenants are the world's.
 func (d *storeDisk) actor(n *simNode) uint64 {
 	core, err := meta.Open(meta.Options{
 		Store: d.meta, Rand: d.entropy, ClusterName: "simulation", Partitions: simPartitions, Logger: slog.New(slog.DiscardHandler),
