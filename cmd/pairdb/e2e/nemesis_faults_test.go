@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// life is one process of a node, from its start to its end.
+type life struct {
+	// wanted says that the nemesis ends it.
+	wanted atomic.Bool
+}
+
+// hurt carries a plan out, until all of it is done or the clients end. It is the
+// only one that starts and ends processes.
+func (s *storm) hurt(plan []fault) {
+	type step struct {
+		at time.Duration
+		do func()
+	}
+	var steps []step
+	for _, f := range plan {
+		steps = append(steps, step{f.at, func() { s.begin(f) }}, step{f.at + f.length, func() { s.end(f) }})
+	}
+	slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.at, b.at) })
+	for _, st := range steps {
+		select {
+		case <-s.ended:
+			return
+		case <-time.After(st.at - time.Since(s.began)):
+			st.do()
+		}
+	}
+}
+
+// begin does a fault to those it can be done to.
+func (s *storm) begin(f fault) {
+	s.note(f.kind, 1)
+	switch f.kind {
+	case killOne:
+		s.kill(f.a)
+	case killAll:
+		for i := range s.agents {
+			s.lives[i].wanted.Store(true)
+		}
+		for _, a := range s.agents {
+			a.signal(syscall.SIGKILL)
+		}
+		for _, a := range s.agents {
+			a.wait()
+		}
+	case stop:
+		s.note("seconds stopped", int(f.length.Seconds()))
+		s.agents[f.a].signal(syscall.SIGSTOP)
+	default:
+		s.eachCut(f, s.lan.cut)
+	}
+}
+
+// end ends a fault, if no other has done so.
+func (s *storm) end(f fault) {
+	switch f.kind {
+	case killOne:
+		s.revive(f.a)
+	case killAll:
+		for i := range s.agents {
+			s.revive(i)
+		}
+	case stop:
+		s.agents[f.a].signal(syscall.SIGCONT)
+	default:
+		s.eachCut(f, s.lan.mend)
+	}
+}
+
+// eachCut calls do with the directions that a fault cuts.
+func (s *storm) eachCut(f fault, do func(from, to int)) {
+	switch f.kind {
+	case cutOne:
+		do(f.a, f.b)
+	case cutPair:
+		do(f.a, f.b)
+		do(f.b, f.a)
+	case isolate:
+		for i := range s.agents {
+			if i != f.a {
+				do(f.a, i)
+				do(i, f.a)
+			}
+		}
+	}
+}
+
+func (s *storm) kill(i int) {
+	s.lives[i].wanted.Store(true)
+	s.agents[i].kill()
+}
+
+// revive starts a node that was killed, if nobody has yet.
+func (s *storm) revive(i int) {
+	if s.lives[i] != nil && !s.lives[i].wanted.Load() {
+		return
+	}
+	l := &life{}
+	s.lives[i] = l
+	a := s.agents[i]
+	if err := a.spawn(); err != nil {
+		s.wrong("start %s: %v", a.name, err)
+		return
+	}
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
+	go func() {
+		if <-done; !l.wanted.Load() {
+			s.wrong("%s ended by itself: %v", a.name, a.err)
+		}
+	}()
+}
+
+// heal ends all faults and waits until every node finds the cluster healthy.
+func (s *storm) heal() {
+	for pair, n := range s.lan.cuts {
+		for range n {
+			s.lan.mend(pair[0], pair[1])
+		}
+	}
+	for i, a := range s.agents {
+		a.signal(syscall.SIGCONT)
+		s.revive(i)
+	}
+	s.waitHealthy()
+}
+
+// waitHealthy waits until every node finds all nodes up.
+func (s *storm) waitHealthy() {
+	why := make([]string, len(s.agents))
+	err := poll(2*time.Minute, func() (bool, error) {
+		all := true
+		for i, c := range s.clients {
+			st, err := c.Status(s.t.Context())
+			switch {
+			case err != nil:
+				why[i] = err.Error()
+			case st.Verdict != "healthy" || len(st.Nodes) != len(s.agents):
+				why[i] = fmt.Sprintf("%d nodes, %s: %s", len(st.Nodes), st.Verdict, st.Reason)
+			default:
+				why[i] = ""
+			}
+			all = all && why[i] == ""
+		}
+		return all, nil
+	})
+	if err != nil {
+		s.wrong("the cluster is not healthy after its faults: %v: %q", err, why)
+	}
+}
