@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pairdb/pairdb/client"
 )
 
 // life is one process of a node, from its start to its end.
@@ -136,26 +139,37 @@ func (s *storm) heal() {
 	s.waitHealthy()
 }
 
-// waitHealthy waits until every node finds all nodes up.
+// recovery bounds the time from the end of all faults until all is well.
+const recovery = time.Minute
+
+// waitHealthy waits until every node finds all nodes up and reaches them: it
+// reads keys of all owners, whose links may still wait to be tried again.
 func (s *storm) waitHealthy() {
-	why := make([]string, len(s.agents))
-	err := poll(2*time.Minute, func() (bool, error) {
-		all := true
+	why := make([]error, len(s.agents))
+	err := poll(recovery, func() (bool, error) {
 		for i, c := range s.clients {
-			st, err := c.Status(s.t.Context())
-			switch {
-			case err != nil:
-				why[i] = err.Error()
-			case st.Verdict != "healthy" || len(st.Nodes) != len(s.agents):
-				why[i] = fmt.Sprintf("%d nodes, %s: %s", len(st.Nodes), st.Verdict, st.Reason)
-			default:
-				why[i] = ""
-			}
-			all = all && why[i] == ""
+			why[i] = s.healthy(c)
 		}
-		return all, nil
+		return errors.Join(why...) == nil, nil
 	})
 	if err != nil {
-		s.wrong("the cluster is not healthy after its faults: %v: %q", err, why)
+		s.wrong("the cluster is not healthy: %v: %v", err, errors.Join(why...))
 	}
+}
+
+func (s *storm) healthy(c *client.Client) error {
+	st, err := c.Status(s.t.Context())
+	if err != nil {
+		return err
+	}
+	if st.Verdict != "healthy" || len(st.Nodes) != len(s.agents) {
+		return fmt.Errorf("%d nodes, %s: %s", len(st.Nodes), st.Verdict, st.Reason)
+	}
+	for i := range 16 {
+		_, err := c.Get(s.t.Context(), fmt.Sprintf("health/%d", i), client.WithLevel(client.LevelAll))
+		if err != nil && !errors.Is(err, client.ErrKeyNotFound) {
+			return err
+		}
+	}
+	return nil
 }

@@ -78,10 +78,8 @@ func (s *storm) verdict(partitions map[check.Key]string) {
 			s.note("duplicates", 1)
 		}
 	}
-	found := judge(h)
-	s.note("violations", len(found))
-	for _, v := range found {
-		s.t.Errorf("seed %d: %v", s.seed, v)
+	for _, v := range judge(h) {
+		s.wrong("%v", v)
 	}
 	s.note("registers", len(check.Registers(h)))
 	s.note("operations", len(h))
@@ -190,7 +188,7 @@ func (s *storm) missing(h check.History) {
 	items := 0
 	for i := range h {
 		o := &h[i]
-		if o.Client != healClient || o.Tenant != siblingTenant || !strings.HasPrefix(o.Call.Key, carts) {
+		if o.Client != healClient || o.Answer == nil || o.Answer.Outcome != check.OK || o.Tenant != siblingTenant || !strings.HasPrefix(o.Call.Key, carts) {
 			continue
 		}
 		in := map[string]bool{}

@@ -166,19 +166,20 @@ func TestLAN(t *testing.T) {
 	got := make(chan string, 100)
 	var socks []*net.UDPConn
 	for i, host := range l.hosts {
-		err := host.do(func() error {
-			s, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(hostAddress(i)), Port: 9})
-			socks = append(socks, s)
+		var sock *net.UDPConn
+		err := host.do(func() (err error) {
+			sock, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(hostAddress(i)), Port: 9})
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = socks[i].Close() }) // only ends the reader below
+		socks = append(socks, sock)
+		t.Cleanup(func() { _ = sock.Close() }) // only ends the reader below
 		go func() {
 			b := make([]byte, 100)
 			for {
-				n, err := socks[i].Read(b)
+				n, err := sock.Read(b)
 				if err != nil {
 					return
 				}
