@@ -162,42 +162,50 @@ func (s *storm) mixLevels(i int, rng *rand.Rand) {
 // are emptied now and then.
 const carts, shelves = "cart", "shelf"
 
-// shop is one of three clients of a cart or shelf. A put without a context
+// shop is one of three clients of a cart or shelf. Mostly it reads and then
+// writes; sometimes it goes on from what it wrote last. A put without a context
 // makes a sibling, which the next one merges.
 func (s *storm) shop(i int, rng *rand.Rand) {
 	kind := []string{carts, shelves}[i%2]
+	var last struct {
+		key   string
+		items []string
+		seen  causal.Context
+		token client.Context
+	}
 	for n := 1; s.think(rng, 120*time.Millisecond); n++ {
 		key := fmt.Sprintf("%s/%d/%d", kind, i%4, s.epoch(5*time.Second))
 		c := check.Call{Client: fmt.Sprintf("shopper %d", i), Tenant: siblingTenant, Key: key, Level: quorum.Quorum}
-		c.Kind = check.Get
-		a, token := s.do(s.pick(rng), c, client.Context{})
-		if a.Outcome != check.OK {
-			continue
+		// known is what the context covers as far as the client was told.
+		known, seen, token := last.items, last.seen, last.token
+		if last.key != key || token.IsZero() || rng.IntN(3) > 0 {
+			c.Kind = check.Get
+			a, got := s.do(s.pick(rng), c, client.Context{})
+			if a.Outcome != check.OK {
+				continue
+			}
+			known, seen, token = nil, a.Context, got
+			for _, v := range a.Siblings {
+				known = append(known, inCart(v.Value)...)
+			}
+		}
+		die := rng.IntN(10)
+		if die < 3 {
+			known, seen, token = nil, nil, client.Context{}
 		}
 		own := fmt.Sprintf("%d.%d", i, n)
-		items := []string{own}
-		c.Kind = check.Put
-		switch die := rng.IntN(10); {
-		case kind == shelves && die == 0:
+		slices.Sort(known)
+		// The first item is nobody else's, so no two values are the same.
+		items := append([]string{own}, slices.Compact(known)...)
+		c.Kind, c.Seen = check.Put, seen
+		if kind == shelves && die%5 == 0 {
 			c.Kind, items = check.Delete, nil
-			if rng.IntN(2) == 0 {
-				token, a.Context = client.Context{}, nil
-			}
-			c.Seen = a.Context
-		case die < 3:
-			token = client.Context{}
-		default:
-			c.Seen = a.Context
-			for _, v := range a.Siblings {
-				items = append(items, inCart(v.Value)...)
-			}
+		} else {
+			c.Value = check.Canary(siblingTenant, strings.Join(items, " "))
 		}
-		if c.Kind == check.Put {
-			slices.Sort(items[1:])
-			// The first item is nobody else's, so no two values are the same.
-			c.Value = check.Canary(siblingTenant, strings.Join(slices.Compact(items), " "))
-		}
-		if a, _ := s.do(s.pick(rng), c, token); a.Outcome == check.OK && kind == carts {
+		a, got := s.do(s.pick(rng), c, token)
+		last.key, last.items, last.seen, last.token = key, items, a.Context, got
+		if a.Outcome == check.OK && kind == carts {
 			s.bought(key, own)
 		}
 	}

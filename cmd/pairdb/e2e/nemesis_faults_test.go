@@ -12,6 +12,9 @@ import (
 	"github.com/pairdb/pairdb/client"
 )
 
+// longStop is the least that counts as a long stop.
+const longStop = 20 * time.Second
+
 // life is one process of a node, from its start to its end.
 type life struct {
 	// wanted says that the nemesis ends it.
@@ -40,28 +43,35 @@ func (s *storm) hurt(plan []fault) {
 	}
 }
 
-// begin does a fault to those it can be done to.
+// begin does a fault, unless it is one of a process that is dead already.
 func (s *storm) begin(f fault) {
-	s.note(f.kind, 1)
+	dead := s.lives[f.a].wanted.Load()
 	switch f.kind {
 	case killOne:
+		if dead {
+			return
+		}
 		s.kill(f.a)
 	case killAll:
-		for i := range s.agents {
+		for i, a := range s.agents {
 			s.lives[i].wanted.Store(true)
-		}
-		for _, a := range s.agents {
 			a.signal(syscall.SIGKILL)
 		}
 		for _, a := range s.agents {
 			a.wait()
 		}
 	case stop:
-		s.note("seconds stopped", int(f.length.Seconds()))
+		if dead {
+			return
+		}
+		if f.length > longStop {
+			s.note("long stops", 1)
+		}
 		s.agents[f.a].signal(syscall.SIGSTOP)
 	default:
 		s.eachCut(f, s.lan.cut)
 	}
+	s.note(f.kind, 1)
 }
 
 // end ends a fault, if no other has done so.
