@@ -19,7 +19,7 @@ func main() {
 		Batch: 2, Workers: 1, Ledger: "docs/evidence/nemesis.tsv",
 		Counts: []string{
 			"operations", "idempotent writes", "idempotent attempts", "late attempts", "duplicates", "registers", "registers retired", "items in carts",
-			"kills", "kills of all", "stops", "long stops", "cuts", "cuts one way", "isolations", "violations",
+			"kills", "kills of all", "stops", "long stops", "cuts", "cuts one way", "isolations", "splits", "violations",
 		},
 	})
 }

@@ -98,11 +98,16 @@ func (s *storm) eachCut(f fault, do func(from, to int)) {
 	case cutPair:
 		do(f.a, f.b)
 		do(f.b, f.a)
-	case isolate:
-		for i := range s.agents {
-			if i != f.a {
-				do(f.a, i)
-				do(i, f.a)
+	case isolate, split:
+		n := len(s.agents)
+		few := 1
+		if f.kind == split {
+			few = (n - 1) / 2
+		}
+		for i := range few {
+			for j := few; j < n; j++ {
+				do((f.a+i)%n, (f.a+j)%n)
+				do((f.a+j)%n, (f.a+i)%n)
 			}
 		}
 	}

@@ -17,6 +17,7 @@ const (
 	cutPair = "cuts"         // nothing passes between two nodes, others see both
 	cutOne  = "cuts one way" // nothing passes from one node to another
 	isolate = "isolations"   // nothing passes between one node and all others
+	split   = "splits"       // nothing passes between less than half and the rest
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 	maxDead = 3 * time.Second // how long a killed node is away, at most
 )
 
-var faultKinds = []string{killOne, killAll, stop, cutPair, cutOne, isolate}
+var faultKinds = []string{killOne, killAll, stop, cutPair, cutOne, isolate, split}
 
 // fault is one thing that goes wrong.
 type fault struct {
@@ -76,8 +77,8 @@ func planFaults(seed uint64, nodes int, length, maxStop, maxGap time.Duration) [
 func TestPlanOfFaults(t *testing.T) {
 	for seed := range uint64(200) {
 		for _, nodes := range []int{3, 5} {
-			plan := planFaults(seed, nodes, 11*time.Second, 4*time.Second, 2*time.Second)
-			if again := planFaults(seed, nodes, 11*time.Second, 4*time.Second, 2*time.Second); !slices.Equal(plan, again) {
+			plan := planFaults(seed, nodes, 13*time.Second, 4*time.Second, 2*time.Second)
+			if again := planFaults(seed, nodes, 13*time.Second, 4*time.Second, 2*time.Second); !slices.Equal(plan, again) {
 				t.Fatalf("seed %d plans %v, and then %v", seed, plan, again)
 			}
 			seen, overlaps := map[string]bool{}, false
