@@ -111,7 +111,7 @@ func newStorm(t *testing.T, seed uint64, nodes int) *storm {
 		}
 		s.agents = append(s.agents, a)
 		c, err := client.New(client.Options{
-			Endpoints: []string{hostAddress(i) + ":50051"}, Timeout: patience,
+			Endpoints: []string{hostAddress(i) + ":50051"}, NoRouting: true, Retries: -1, Timeout: patience,
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(s.lan.dial)},
 		})
 		if err != nil {
