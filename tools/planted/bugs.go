@@ -102,3 +102,17 @@ var bugs = []bug{
 		"	if !keep {\n		obj.StripLosers()\n	} else {", "	obj.StripLosers()\n	if keep {", "coord", siblings,
 	},
 }
+
+// realBugs are those that clusters of real processes show, whatever the seed.
+func realBugs() []bug {
+	var found []bug
+	for _, b := range bugs {
+		switch b.name {
+		case "acknowledge a write at W-1", "acknowledge a write before it is synced", "be content with one vote",
+			"hand out a context that covers siblings nobody was shown", "strip the losers of a tenant that keeps siblings":
+			b.pkg, b.tests = "cmd/pairdb/e2e", "^TestNemesis$"
+			found = append(found, b)
+		}
+	}
+	return found
+}

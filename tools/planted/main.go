@@ -3,7 +3,10 @@
 // not caught, or if its text is no longer in the code. It is run from the
 // module's root:
 //
-//	go run ./tools/planted [-only text] [-v]
+//	go run ./tools/planted [-only text] [-real] [-v]
+//
+// With -real the bugs are planted into the binary, and clusters of real processes
+// have to notice. Only those that show there, whatever the seed, are planted then.
 package main
 
 import (
@@ -22,10 +25,15 @@ import (
 
 func main() {
 	only := flag.String("only", "", "plant only bugs whose name has this in it")
+	real := flag.Bool("real", false, "plant bugs into real processes")
 	verbose := flag.Bool("v", false, "show what the tests print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, *only, *verbose)
+	chosen := bugs
+	if *real {
+		chosen = realBugs()
+	}
+	ok, err := run(ctx, chosen, *only, *verbose)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "planted:", err)
@@ -35,7 +43,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, verbose bool) (bool, error) {
+func run(ctx context.Context, bugs []bug, only string, verbose bool) (bool, error) {
 	dir, err := os.MkdirTemp("", "pairdb-planted-")
 	if err != nil {
 		return false, err
