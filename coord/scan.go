@@ -2,6 +2,7 @@ package coord
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -93,7 +94,7 @@ func (c *Coordinator) Scan(ctx context.Context, r ScanRequest) (ScanResponse, er
 // StartScan starts a Scan; see StartPut.
 func (c *Coordinator) StartScan(r ScanRequest, done func(ScanResponse, error)) {
 	c.start(request{
-		kind: KindScan, tenant: r.Tenant, level: r.Level, deadline: r.Deadline, scan: newScanWant(&r),
+		kind: KindScan, tenant: r.Tenant, level: cmp.Or(r.Level, quorum.Quorum), deadline: r.Deadline, scan: newScanWant(&r),
 	}, nil, func(b result, err error) { done(b.scan, err) })
 }
 

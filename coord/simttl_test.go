@@ -70,12 +70,14 @@ func (s *ttlRun) surelyGone(m *mortal, since time.Duration) bool {
 	return m.value == "" || m.ends && since+s.slowest >= m.to
 }
 
-func newTTLRun(seed uint64) *ttlRun {
-	sim, start := newFaultyWorld(seed)
+func (sim *simulation) runTTL() {
 	s := &ttlRun{simulation: sim, expires: map[string]int64{}, written: map[string]*mortal{}}
-	rng := rand.New(rand.NewPCG(seed, 4))
+	rng := rand.New(rand.NewPCG(s.plan.seed, 4))
 	for i, n := range s.w.nodes {
-		n.skew = time.Duration(rng.IntN(2000)-1000) * time.Millisecond
+		skew := time.Duration(rng.IntN(2000)-1000) * time.Millisecond
+		if n.skew = 0; s.plan.isOn("skew") {
+			n.skew = skew
+		}
 		if i == 0 {
 			s.slowest, s.fastest = n.skew, n.skew
 		}
@@ -83,6 +85,9 @@ func newTTLRun(seed uint64) *ttlRun {
 	}
 	for i := range 6 {
 		k := &mortalKey{base: "t" + strconv.Itoa(i)}
+		if !s.starts(k.base) {
+			continue
+		}
 		s.renew(k)
 		s.keys = append(s.keys, k)
 		s.nextWrite(k)
@@ -90,9 +95,11 @@ func newTTLRun(seed uint64) *ttlRun {
 			s.nextRead(k)
 		}
 	}
-	s.startKept()
-	start()
-	return s
+	if s.starts(keeperKey) {
+		s.startKept()
+	}
+	s.w.advance(s.plan.until())
+	s.settle()
 }
 
 // renew goes on with a key of which nothing is known.
@@ -122,7 +129,7 @@ func always(time.Duration, time.Duration) bool { return true }
 func never(time.Duration, time.Duration) bool  { return false }
 
 func (s *ttlRun) nextWrite(k *mortalKey) {
-	s.w.after(s.think()*3, func() {
+	s.w.after(s.think(k.base)*3, func() {
 		if !s.ended {
 			s.begin(k)
 		}
@@ -131,7 +138,7 @@ func (s *ttlRun) nextWrite(k *mortalKey) {
 
 // begin draws a write and sends it.
 func (s *ttlRun) begin(k *mortalKey) {
-	rng, was := s.w.rng, k.now
+	rng, was := s.w.rand(k.base), k.now
 	k.n++
 	w := &mortalWrite{k: k, m: &mortal{index: k.n}, must: always, mustNot: never, began: s.w.now}
 	w.put = coord.PutRequest{Tenant: simTenant, Key: []byte(k.name)}
@@ -177,7 +184,7 @@ func (s *ttlRun) begin(k *mortalKey) {
 func (s *ttlRun) attempts(w *mortalWrite) {
 	w.open, w.doubt = 1, false
 	if len(w.put.IdempotencyKey) > 0 {
-		w.open += s.w.rng.IntN(2)
+		w.open += s.w.rand(w.k.base).IntN(2)
 	}
 	for range w.open {
 		s.send(w, func(r coord.WriteResponse, err error, began time.Duration) { s.heard(w, &r, err, began) })
@@ -186,16 +193,16 @@ func (s *ttlRun) attempts(w *mortalWrite) {
 
 // send makes one attempt through some node.
 func (s *ttlRun) send(w *mortalWrite, then func(r coord.WriteResponse, err error, began time.Duration)) {
-	n := s.pick()
+	n := s.pick(w.k.base)
 	if n == nil {
-		s.w.after(s.think(), func() { s.send(w, then) })
+		s.w.after(s.think(w.k.base), func() { s.send(w, then) })
 		return
 	}
 	began, answered := s.w.now, false
 	finish := func(r coord.WriteResponse, err error) {
 		if !answered {
 			answered = true
-			s.w.note("%s %q absent=%v match=%d dot=%v id=%q: %s, %v", w.k.name, w.m.value, w.put.IfAbsent, len(w.put.IfMatch), w.put.IfDot, w.put.IdempotencyKey, dotString(r.Dot), err)
+			s.w.note("%s %q absent=%v match=%d dot=%v id=%q: %s, %v", w.k.name, w.m.value, w.put.IfAbsent, len(w.put.IfMatch), w.put.IfDot, w.put.IdempotencyKey, s.w.dotString(r.Dot), err)
 			then(r, err, began)
 		}
 	}
@@ -218,7 +225,7 @@ func (s *ttlRun) heard(w *mortalWrite, r *coord.WriteResponse, err error, began 
 			s.fail("%s: write %d was made, though its condition did not hold: now %+v", k.name, w.m.index, *k.now)
 		}
 		if w.made && r.Dot != w.m.dot {
-			s.fail("%s: write %d was made twice, as %s and %s", k.name, w.m.index, dotString(w.m.dot), dotString(r.Dot))
+			s.fail("%s: write %d was made twice, as %s and %s", k.name, w.m.index, s.w.dotString(w.m.dot), s.w.dotString(r.Dot))
 		}
 		if !w.made {
 			w.made = true
@@ -243,7 +250,7 @@ func (s *ttlRun) heard(w *mortalWrite, r *coord.WriteResponse, err error, began 
 			return // the key stays busy: nobody knows
 		case keyed:
 			s.done["sent again"]++
-			s.w.after(s.think(), func() { s.attempts(w) })
+			s.w.after(s.think(k.base), func() { s.attempts(w) })
 			return
 		default:
 			s.done["in doubt"]++
@@ -269,17 +276,17 @@ func (s *ttlRun) acked(w *mortalWrite, r *coord.WriteResponse) {
 		m.ends, m.from, m.to = true, w.began+s.slowest+w.ttl-time.Millisecond, s.w.now+s.fastest+w.ttl
 	}
 	k.now, k.old, k.token = m, k.token, r.Token
-	if len(w.put.IdempotencyKey) == 0 || s.w.rng.IntN(2) == 0 {
+	if len(w.put.IdempotencyKey) == 0 || s.w.rand(k.base).IntN(2) == 0 {
 		return
 	}
-	s.w.after(time.Duration(s.w.rng.IntN(3000))*time.Millisecond, func() {
+	s.w.after(time.Duration(s.w.rand(k.base).IntN(3000))*time.Millisecond, func() {
 		if s.ended {
 			return
 		}
 		s.send(w, func(r coord.WriteResponse, err error, _ time.Duration) {
 			switch {
 			case err == nil && (r.Dot != m.dot || !r.Duplicate):
-				s.fail("%s: write %d was made twice, as %s and %s", k.name, m.index, dotString(m.dot), dotString(r.Dot))
+				s.fail("%s: write %d was made twice, as %s and %s", k.name, m.index, s.w.dotString(m.dot), s.w.dotString(r.Dot))
 			case err == nil:
 				s.done["late"]++
 			case err.(*coord.Error).Code == errcode.PreconditionFailed || err.(*coord.Error).Code == errcode.IdempotencyKeyConflict:
@@ -324,55 +331,14 @@ func (s *ttlRun) same(tenant, key string) {
 		if i == 0 {
 			first = b
 		} else if !bytes.Equal(first, b) {
-			s.fail("%s: owner %d holds %s, unlike the first", key, i, objectString(o))
+			s.fail("%s: owner %d holds %s, unlike the first", key, i, s.w.objectString(o))
 		}
 	}
 }
 
-func runTTLSeed(t *testing.T, seed uint64, log bool) (uint64, *ttlRun) {
-	t.Helper()
-	s := newTTLRun(seed)
-	if log {
-		s.w.log = t.Logf
-	}
-	s.w.advance(15 * time.Second)
-	s.settle()
-	for _, f := range s.fails {
-		t.Errorf("seed %d: %s", seed, f)
-	}
-	return s.w.trace.Sum64(), s
-}
-
-// TestTTLSimulation takes the flags of TestSimulation.
+// TestTTLSimulation has values that expire and writes with conditions.
 func TestTTLSimulation(t *testing.T) {
-	if *simSeed != 0 {
-		runTTLSeed(t, *simSeed, true)
-		return
-	}
-	total := map[string]int{}
-	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
-		trace, s := runTTLSeed(t, seed, false)
-		for _, m := range []map[string]int{s.done, s.w.counts} {
-			for k, v := range m {
-				total[k] += v
-			}
-		}
-		if seed == *simFirst {
-			if again, _ := runTTLSeed(t, seed, false); again != trace {
-				t.Errorf("seed %d has the traces %x and %x", seed, trace, again)
-			}
-		}
-		if t.Failed() {
-			t.Fatalf("run again with -sim.seed=%d -v", seed)
-		}
-	}
-	t.Logf("%d seeds: %v", *simSeeds, total)
-	if *simSeeds < 20 {
-		return // too few to be sure of every kind of fault
-	}
-	for _, must := range []string{"mortal", "refused", "expired", "looked", "beside", "late", "sent again", "in doubt", "duplicates", "crashes", "cuts", "read repairs", "forwards"} {
-		if total[must] == 0 {
-			t.Errorf("no simulation had any %s", must)
-		}
-	}
+	simulate(t, kindTTL, func(total map[string]int) {
+		wantSome(t, total, "mortal", "refused", "expired", "looked", "beside", "late", "sent again", "in doubt", "duplicates", "crashes", "cuts", "read repairs", "forwards")
+	})
 }

@@ -27,8 +27,8 @@ const keeperKey = "kept"
 
 func (s *ttlRun) putKept() {
 	k := s.kept
-	s.w.after(s.think()*3, func() {
-		n := s.pick()
+	s.w.after(s.think(keeperKey)*3, func() {
+		n := s.pick(keeperKey)
 		if s.ended {
 			return
 		}
@@ -39,7 +39,7 @@ func (s *ttlRun) putKept() {
 		k.n++
 		m := &mortal{value: fmt.Sprintf("%s/%d", keeperKey, k.n)}
 		s.written[m.value] = m
-		ttl, began, answered := time.Duration(1+s.w.rng.IntN(2000))*time.Millisecond, s.w.now, false
+		ttl, began, answered := time.Duration(1+s.w.rand(keeperKey).IntN(2000))*time.Millisecond, s.w.now, false
 		finish := func(r coord.WriteResponse, err error) {
 			if answered {
 				return
@@ -62,8 +62,8 @@ func (s *ttlRun) putKept() {
 }
 
 func (s *ttlRun) getKept(level quorum.Level) {
-	s.w.after(s.think(), func() {
-		n := s.pick()
+	s.w.after(s.think(keeperKey), func() {
+		n := s.pick(keeperKey)
 		if s.ended {
 			return
 		}

@@ -10,12 +10,12 @@ import (
 )
 
 func (s *ttlRun) nextRead(k *mortalKey) {
-	s.w.after(s.think(), func() {
+	s.w.after(s.think(k.base), func() {
 		if s.ended {
 			return
 		}
 		level := quorum.Quorum
-		if s.w.rng.IntN(4) == 0 {
+		if s.w.rand(k.base).IntN(4) == 0 {
 			level = quorum.All
 		}
 		s.get(k, level, func(error) { s.nextRead(k) })
@@ -24,9 +24,9 @@ func (s *ttlRun) nextRead(k *mortalKey) {
 
 // get reads a key and judges the answer.
 func (s *ttlRun) get(k *mortalKey, level quorum.Level, then func(error)) {
-	n := s.pick()
+	n := s.pick(k.base)
 	if n == nil {
-		s.w.after(s.think(), func() { then(nil) })
+		s.w.after(s.think(k.base), func() { then(nil) })
 		return
 	}
 	began, name, version, busy, now, answered := s.w.now, k.name, k.version, k.busy, k.now, false
