@@ -211,6 +211,9 @@ func siblings(values []stored, withValue bool) []*pairdbv1.Sibling {
 		if withValue {
 			s.Value = v.value
 		}
+		if !v.expires.IsZero() {
+			s.ExpiresAt = timestamppb.New(v.expires)
+		}
 		wire = append(wire, s)
 	}
 	return wire

@@ -161,7 +161,7 @@ var bugs = []bug{
 	},
 }
 
-// realBugs are those that clusters of real processes show, whatever the seed.
+// realBugs are those that the gate's clusters of real processes show.
 func realBugs() []bug {
 	var found []bug
 	for _, b := range bugs {

@@ -5,8 +5,8 @@
 //
 //	go run ./tools/planted [-only text] [-real] [-v]
 //
-// With -real the bugs are planted into the binary, and clusters of real processes
-// have to notice. Only those that show there, whatever the seed, are planted then.
+// With -real the bugs are planted into the binary, and the test of clusters of real
+// processes has to notice. Only those that show there are planted then.
 package main
 
 import (
