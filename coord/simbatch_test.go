@@ -2,7 +2,6 @@ package coord_test
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -125,7 +124,8 @@ func TestSimulatedBatches(t *testing.T) {
 			return
 		}
 	}
-	if t.Log(fmt.Sprintf("%d writes acknowledged, %d in doubt", acknowledged, doubts)); doubts == 0 {
+	t.Logf("%d writes acknowledged, %d in doubt", acknowledged, doubts)
+	if doubts == 0 {
 		t.Error("nothing went wrong, so this shows nothing")
 	}
 }
