@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts sim planted bench bench-compare bench-recover e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts sim nemesis planted bench bench-compare bench-recover e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ power-cuts: ## cut the power of a loop disk under the engine N (200) times, as r
 
 sim: ## simulate whole clusters for MINUTES (10), on from where the ledger in docs/evidence ends
 	$(GO) run ./tools/sim -minutes $(MINUTES)
+
+nemesis: ## kill, stop and cut off real processes under load for MINUTES (10), as root, on from where the ledger in docs/evidence ends
+	$(GO) run ./tools/nemesis -minutes $(MINUTES)
 
 planted: ## plant bugs one at a time and see which test catches each (10 min)
 	$(GO) run ./tools/planted

@@ -13,7 +13,7 @@ import (
 //   - a value that nobody wrote, that was not applied, or that was written
 //     after it was read;
 //   - siblings of which one had seen the other, a sibling beside a write that
-//     had seen it, or several where the last writer wins;
+//     had seen it and that the read met, or several where the last writer wins;
 //   - a context that does not cover what was returned with it, or what the
 //     write had seen;
 //   - a write that the context covers and that is not there, though no write
@@ -122,7 +122,7 @@ func (k *keyed) siblings(rep *report, r *Op) {
 			if w.start > r.Answer.At {
 				break // and so do all that follow
 			}
-			if w.past.Covers(v.Dot) && k.covers(r.Answer.Context, w) {
+			if w.past.Covers(v.Dot) && k.covers(r.Answer.Context, w) && r.holds(w) {
 				rep.add(k.Key, append(slices.Clone(w.ops), r), "#%d returns %s=%s although it has seen #%d, which superseded it",
 					r.ID, dotString(v.Dot), v.what(), w.first().ID)
 			}
@@ -131,6 +131,15 @@ func (k *keyed) siblings(rep *report, r *Op) {
 	if k.lww && live > 1 {
 		rep.add(k.Key, []*Op{r}, "#%d returns %d values where the last writer wins", r.ID, live)
 	}
+}
+
+// holds reports whether a read whose context covers a write certainly met it: it
+// returns it, or met an owner that has it. A context may come to an owner
+// before the write does, in the token of the write's acknowledgement, which does
+// not cover what the write had seen.
+func (o *Op) holds(w *write) bool {
+	return meets(w.first().Level, o.Level) ||
+		slices.ContainsFunc(o.Answer.Siblings, func(v Version) bool { return slices.Contains(w.dots, v.Dot) })
 }
 
 // vanished looks for writes that a read has seen and does not return, each

@@ -35,11 +35,19 @@ func TestCausal(t *testing.T) {
 		{name: "superseded by one that is not returned", siblings: true, want: "superseded", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y seen:a1 -> ok b1 {a1,b1}
+			5-6 r get k -> ok x@a1 {a1,b1}`},
+		{name: "superseded by one at ALL, asked alone", siblings: true, want: "superseded", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w put k=y all seen:a1 -> ok b1 {a1,b1}
 			5-6 r get k one -> ok x@a1 {a1,b1}`},
+		{name: "superseded by its sibling, asked alone", siblings: true, want: "superseded", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w put k=y seen:a1 -> ok b1 {a1,b1}
+			5-6 r get k one -> ok x@a1 y@b1 {a1,b1}`},
 		{name: "superseded by a blind write", want: "superseded", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y -> ok b1 {a1,b1}
-			5-6 r get k one -> ok x@a1 {a1,b1}`},
+			5-6 r get k -> ok x@a1 {a1,b1}`},
 		{name: "the first mint beside the second", want: "superseded", script: `
 			1-9 w put k=x -> ok a2 {a2}
 			2-3 r get k -> ok x@a1 {a1}
@@ -115,6 +123,12 @@ func TestCausal(t *testing.T) {
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y -> ok b1 {a1,b1}
 			5-6 r get k one -> ok x@a1 {a1}`},
+		{name: "an owner that heard of a write by its token only", siblings: true, script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w put k=y seen:a1 -> ok b1 {a1,b1}
+			5-6 w put k=z seen:b1 -> ok c1 {b1,c1}
+			7-8 r get k one -> ok x@a1 z@c1 {a1,b1,c1}
+			9-10 r get k -> ok z@c1 {a1,b1,c1}`},
 		{name: "the first of two mints loses for a moment", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-10 v put k=y -> ok b2 {a1,b2}

@@ -43,6 +43,8 @@ type write struct {
 	past causal.Context
 	// at is its place among the key's writes.
 	at int
+	// hider is a write that was why a read did not return it, to be tried first.
+	hider *write
 }
 
 func (w *write) first() *Op { return w.ops[0] }
@@ -238,8 +240,17 @@ func (k *keyed) explained(w *write, r *Op) bool {
 	}
 	absent := r.absent()
 	hides := func(s *write) bool { return (s.isDelete() || !absent) && k.couldHide(s, w, r) }
+	if w.hider != nil && hides(w.hider) {
+		return true
+	}
 	// It is mostly one that began soon after w.
-	return slices.ContainsFunc(k.writes[w.at:], hides) || slices.ContainsFunc(k.writes[:w.at], hides)
+	for i := range k.writes {
+		if s := k.writes[(w.at+i)%len(k.writes)]; hides(s) {
+			w.hider = s
+			return true
+		}
+	}
+	return false
 }
 
 // past returns what the write is known to have superseded when it was minted.

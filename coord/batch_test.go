@@ -257,8 +257,8 @@ func TestForwardedBatch(t *testing.T) {
 		for i := range 60 {
 			items = append(items, putItem(fmt.Sprint("k", i), "v"))
 		}
-		w.node("b").crash()
-		w.node("c").crash()
+		w.node("b").crash(nil, keepDisk)
+		w.node("c").crash(nil, keepDisk)
 		results := make([]*coord.ItemResult, len(items))
 		n.coord.StartAll(items, func(i int, r coord.ItemResult) {
 			if results[i] != nil {
@@ -270,7 +270,7 @@ func TestForwardedBatch(t *testing.T) {
 		done, failed := 0, 0
 		for i, r := range results {
 			down := 0
-			for _, name := range w.owners(string(items[i].Put.Key)) {
+			for _, name := range w.owners(simTenant, string(items[i].Put.Key)) {
 				if name == "b" || name == "c" {
 					down++
 				}

@@ -63,7 +63,7 @@ func TestCloseWaitsForLateReplicas(t *testing.T) {
 		if err := c.Close(t.Context()); err != nil {
 			t.Errorf("second Close: %v", err)
 		}
-		if got := objectString(w.node("c").disk.object(w.address("k"))); got != `a1.1="v" seen{a1.1}` {
+		if got := w.objectString(w.node("c").disk.object(w.address("k"))); got != `a1.1="v" seen{a1.1}` {
 			t.Errorf("the late owner has %s", got)
 		}
 	})

@@ -27,17 +27,20 @@ type fakeDisk struct {
 
 func newFakeDisk(n *simNode) disk { return &fakeDisk{n: n, synced: map[string][]byte{}} }
 
-func (d *fakeDisk) open(n *simNode, actor uint64) coord.Replica {
-	d.live, d.counters, d.actor = map[string][]byte{}, map[uint16]uint64{}, actor
+// fakeActor is the actor of a node's start: scripts name dots by it.
+func fakeActor(node, start int) uint64 { return uint64(node+1)<<32 | uint64(start) }
+
+func (d *fakeDisk) open(n *simNode) (coord.Replica, uint64) {
+	d.live, d.counters, d.actor = map[string][]byte{}, map[uint16]uint64{}, fakeActor(n.i, n.start)
 	d.unsynced = map[string]int{}
 	for k, v := range d.synced {
 		d.live[k] = v
 	}
-	return d
+	return d, d.actor
 }
 
-func (d *fakeDisk) crash(*rand.Rand) { d.live = nil }
-func (d *fakeDisk) failSyncs()       { d.broken = true }
+func (d *fakeDisk) crash(*rand.Rand, harm) { d.live = nil }
+func (d *fakeDisk) failSyncs()             { d.broken = true }
 
 func (d *fakeDisk) object(at coord.Address) causal.Object {
 	m := d.live

@@ -118,7 +118,7 @@ func (s *script) fault(t *testing.T, d *datadriven.TestData) {
 	for _, n := range nodes {
 		switch d.Cmd {
 		case "down":
-			n.crash()
+			n.crash(nil, keepDisk)
 		case "up":
 			n.boot()
 		case "believe":
@@ -175,7 +175,7 @@ func (s *script) dump(tenant, key string) {
 	at := s.w.addressIn(tenant, key)
 	for _, id := range s.w.layout.Owners(nil, at.Partition, s.w.tenants[0].RF) {
 		n := s.w.nodes[id[0]-1]
-		s.printf("%s: %s", n.name, objectString(n.disk.object(at)))
+		s.printf("%s: %s", n.name, s.w.objectString(n.disk.object(at)))
 	}
 }
 
@@ -185,9 +185,9 @@ func (s *script) records(key, id string) {
 		n := s.w.nodes[owner[0]-1]
 		text := "nothing"
 		if r := n.disk.record(at, []byte(id)); r != nil {
-			text = fmt.Sprintf("votes for %s in round %d", dotString(r.Dot), r.Round)
+			text = fmt.Sprintf("votes for %s in round %d", s.w.dotString(r.Dot), r.Round)
 			if r.Applied {
-				text = "has " + dotString(r.Dot)
+				text = "has " + s.w.dotString(r.Dot)
 			}
 		}
 		s.printf("%s: %s", n.name, text)
@@ -256,7 +256,7 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 		if len(r.Token) == 0 {
 			what += " no context"
 		}
-		show(err, "ok %s %d/%d%s", dotString(r.Dot), r.Acks, r.Replicas, what)
+		show(err, "ok %s %d/%d%s", s.w.dotString(r.Dot), r.Acks, r.Replicas, what)
 	}
 	switch d.Cmd {
 	case "put":
@@ -279,7 +279,7 @@ func (s *script) operation(t *testing.T, d *datadriven.TestData) {
 				}
 				var values []string
 				for _, v := range r.Siblings {
-					values = append(values, fmt.Sprintf("%q %s", v.Value, dotString(v.Dot)))
+					values = append(values, fmt.Sprintf("%q %s", v.Value, s.w.dotString(v.Dot)))
 				}
 				show(nil, "%s", strings.Join(values, ", "))
 			})
@@ -339,7 +339,7 @@ func (s *script) context(t *testing.T, dots []string) causal.Context {
 		if _, err := fmt.Sscanf(v[1:], "%d.%d", &start, &n); err != nil {
 			t.Fatal(err)
 		}
-		c = append(c, causal.Dot{Actor: uint64(s.w.node(node).i+1)<<32 | start, Counter: n})
+		c = append(c, causal.Dot{Actor: fakeActor(s.w.node(node).i, int(start)), Counter: n})
 	}
 	return causal.NewContext(c...)
 }

@@ -1,14 +1,13 @@
 package coord_test
 
 import (
-	"bytes"
 	"container/heap"
-	"errors"
 	"fmt"
 	"hash"
 	"hash/fnv"
+	"io"
 	"math/rand/v2"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,9 +24,11 @@ type world struct {
 	now    time.Duration
 	seq    int
 	events eventHeap
-	rng    *rand.Rand
+	seed   uint64
+	rngs   map[string]*rand.Rand
 	trace  hash.Hash64
-	log    func(format string, args ...any)
+	line   []byte // what note writes, to be used again
+	log    func(line string)
 
 	layout  *ring.Layout
 	tenants []*schema.Tenant
@@ -37,15 +38,12 @@ type world struct {
 	version ring.Version
 	stats   coord.Metrics
 	counts  map[string]int
+	// actors are the names of the starts that drew them.
+	actors map[uint64]string
 }
 
-// network says how messages travel.
-type network struct {
-	delay, jitter time.Duration
-	drop, dup     float64
-	cut           map[[2]int]bool // from, to
-	slow          map[int]time.Duration
-}
+// maxEvents bounds a run: it is far more than any needs.
+const maxEvents = 20e6
 
 type event struct {
 	at  time.Duration
@@ -87,10 +85,10 @@ type simNode struct {
 
 // disk is a node's storage across restarts.
 type disk interface {
-	// open returns the replica of a new start.
-	open(n *simNode, actor uint64) coord.Replica
-	// crash loses what was not synced.
-	crash(rng *rand.Rand)
+	// open returns the replica of a new start, and the actor that mints there.
+	open(n *simNode) (coord.Replica, uint64)
+	// crash loses what was not synced, and what else the harm says.
+	crash(rng *rand.Rand, h harm)
 	// object is what the node holds now, and record what it remembers of an
 	// idempotency key, nil if nothing.
 	object(at coord.Address) causal.Object
@@ -112,9 +110,9 @@ func nodeName(i int) string { return string(rune('a' + i)) }
 
 func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	w := &world{
-		rng: rand.New(rand.NewPCG(seed, 0x5eed)), trace: fnv.New64a(), log: func(string, ...any) {},
+		seed: seed, rngs: map[string]*rand.Rand{}, trace: fnv.New64a(),
 		net: network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}, version: 2,
-		counts: map[string]int{},
+		counts: map[string]int{}, actors: map[uint64]string{},
 	}
 	var members []ring.LayoutNode
 	for i := range nodes {
@@ -149,15 +147,37 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	return w
 }
 
+// rand is the random stream of one purpose: a key, with its clients and its
+// messages, or a node. Each has its own, so that a run from which something is
+// left out stays like the whole one where it can.
+func (w *world) rand(of string) *rand.Rand {
+	r := w.rngs[of]
+	if r == nil {
+		r = rand.New(rand.NewPCG(w.seed, nameHash(of)))
+		w.rngs[of] = r
+	}
+	return r
+}
+
+func nameHash(name string) uint64 {
+	h := fnv.New64a()
+	io.WriteString(h, name) // a hash takes everything
+	return h.Sum64()
+}
+
 func (w *world) note(format string, args ...any) {
-	fmt.Fprintf(w.trace, "%d ", w.now)
-	fmt.Fprintf(w.trace, format, args...)
-	w.log("%v "+format, append([]any{w.now}, args...)...)
+	w.line = fmt.Appendf(append(w.line[:0], w.now.String()...), " "+format, args...)
+	w.trace.Write(w.line)
+	if w.log != nil {
+		w.log(string(w.line))
+	}
 }
 
 // after plans run.
 func (w *world) after(d time.Duration, run func()) {
-	w.seq++
+	if w.seq++; w.seq > maxEvents {
+		panic("a simulation that does not end")
+	}
 	heap.Push(&w.events, event{w.now + max(d, 0), w.seq, run})
 }
 
@@ -183,12 +203,12 @@ func (w *world) advance(d time.Duration) {
 func (n *simNode) boot() {
 	n.start++
 	n.up = true
-	actor := uint64(n.i+1)<<32 | uint64(n.start)
 	n.look()
+	replica, actor := n.disk.open(n)
+	n.w.actors[actor] = n.name + strconv.Itoa(n.start)
 	opts := coord.Options{
 		Self: n.id, View: func() *schema.Snapshot { return n.view },
-		Replica:   n.disk.open(n, actor),
-		Transport: n, Clock: n,
+		Replica: replica, Transport: n, Clock: n,
 		CatchUp: n.catchUp, Metrics: n.w.stats,
 		Refresh: func(_ string, done func()) {
 			n.w.counts["refreshes"]++
@@ -200,7 +220,7 @@ func (n *simNode) boot() {
 		panic(err)
 	}
 	n.coord = c
-	n.w.note("boot %s", n.name)
+	n.w.note("boot %s with actor %x", n.name, actor)
 }
 
 // look builds the node's snapshot.
@@ -235,12 +255,12 @@ func (n *simNode) catchUp(_ ring.NodeID, atLeast ring.Version, done func(error))
 	})
 }
 
-// crash ends the process.
-func (n *simNode) crash() {
-	n.w.note("crash %s", n.name)
+// crash ends the process; random is what its disk loses.
+func (n *simNode) crash(random *rand.Rand, h harm) {
+	n.w.note("crash %s, disk %s", n.name, h)
 	n.up = false
 	n.coord = nil
-	n.disk.crash(n.w.rng)
+	n.disk.crash(random, h)
 }
 
 // later plans an event of this process; it does not survive a crash.
@@ -275,69 +295,7 @@ func (n *simNode) AfterFunc(d time.Duration, f func()) func() bool {
 }
 
 // Go implements coord.Scheduler. Jobs take as long as a sync.
-func (n *simNode) Go(_ string, f func()) { n.later(n.w.jitter(time.Millisecond), f) }
-
-func (w *world) jitter(d time.Duration) time.Duration {
-	if w.net.jitter > 0 {
-		d += time.Duration(w.rng.Int64N(int64(w.net.jitter)))
-	}
-	return d
-}
-
-var errSimLost = errors.New("no answer")
-
-// Send implements coord.Transport.
-func (n *simNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, error)) {
-	w := n.w
-	p := w.nodes[slices.IndexFunc(w.nodes, func(p *simNode) bool { return p.id == to })]
-	sent := *m
-	sent.Key, sent.Body = bytes.Clone(m.Key), bytes.Clone(m.Body)
-	left := m.Deadline.Sub(n.Now())
-	w.note("send %s>%s op %d key %q %d bytes", n.name, p.name, m.Op, m.Key, len(m.Body))
-	if !p.up && !w.net.cut[[2]int{n.i, p.i}] {
-		// A closed port answers at once.
-		reply(coord.Reply{}, fmt.Errorf("dial %s: %w", p.name, coord.ErrNotSent))
-		return
-	}
-	answered, start := false, n.start
-	once := func(r coord.Reply, err error) {
-		// A process that has died since hears nothing, even if another was
-		// started in its place before the request arrived.
-		if !answered && n.up && n.start == start {
-			answered = true
-			w.note("reply %s<%s op %d status %d", n.name, p.name, sent.Op, r.Status)
-			reply(r, err)
-		}
-	}
-	n.later(left, func() { once(coord.Reply{}, errSimLost) })
-	copies := 1
-	if w.rng.Float64() < w.net.dup && m.Op != coord.OpForward {
-		// All but a forwarded write may be served twice and do no harm.
-		copies++
-	}
-	for range copies {
-		w.travel(n, p, func() { p.serve(n, sent, left, once) })
-	}
-}
-
-// travel brings something from one node to another, or loses it.
-func (w *world) travel(from, to *simNode, arrive func()) {
-	lost := w.rng.Float64() < w.net.drop
-	d := w.jitter(w.net.delay) + w.net.slow[from.i] + w.net.slow[to.i]
-	w.after(d, func() {
-		if !lost && to.up && !w.net.cut[[2]int{from.i, to.i}] {
-			arrive()
-		}
-	})
-}
-
-func (n *simNode) serve(from *simNode, m coord.Message, left time.Duration, reply func(coord.Reply, error)) {
-	m.Deadline = n.Now().Add(left)
-	n.coord.HandlePeer(from.id, []coord.Message{m}, func(_ int, r coord.Reply) {
-		r.Body = bytes.Clone(r.Body)
-		n.w.travel(n, from, func() { reply(r, nil) })
-	})
-}
+func (n *simNode) Go(_ string, f func()) { n.later(n.w.jitter(n.w.rand(n.name), time.Millisecond), f) }
 
 // address is where a key of the first tenant lives.
 func (w *world) address(key string) coord.Address { return w.addressIn(simTenant, key) }
@@ -355,11 +313,16 @@ func (w *world) addressIn(tenant, key string) coord.Address {
 
 func (w *world) node(name string) *simNode { return w.nodes[name[0]-'a'] }
 
-func dotString(d causal.Dot) string {
-	return fmt.Sprintf("%s%d.%d", nodeName(int(d.Actor>>32)-1), d.Actor&0xffffffff, d.Counter)
+// dotString names a dot by the node and the start that minted it.
+func (w *world) dotString(d causal.Dot) string {
+	name, ok := w.actors[d.Actor]
+	if !ok {
+		name = fmt.Sprintf("%x", d.Actor)
+	}
+	return fmt.Sprintf("%s.%d", name, d.Counter)
 }
 
-func objectString(o causal.Object) string {
+func (w *world) objectString(o causal.Object) string {
 	if o.IsZero() {
 		return "nothing"
 	}
@@ -373,11 +336,11 @@ func objectString(o causal.Object) string {
 		case s.Flags&causal.FlagStripped != 0:
 			v = "lost"
 		}
-		parts = append(parts, dotString(s.Dot)+"="+v)
+		parts = append(parts, w.dotString(s.Dot)+"="+v)
 	}
 	var seen []string
 	for _, d := range o.Context {
-		seen = append(seen, dotString(d))
+		seen = append(seen, w.dotString(d))
 	}
 	return strings.Join(parts, " ") + " seen{" + strings.Join(seen, " ") + "}"
 }

@@ -80,7 +80,7 @@ func TestSimulatedBatches(t *testing.T) {
 		for range 60 {
 			batch()
 			if n := w.nodes[rng.IntN(len(w.nodes))]; rng.IntN(15) == 0 && n.up {
-				n.crash()
+				n.crash(rng, keepDisk)
 				w.after(time.Duration(rng.IntN(1500))*time.Millisecond, func() {
 					if !n.up {
 						n.boot()

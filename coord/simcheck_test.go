@@ -1,10 +1,11 @@
 package coord_test
 
 import (
+	"slices"
 	"strconv"
-	"testing"
 	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/check"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
@@ -19,16 +20,19 @@ func (s *simulation) instant() time.Duration {
 	return s.last
 }
 
-// call records that an operation is sent, and returns what records its answer.
-func (s *simulation) call(n *simNode, k *register, c check.Call) func(check.Answer) {
-	c.At, c.Node, c.Tenant, c.LWW, c.Key = s.instant(), n.name, simTenant, true, k.key
-	c.Partition = strconv.Itoa(int(s.w.address(k.key).Partition))
+// call records that an operation on a key of a tenant is sent, and returns what
+// records its answer.
+func (s *simulation) call(n *simNode, tenant string, c check.Call) func(check.Answer) {
+	c.At, c.Node, c.Tenant, c.LWW = s.instant(), n.name, tenant, tenant == simTenant
+	c.Partition = strconv.Itoa(int(s.w.addressIn(tenant, c.Key).Partition))
 	id := s.rec.Call(c)
 	return func(a check.Answer) {
 		a.At = s.instant()
 		s.rec.Answer(id, a)
-		o := check.Op{ID: id, Call: c, Answer: &a}
-		s.w.note("%s", &o)
+		s.w.note("#%d %s", id, a.Outcome)
+		if s.w.log != nil {
+			s.w.log((&check.Op{ID: id, Call: c, Answer: &a}).String())
+		}
 	}
 }
 
@@ -36,6 +40,22 @@ func (s *simulation) call(n *simNode, k *register, c check.Call) func(check.Answ
 func failed(err error) check.Answer {
 	e := err.(*coord.Error)
 	return check.Answer{Outcome: check.Outcome(e.Outcome), Code: string(e.Code)}
+}
+
+// saw is the answer to a read.
+func (s *simulation) saw(r coord.GetResponse, err error) check.Answer {
+	switch {
+	case err == nil:
+		s.done["read"]++
+		return check.Answer{Outcome: check.OK, Context: r.Context, Siblings: versions(r.Siblings)}
+	case err.(*coord.Error).Code == errcode.KeyNotFound:
+		s.done["read"]++
+		return check.Answer{Outcome: check.OK}
+	}
+	s.done["reads failed"]++
+	a := failed(err)
+	a.Outcome = check.Indeterminate
+	return a
 }
 
 // versions are the siblings that still have what they wrote.
@@ -56,9 +76,12 @@ const (
 	dumpClient = "dump"
 )
 
-// heal ends all faults, lets everything in flight end, and reads every key from
-// all owners. It returns what every node then holds of the keys it owns.
-func (s *simulation) heal() []check.Dump {
+// healTime is how long a healthy cluster may take for an operation.
+const healTime = 4 * time.Second
+
+// heal ends all faults and lets everything in flight end; then what was written
+// with idempotency keys is sent once more.
+func (s *simulation) heal() {
 	w := s.w
 	s.ended = true
 	w.net = network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}
@@ -76,22 +99,32 @@ func (s *simulation) heal() []check.Dump {
 	if s.shared != nil {
 		s.healShared(s.shared)
 	}
+}
+
+// readAll reads every key from all owners, as a client does, and then from each
+// alone. It returns what the nodes hold of the keys they own.
+func (s *simulation) readAll(tenant string) []check.Dump {
+	w := s.w
 	dumps := make([]check.Dump, len(w.nodes))
 	for i, n := range w.nodes {
 		dumps[i] = check.Dump{Replica: n.name, Objects: map[check.Key]causal.Object{}}
 	}
-	for _, k := range s.keys {
-		n := w.nodes[w.rng.IntN(len(w.nodes))]
-		answer := s.call(n, k, check.Call{Client: healClient, Kind: check.Get, Level: quorum.All})
-		n.coord.StartGet(coord.GetRequest{Tenant: simTenant, Key: []byte(k.key), Level: quorum.All}, func(r coord.GetResponse, err error) {
+	for _, key := range s.names {
+		if !s.plan.hasKey(key) {
+			continue
+		}
+		n := w.nodes[w.rand(key).IntN(len(w.nodes))]
+		answer := s.call(n, tenant, check.Call{Client: healClient, Kind: check.Get, Key: key, Level: quorum.All})
+		n.coord.StartGet(coord.GetRequest{Tenant: tenant, Key: []byte(key), Level: quorum.All}, func(r coord.GetResponse, err error) {
+			s.shown[key] = len(r.Siblings)
 			answer(s.saw(r, err))
 		})
-		w.advance(4 * time.Second)
-		for _, name := range w.owners(k.key) {
+		w.advance(healTime)
+		for _, name := range w.owners(tenant, key) {
 			n := w.node(name)
-			o := n.disk.object(w.address(k.key))
-			dumps[n.i].Objects[check.Key{Tenant: simTenant, Key: k.key}] = o
-			s.call(n, k, check.Call{Client: dumpClient, Kind: check.Get, Level: quorum.One})(
+			o := n.disk.object(w.addressIn(tenant, key))
+			dumps[n.i].Objects[check.Key{Tenant: tenant, Key: key}] = o
+			s.call(n, tenant, check.Call{Client: dumpClient, Kind: check.Get, Key: key, Level: quorum.One})(
 				check.Answer{Outcome: check.OK, Context: o.Context, Siblings: versions(o.Siblings)})
 		}
 	}
@@ -99,25 +132,29 @@ func (s *simulation) heal() []check.Dump {
 }
 
 // owners returns the names of the nodes that own a key.
-func (w *world) owners(key string) []string {
+func (w *world) owners(tenant, key string) []string {
 	var names []string
-	for _, id := range w.layout.Owners(nil, w.address(key).Partition, 3) {
+	for _, id := range w.layout.Owners(nil, w.addressIn(tenant, key).Partition, 3) {
 		names = append(names, nodeName(int(id[0])-1))
 	}
 	return names
 }
 
-// verdict checks everything that the clients saw and the owners hold.
-func (s *simulation) verdict(t *testing.T, seed uint64, dumps []check.Dump) {
-	t.Helper()
+func (s *simulation) history() check.History {
 	h, err := s.rec.History()
 	if err != nil {
-		t.Errorf("seed %d: %v", seed, err)
+		s.fail("the history makes no sense: %v", err)
 	}
-	found := check.Convergence(dumps, func(k check.Key) []string { return s.w.owners(k.Key) })
+	return h
+}
+
+// verdict checks everything that the clients saw and the owners hold.
+func (s *simulation) verdict(dumps []check.Dump) {
+	h := s.history()
+	found := check.Convergence(dumps, func(k check.Key) []string { return s.w.owners(k.Tenant, k.Key) })
 	found = append(found, check.Availability(h, func(o *check.Op) time.Duration {
 		if o.Client == healClient {
-			return 4 * time.Second
+			return healTime
 		}
 		return 0
 	})...)
@@ -126,15 +163,92 @@ func (s *simulation) verdict(t *testing.T, seed uint64, dumps []check.Dump) {
 	} {
 		found = append(found, checker(h)...)
 	}
-	s.oneDot(h)
-	for _, f := range s.fails {
-		t.Errorf("seed %d: %s", seed, f)
-	}
 	for _, v := range found {
-		t.Errorf("seed %d: %v", seed, v)
+		f := failure{v.Checker, 0, v.String()}
+		for i := range v.Ops {
+			if a := v.Ops[i].Answer; a != nil {
+				f.at = max(f.at, a.At)
+			}
+		}
+		s.found = append(s.found, f)
 	}
-	// All but the one key at ONE are registers, or nobody would look at them.
-	if n := len(check.Registers(h)); n != len(s.keys)-1 {
-		t.Errorf("seed %d: %d of %d keys were checked as registers", seed, n, len(s.keys))
+	s.oneDot(h)
+	// Those that should be are registers, or nobody would look at them.
+	registers := check.Registers(h)
+	for _, k := range s.keys {
+		should := !k.goes && !slices.Contains(k.writeAt, quorum.One)
+		if is := slices.Contains(registers, check.Key{Tenant: simTenant, Key: k.key}); is != should {
+			s.fail("%s is checked as a register: %v", k.key, is)
+		}
 	}
+}
+
+// oneDot checks that what is never minted twice is not: each value of a write
+// with an idempotency key, or of a tenant that keeps siblings, has one dot,
+// whoever sees it and whenever.
+func (s *simulation) oneDot(h check.History) {
+	type name struct {
+		check.Key
+		value string
+	}
+	once, dots := map[name]bool{}, map[name]causal.Dot{}
+	for i := range h {
+		if o := &h[i]; o.Kind == check.Put && (o.IdempotencyKey != "" || !o.LWW) {
+			once[name{check.Key{Tenant: o.Tenant, Key: o.Call.Key}, o.Value}] = true
+		}
+	}
+	for i := range h {
+		o := &h[i]
+		if o.Answer == nil || o.Answer.Outcome != check.OK {
+			continue
+		}
+		all := o.Answer.Siblings
+		if o.Kind == check.Put {
+			all = []check.Version{{Dot: o.Answer.Dot, Value: o.Value}}
+		}
+		for _, v := range all {
+			n := name{check.Key{Tenant: o.Tenant, Key: o.Call.Key}, v.Value}
+			if v.Tombstone || !once[n] {
+				continue
+			}
+			if old, ok := dots[n]; ok && old != v.Dot {
+				s.fail("%q was made twice, as %s and as %s", v.Value, s.w.dotString(old), s.w.dotString(v.Dot))
+			}
+			dots[n] = v.Dot
+		}
+	}
+}
+
+// dotsNameOne checks that no two writes of a partition have the same dot.
+func (s *simulation) dotsNameOne() {
+	type name struct {
+		partition string
+		dot       causal.Dot
+	}
+	type write struct {
+		tenant, key, value string
+		tombstone          bool
+	}
+	names := map[name]write{}
+	note := func(o *check.Op, v check.Version) {
+		at, w := name{o.Partition, v.Dot}, write{o.Tenant, o.Call.Key, v.Value, v.Tombstone}
+		if old, ok := names[at]; ok && old != w {
+			s.fail("the dot %s is that of %v and of %v", s.w.dotString(v.Dot), old, w)
+		}
+		names[at] = w
+	}
+	h := s.history()
+	for i := range h {
+		o := &h[i]
+		if o.Answer == nil || o.Answer.Outcome != check.OK {
+			continue
+		}
+		if o.Kind != check.Get {
+			note(o, check.Version{Dot: o.Answer.Dot, Value: o.Value, Tombstone: o.Kind == check.Delete})
+		}
+		for _, v := range o.Answer.Siblings {
+			note(o, v)
+		}
+	}
+	s.done["dots"] += len(names)
 }

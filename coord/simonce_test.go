@@ -3,14 +3,11 @@ package coord_test
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/check"
 	"github.com/pairdb/pairdb/coord"
-	"github.com/pairdb/pairdb/coord/causal"
-	"github.com/pairdb/pairdb/coord/quorum"
 )
 
 // oncePrefix begins the keys that are written only with idempotency keys.
@@ -27,10 +24,10 @@ type onceWriter struct {
 }
 
 func (s *simulation) startOnce(key string) {
-	o := &onceWriter{k: &register{key: key, level: quorum.Quorum}, deletes: map[int]bool{}, acked: map[int]bool{}}
+	o := &onceWriter{k: &register{key: key, writeAt: atMost, readAt: atMost}, deletes: map[int]bool{}, acked: map[int]bool{}}
 	s.keys = append(s.keys, o.k)
 	s.once = append(s.once, o)
-	s.w.after(s.think(), func() { s.nextOnce(o) })
+	s.w.after(s.think(o.k.key), func() { s.nextOnce(o) })
 	s.read(o.k, "reader")
 }
 
@@ -40,22 +37,22 @@ func (s *simulation) nextOnce(o *onceWriter) {
 		return
 	}
 	o.k.writes++
-	o.deletes[o.k.writes] = s.w.rng.IntN(4) == 0
+	o.deletes[o.k.writes] = s.w.rand(o.k.key).IntN(4) == 0
 	s.burst(o, o.k.writes)
 }
 
 // burst sends write i one to four times at about the same time. Until one of
 // them is acknowledged it is sent again.
 func (s *simulation) burst(o *onceWriter, i int) {
-	n := 1 + s.w.rng.IntN(4)
+	n := 1 + s.w.rand(o.k.key).IntN(4)
 	open := n
 	for range n {
-		s.w.after(time.Duration(s.w.rng.IntN(30))*time.Millisecond, func() {
+		s.w.after(time.Duration(s.w.rand(o.k.key).IntN(30))*time.Millisecond, func() {
 			s.attempt(o, i, func(bool) {
 				if open--; open > 0 || s.ended || o.acked[i] {
 					return
 				}
-				s.w.after(s.think(), func() {
+				s.w.after(s.think(o.k.key), func() {
 					if !s.ended {
 						s.burst(o, i)
 					}
@@ -67,17 +64,17 @@ func (s *simulation) burst(o *onceWriter, i int) {
 
 // attempt sends write i once.
 func (s *simulation) attempt(o *onceWriter, i int, then func(ok bool)) {
-	n := s.pick()
+	n := s.pick(o.k.key)
 	if n == nil {
 		then(false)
 		return
 	}
 	id := fmt.Sprintf("id/%d", i)
-	c := check.Call{Client: "writer", Kind: check.Put, Level: o.k.level, Value: o.k.key + "/" + strconv.Itoa(i), IdempotencyKey: id}
+	c := check.Call{Client: "writer", Kind: check.Put, Key: o.k.key, Level: s.draw(o.k.key, o.k.writeAt), Value: o.k.key + "/" + strconv.Itoa(i), IdempotencyKey: id}
 	if o.deletes[i] {
 		c.Kind, c.Value = check.Delete, ""
 	}
-	answer := s.call(n, o.k, c)
+	answer := s.call(n, simTenant, c)
 	answered := false
 	finish := func(r coord.WriteResponse, err error) {
 		if answered {
@@ -100,9 +97,9 @@ func (s *simulation) attempt(o *onceWriter, i int, then func(ok bool)) {
 	})
 	key := []byte(o.k.key)
 	if o.deletes[i] {
-		n.coord.StartDelete(coord.DeleteRequest{Tenant: simTenant, Key: key, Level: o.k.level, IdempotencyKey: []byte(id)}, finish)
+		n.coord.StartDelete(coord.DeleteRequest{Tenant: simTenant, Key: key, Level: c.Level, IdempotencyKey: []byte(id)}, finish)
 	} else {
-		n.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: key, Value: []byte(c.Value), Level: o.k.level, IdempotencyKey: []byte(id)}, finish)
+		n.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: key, Value: []byte(c.Value), Level: c.Level, IdempotencyKey: []byte(id)}, finish)
 	}
 }
 
@@ -112,10 +109,10 @@ func (s *simulation) ackedOnce(o *onceWriter, i int) {
 	}
 	o.acked[i] = true
 	s.done["written once"]++
-	s.w.after(s.think(), func() { s.nextOnce(o) })
-	if s.w.rng.IntN(2) == 0 {
+	s.w.after(s.think(o.k.key), func() { s.nextOnce(o) })
+	if s.w.rand(o.k.key).IntN(2) == 0 {
 		// Long after the next writes.
-		s.w.after(time.Duration(s.w.rng.IntN(2000))*time.Millisecond, func() {
+		s.w.after(time.Duration(s.w.rand(o.k.key).IntN(2000))*time.Millisecond, func() {
 			if !s.ended {
 				s.attempt(o, i, func(ok bool) {
 					if ok {
@@ -124,32 +121,6 @@ func (s *simulation) ackedOnce(o *onceWriter, i int) {
 				})
 			}
 		})
-	}
-}
-
-// oneDot checks that what is written with an idempotency key is never minted
-// twice: each value has one dot, whoever sees it and whenever.
-func (s *simulation) oneDot(h check.History) {
-	dots := map[string]causal.Dot{}
-	note := func(value string, d causal.Dot) {
-		if old, ok := dots[value]; ok && old != d {
-			s.fail("%q was made twice, as %s and as %s", value, dotString(old), dotString(d))
-		}
-		dots[value] = d
-	}
-	for i := range h {
-		o := &h[i]
-		if !strings.HasPrefix(o.Call.Key, oncePrefix) || o.Answer == nil || o.Answer.Outcome != check.OK {
-			continue
-		}
-		if o.Kind == check.Put {
-			note(o.Value, o.Answer.Dot)
-		}
-		for _, v := range o.Answer.Siblings {
-			if !v.Tombstone {
-				note(v.Value, v.Dot)
-			}
-		}
 	}
 }
 
@@ -164,7 +135,7 @@ func (s *simulation) healOnce(o *onceWriter) {
 				s.fail("%s: a healthy cluster refuses write %d", o.k.key, i)
 			}
 		})
-		s.w.advance(4 * time.Second)
+		s.w.advance(healTime)
 		if answered != 1 {
 			s.fail("%s write %d: %d answers", o.k.key, i, answered)
 		}

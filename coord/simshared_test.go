@@ -1,187 +1,125 @@
 package coord_test
 
 import (
-	"fmt"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/check"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
-// sharedKey has several writers that never delete, blindly, with tokens and with
-// idempotency keys, so that writes with reserved dots meet all others. Nothing is
-// promised about their order; but there is always a value, and one that came
-// with an idempotency key has one dot.
+// sharedName is a key that has several writers: they never delete, and write
+// blindly, with tokens and with idempotency keys, so that writes with reserved
+// dots meet all others.
+const sharedName = "shared"
+
 type sharedKey struct {
-	key   string
-	n     int
-	acked bool
-	token []byte
-	// dots are those of the values that came with an idempotency key.
-	dots map[string]causal.Dot
-	// values are those of dots that were read.
-	values map[causal.Dot]string
+	writes int
+	// acked is the last write that was acknowledged, for some writer to use.
+	acked coord.WriteResponse
+	// keyed are the latest writes with idempotency keys.
+	keyed []sharedWrite
 }
 
-// keyedMark ends the values that come with an idempotency key.
-const keyedMark = "!"
+// sharedWrite is a write and the context that its token covers.
+type sharedWrite struct {
+	put  coord.PutRequest
+	seen causal.Context
+}
+
+// retried is how many writes are sent once more in the end.
+const retried = 8
 
 func (s *simulation) startShared() {
-	k := &sharedKey{key: "shared", dots: map[string]causal.Dot{}, values: map[causal.Dot]string{}}
-	s.shared = k
-	for range 3 {
-		s.writeShared(k)
+	s.shared = &sharedKey{}
+	for i := range 3 {
+		s.writeShared(s.shared, "writer "+strconv.Itoa(i))
 	}
-	for range 2 {
-		s.readShared(k)
+	reads := &register{key: sharedName, readAt: atMost}
+	for i := range 2 {
+		s.read(reads, "reader "+strconv.Itoa(i))
 	}
 }
 
-func (s *simulation) writeShared(k *sharedKey) {
-	s.w.after(s.think(), func() {
+func (s *simulation) writeShared(k *sharedKey, client string) {
+	s.w.after(s.think(sharedName), func() {
 		if s.ended {
 			return
 		}
-		k.n++
-		r := coord.PutRequest{Tenant: simTenant, Key: []byte(k.key)}
-		value := k.key + "/" + strconv.Itoa(k.n)
+		k.writes++
+		random := s.w.rand(sharedName)
+		value := sharedName + "/" + strconv.Itoa(k.writes)
+		x := sharedWrite{put: coord.PutRequest{
+			Tenant: simTenant, Key: []byte(sharedName), Value: []byte(value), Level: s.draw(sharedName, atMost),
+		}}
 		attempts := 1
-		switch s.w.rng.IntN(4) {
-		case 0:
-			r.Token = k.token
-		case 1, 2:
-			value += keyedMark
-			r.IdempotencyKey = []byte(value)
-			attempts = 1 + s.w.rng.IntN(2)
-			if s.w.rng.IntN(4) == 0 {
-				r.Token = k.token
-			}
+		die := random.IntN(4)
+		if die == 0 || die == 1 && random.IntN(2) == 0 {
+			x.put.Token, x.seen = k.acked.Token, k.acked.Context
 		}
-		r.Value = []byte(value)
+		if die == 1 || die == 2 {
+			x.put.IdempotencyKey = []byte(value)
+			attempts += random.IntN(2)
+			k.keyed = append(k.keyed[max(0, len(k.keyed)-retried+1):], x)
+		}
 		open := attempts
 		for range attempts {
-			s.putShared(k, r, func() {
+			s.putShared(k, client, x, func(bool) {
 				if open--; open == 0 {
-					s.writeShared(k)
+					s.writeShared(k, client)
 				}
 			})
 		}
 	})
 }
 
-func (s *simulation) putShared(k *sharedKey, r coord.PutRequest, then func()) {
-	n := s.pick()
+func (s *simulation) putShared(k *sharedKey, client string, x sharedWrite, then func(ok bool)) {
+	n := s.pick(sharedName)
 	if n == nil {
-		s.w.after(s.think(), then)
+		s.w.after(s.think(sharedName), func() { then(false) })
 		return
 	}
+	answer := s.call(n, simTenant, check.Call{
+		Client: client, Kind: check.Put, Key: sharedName, Level: x.put.Level, Value: string(x.put.Value),
+		IdempotencyKey: string(x.put.IdempotencyKey), Seen: x.seen,
+	})
 	answered := false
-	finish := func(w coord.WriteResponse, err error) {
+	finish := func(r coord.WriteResponse, err error) {
 		if answered {
 			return
 		}
 		answered = true
-		if err == nil {
-			s.done["shared"]++
-			k.acked, k.token = true, w.Token
-			s.keyedDot(k, string(r.Value), w.Dot)
-		} else if err.(*coord.Error).Code == errcode.IdempotencyKeyConflict {
-			s.fail("%q: %v", r.Value, err)
+		if err != nil {
+			if err.(*coord.Error).Code == errcode.IdempotencyKeyConflict {
+				s.fail("%q: %v", x.put.Value, err)
+			}
+			answer(failed(err))
+			then(false)
+			return
 		}
-		s.w.note("put %q: %s, %v", r.Value, dotString(w.Dot), err)
-		then()
+		s.done["shared"]++
+		k.acked = r
+		answer(check.Answer{Outcome: check.OK, Dot: r.Dot, Context: r.Context, Duplicate: r.Duplicate})
+		then(true)
 	}
-	s.w.after(7*time.Second, func() {
+	s.w.after(clientPatience, func() {
 		finish(coord.WriteResponse{}, &coord.Error{Code: errcode.Timeout, Outcome: errcode.Indeterminate})
 	})
-	n.coord.StartPut(r, finish)
+	n.coord.StartPut(x.put, finish)
 }
 
-func (s *simulation) keyedDot(k *sharedKey, value string, d causal.Dot) {
-	if !strings.HasSuffix(value, keyedMark) {
-		return
-	}
-	if old, ok := k.dots[value]; ok && old != d {
-		s.fail("%q was made twice, as %s and as %s", value, dotString(old), dotString(d))
-	}
-	k.dots[value] = d
-}
-
-func (s *simulation) readShared(k *sharedKey) {
-	s.w.after(s.think(), func() {
-		n := s.pick()
-		if s.ended {
-			return
-		}
-		if n == nil {
-			s.readShared(k)
-			return
-		}
-		acked, answered := k.acked, false
-		finish := func(r coord.GetResponse, err error) {
-			if answered {
-				return
-			}
-			answered = true
-			s.sawShared(k, acked, r, err)
-			s.readShared(k)
-		}
-		s.w.after(7*time.Second, func() { finish(coord.GetResponse{}, &coord.Error{Code: errcode.Timeout}) })
-		n.coord.StartGet(coord.GetRequest{Tenant: simTenant, Key: []byte(k.key)}, finish)
-	})
-}
-
-func (s *simulation) sawShared(k *sharedKey, acked bool, r coord.GetResponse, err error) {
-	switch {
-	case err == nil:
-		v := string(r.Siblings[0].Value)
-		if old, ok := k.values[r.Siblings[0].Dot]; ok && old != v {
-			s.fail("dot %s is %q and %q", dotString(r.Siblings[0].Dot), old, v)
-		}
-		k.values[r.Siblings[0].Dot] = v
-		s.keyedDot(k, v, r.Siblings[0].Dot)
-		s.w.note("read %q", v)
-	case acked && err.(*coord.Error).Code == errcode.KeyNotFound:
-		s.fail("%s has no value, though one was acknowledged", k.key)
-	}
-}
-
-// healShared sends the latest writes with idempotency keys once more and
-// compares the owners.
+// healShared sends the latest writes with idempotency keys once more to a healthy
+// cluster.
 func (s *simulation) healShared(k *sharedKey) {
-	w := s.w
-	for i := max(1, k.n-8); i <= k.n; i++ {
-		value := fmt.Sprintf("%s/%d%s", k.key, i, keyedMark)
-		if _, ok := k.dots[value]; !ok {
-			continue
-		}
+	for _, x := range k.keyed {
 		done := false
-		s.putShared(k, coord.PutRequest{Tenant: simTenant, Key: []byte(k.key), Value: []byte(value), IdempotencyKey: []byte(value)}, func() { done = true })
-		w.advance(4 * time.Second)
+		x.put.Level = quorum.Quorum
+		s.putShared(k, healClient, x, func(ok bool) { done = ok })
+		s.w.advance(healTime)
 		if !done {
-			s.fail("%q: no answer", value)
-		}
-	}
-	w.node("a").coord.StartGet(coord.GetRequest{Tenant: simTenant, Key: []byte(k.key), Level: quorum.All}, func(r coord.GetResponse, err error) {
-		if err != nil && (k.acked || err.(*coord.Error).Code != errcode.KeyNotFound) {
-			s.fail("%s: %v", k.key, err)
-			return
-		}
-		s.sawShared(k, k.acked, r, err)
-	})
-	w.advance(4 * time.Second)
-	at := w.address(k.key)
-	var first causal.Object
-	for i, id := range w.layout.Owners(nil, at.Partition, 3) {
-		o := w.nodes[id[0]-1].disk.object(at)
-		if i == 0 {
-			first = o
-		} else if !o.Equal(&first) {
-			s.fail("%s: owners differ: %s and %s", k.key, objectString(first), objectString(o))
+			s.fail("%q: a healthy cluster refuses it", x.put.Value)
 		}
 	}
 }

@@ -117,3 +117,14 @@ func TestOnlyOutOfTime(t *testing.T) {
 		}
 	}
 }
+
+func TestFirstSeed(t *testing.T) {
+	if got, err := firstSeed("e26935d1aa00\n"); got != 0xe26935d1 || err != nil {
+		t.Errorf("got %x, %v", got, err)
+	}
+	for _, bad := range []string{"", "e26935d", "no commit at all"} {
+		if got, err := firstSeed(bad); err == nil || got != 1 {
+			t.Errorf("%q makes the seed %d", bad, got)
+		}
+	}
+}

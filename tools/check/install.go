@@ -27,6 +27,8 @@ func installTools(ctx context.Context, out io.Writer) error {
 		install(ctx, out, program{"mkfs.ext4", "the tests on file systems that fail", []string{"e2fsprogs"}}),
 		install(ctx, out, program{"losetup", "the tests on file systems that fail", []string{"mount"}}),
 		install(ctx, out, program{"strace", "the tests of system calls that fail, kill or hang", []string{"strace"}}),
+		install(ctx, out, program{"ip", "the tests of networks that are cut", []string{"iproute2"}}),
+		install(ctx, out, program{"nft", "the tests of networks that are cut", []string{"nftables"}}),
 		install(ctx, out, program{"kill", "the systemd unit", []string{"procps"}}),
 		installDocker(ctx, out),
 	)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,12 +29,15 @@ const (
 	// containers has the tests against a Docker engine. They hold the clock
 	// against it, so they run alone, and without the race detector too.
 	containers = "github.com/pairdb/pairdb/docker"
+	// simSeeds is how many simulations of each kind the gate runs. A plain go test
+	// runs fewer, and the same ones each time.
+	simSeeds = 300
 )
 
 // steps lists the gate, what is quick first.
 func steps(fuzzTime time.Duration) []step {
 	return []step{
-		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, Docker", run: installTools},
+		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, tools that break disks and networks, Docker", run: installTools},
 		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
 		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
 		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},
@@ -41,6 +45,7 @@ func steps(fuzzTime time.Duration) []step {
 		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
 		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
 		{name: "test", what: "all tests but those in containers; also that generated files are current and layers are kept", run: test},
+		{name: "simulation", what: fmt.Sprintf("%d clusters of each kind, simulated from seeds of this commit", simSeeds), run: simulate},
 		{name: "peers", what: "the comparison with other engines builds and runs", run: command("go", "-C", peers, "test", "-count=1", testTimeout, "./...")},
 		{name: "docker", what: "the image and the compose cluster, against a Docker engine", run: docker},
 		{name: "race", what: "all tests in one process, under the race detector", run: race},
@@ -105,6 +110,33 @@ func tidy(ctx context.Context, out io.Writer) error {
 // test runs all tests but those that have a step of their own.
 func test(ctx context.Context, out io.Writer) error {
 	return testWithout(ctx, out, nil, nil, containers)
+}
+
+// simulate runs simulations of whole clusters, each commit others. One that fails says how to run it again.
+func simulate(ctx context.Context, out io.Writer) error {
+	first := uint64(1)
+	commit, err := output(ctx, "git", "rev-parse", "HEAD")
+	if err == nil {
+		first, err = firstSeed(commit)
+	}
+	if err != nil {
+		fmt.Fprintf(out, "no commit to make seeds of, so they begin with %d: %v\n", first, err)
+	}
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, "./coord", "-run=^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation)$",
+		fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", simSeeds))
+}
+
+// firstSeed makes a seed of a commit's name, 1 if it cannot.
+func firstSeed(commit string) (uint64, error) {
+	const digits = 8
+	if len(commit) < digits {
+		return 1, fmt.Errorf("the commit %q has no %d digits", commit, digits)
+	}
+	seed, err := strconv.ParseUint(commit[:digits], 16, 64)
+	if err != nil {
+		return 1, fmt.Errorf("commit %q: %w", commit, err)
+	}
+	return seed, nil
 }
 
 // docker runs the tests in containers. They start an engine if none answers.

@@ -13,6 +13,7 @@ type bug struct {
 const (
 	simulation = "^TestSimulation$"
 	siblings   = "^TestSiblingsSimulation$"
+	forgetful  = "^TestForgetfulSimulation$"
 )
 
 var bugs = []bug{
@@ -29,8 +30,28 @@ var bugs = []bug{
 		"if v == quorum.Reached && o.blind()", "if false && o.blind()", "coord", simulation,
 	},
 	{
-		"draw no new actor at a restart: dots are used again", "node/replica/replica.go",
-		"causal.Dot{Actor: s.opts.Actor,", "causal.Dot{Actor: s.opts.Actor >> 32 << 32,", "coord", simulation,
+		"go on with the actor of the start before, from the disk: dots are used again", "gossip/meta/core.go",
+		"			c.inc = binary.BigEndian.Uint64(b)\n", "			c.inc, c.actor = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])\n", "coord", simulation,
+	},
+	{
+		"make the actor of the node's id and its count of starts: dots are used again after a disk was set back or cloned", "gossip/meta/core.go",
+		"c.actor = binary.BigEndian.Uint64(b[:])", "c.actor = binary.BigEndian.Uint64(c.self[:]) + c.inc", "coord", forgetful,
+	},
+	{
+		"the same, of its name: dots are used again after a wipe", "gossip/meta/core.go",
+		"c.actor = binary.BigEndian.Uint64(b[:])", "c.actor = uint64(c.info.Name[0])<<32 + c.inc", "gossip/meta", ".",
+	},
+	{
+		"announce an actor whose start could not be written down", "gossip/meta/core.go",
+		"	return c.write(records)\n", "	_ = c.store.Write(records)\n	return nil\n", "gossip/meta", ".",
+	},
+	{
+		"announce an actor before its start is written down, with the next change", "gossip/meta/core.go",
+		"	return c.write(records)\n", "	if len(records) == 2 {\n		return nil\n	}\n	return c.write(records)\n", "gossip/meta", ".",
+	},
+	{
+		"announce an actor before its start is synced", "gossip/badger.go",
+		"WithSyncWrites(true)", "WithSyncWrites(false)", "cmd/pairdb/e2e", "^TestPowerCutAfterAStart$",
 	},
 	{
 		"acknowledge a write before it is synced", "node/replica/sync.go",
@@ -104,4 +125,18 @@ var bugs = []bug{
 		"strip the losers of a tenant that keeps siblings", "coord/update.go",
 		"	if !keep {\n		obj.StripLosers()\n	} else {", "	obj.StripLosers()\n	if keep {", "coord", siblings,
 	},
+}
+
+// realBugs are those that clusters of real processes show, whatever the seed.
+func realBugs() []bug {
+	var found []bug
+	for _, b := range bugs {
+		switch b.name {
+		case "acknowledge a write at W-1", "acknowledge a write before it is synced", "be content with one vote",
+			"hand out a context that covers siblings nobody was shown", "strip the losers of a tenant that keeps siblings":
+			b.pkg, b.tests = "cmd/pairdb/e2e", "^TestNemesis$"
+			found = append(found, b)
+		}
+	}
+	return found
 }

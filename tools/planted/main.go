@@ -3,7 +3,10 @@
 // not caught, or if its text is no longer in the code. It is run from the
 // module's root:
 //
-//	go run ./tools/planted [-only text] [-v]
+//	go run ./tools/planted [-only text] [-real] [-v]
+//
+// With -real the bugs are planted into the binary, and clusters of real processes
+// have to notice. Only those that show there, whatever the seed, are planted then.
 package main
 
 import (
@@ -22,10 +25,15 @@ import (
 
 func main() {
 	only := flag.String("only", "", "plant only bugs whose name has this in it")
+	real := flag.Bool("real", false, "plant bugs into real processes")
 	verbose := flag.Bool("v", false, "show what the tests print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, *only, *verbose)
+	chosen := bugs
+	if *real {
+		chosen = realBugs()
+	}
+	ok, err := run(ctx, chosen, *only, *verbose)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "planted:", err)
@@ -35,7 +43,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, verbose bool) (bool, error) {
+func run(ctx context.Context, bugs []bug, only string, verbose bool) (bool, error) {
 	dir, err := os.MkdirTemp("", "pairdb-planted-")
 	if err != nil {
 		return false, err
@@ -93,10 +101,10 @@ func (b *bug) plant(ctx context.Context, dir string) (by, out string, err error)
 		return "", "", err
 	}
 	// A bug is planted into tests that compile: what does not is no catch.
-	if out, err := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-count=1", "-run=^$", "./"+b.pkg).CombinedOutput(); err != nil {
+	if out, err := withOverlay(ctx, list, "-run=^$", "./"+b.pkg); err != nil {
 		return "", "", fmt.Errorf("it does not compile: %w\n%s", err, out)
 	}
-	text, err := exec.CommandContext(ctx, "go", "test", "-overlay", list, "-vet=off", "-count=1", "-timeout=10m", "-failfast", "-run="+b.tests, "./"+b.pkg).CombinedOutput()
+	text, err := withOverlay(ctx, list, "-timeout=10m", "-failfast", "-run="+b.tests, "./"+b.pkg)
 	if ctx.Err() != nil {
 		return "", "", ctx.Err()
 	}
@@ -108,6 +116,13 @@ func (b *bug) plant(ctx context.Context, dir string) (by, out string, err error)
 	}
 	// A panic has no such line.
 	return "`" + b.pkg + "` " + strings.Trim(b.tests, "^$"), string(text), nil
+}
+
+// withOverlay runs go test with files replaced, also in what the tests build.
+func withOverlay(ctx context.Context, list string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-vet=off", "-count=1"}, args...)...)
+	cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+list))
+	return cmd.CombinedOutput()
 }
 
 // change returns the source with the bug in it.

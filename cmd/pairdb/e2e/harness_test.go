@@ -61,6 +61,8 @@ type agent struct {
 	env  []string // beside the environment of the test
 	// cloneflags are the namespaces the process gets for its own.
 	cloneflags uintptr
+	// netns is the network namespace it runs in; nil: that of the test.
+	netns *netns
 	// cgroup is a folder of the memory controller it runs in; "": that of the
 	// test.
 	cgroup string
@@ -130,14 +132,23 @@ func (a *agent) start() {
 }
 
 func (a *agent) launch() error {
+	if err := a.spawn(); err != nil {
+		return err
+	}
+	return a.readAddresses()
+}
+
+func (a *agent) addrFile() string { return filepath.Join(a.dir, "addr.json") }
+
+// spawn starts the process and waits for nothing.
+func (a *agent) spawn() error {
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return err
 	}
 	if a.data == "" {
 		a.data = filepath.Join(a.dir, "data")
 	}
-	addrFile := filepath.Join(a.dir, "addr.json")
-	if err := os.Remove(addrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(a.addrFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if a.ports == nil {
@@ -149,7 +160,7 @@ func (a *agent) launch() error {
 	}
 	args := []string{
 		"agent", "--data-dir", a.data, "--name", a.name,
-		"--addr-file", addrFile, "--log-format", "json",
+		"--addr-file", a.addrFile(), "--log-format", "json",
 		"--grpc-port", strconv.Itoa(a.ports[0]), "--peer-port", strconv.Itoa(a.ports[1]),
 		"--http-port", strconv.Itoa(a.ports[2]), "--gossip-port", strconv.Itoa(a.ports[3]),
 	}
@@ -165,35 +176,45 @@ func (a *agent) launch() error {
 	cmd.Env = append(os.Environ(), a.env...)
 	cmd.Stdout, cmd.Stderr = logs, logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: a.cloneflags}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if a.netns != nil {
+		start = func() error { return a.netns.do(cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return errors.Join(err, logs.Close())
 	}
 	done := make(chan struct{})
 	a.mu.Lock()
+	first := a.cmd == nil
 	a.cmd, a.done, a.logs = cmd, done, logs
 	a.mu.Unlock()
 	go func() {
 		a.err = cmd.Wait()
 		close(done)
 	}()
-	a.t.Cleanup(func() {
-		a.kill()
-		if a.t.Failed() {
-			a.t.Logf("--- last log lines of %s\n%s", a.name, tail(filepath.Join(a.dir, "log"), 4000))
-		}
-	})
-	return a.readAddresses(addrFile, done)
+	if first {
+		a.t.Cleanup(func() {
+			a.kill()
+			if a.t.Failed() {
+				a.t.Logf("--- last log lines of %s\n%s", a.name, tail(filepath.Join(a.dir, "log"), 4000))
+			}
+		})
+	}
+	return nil
 }
 
 // readAddresses waits for the address file, which the agent renames into place.
-func (a *agent) readAddresses(file string, done <-chan struct{}) error {
+func (a *agent) readAddresses() error {
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
 	return poll(30*time.Second, func() (bool, error) {
 		select {
 		case <-done:
 			return false, fmt.Errorf("the process ended early: %v\n%s", a.err, tail(filepath.Join(a.dir, "log"), 2000))
 		default:
 		}
-		b, err := os.ReadFile(file)
+		b, err := os.ReadFile(a.addrFile())
 		if errors.Is(err, os.ErrNotExist) {
 			return false, nil
 		}

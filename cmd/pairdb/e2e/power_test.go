@@ -46,3 +46,30 @@ func TestPowerCutsUnderANode(t *testing.T) {
 	l.end()
 	l.verify(c.client(0))
 }
+
+// TestPowerCutAfterAStart cuts the power as soon as the node tells which start it
+// is: the next start is another, since each was on the disk before it was told.
+func TestPowerCutAfterAStart(t *testing.T) {
+	disk := kerneltest.Mount(t, 512<<20)
+	c := startClusterOn(t, []string{disk.Dir})
+	a := c.agents[0]
+	last := uint64(0)
+	for range 4 {
+		st, err := c.client(0).Status(t.Context())
+		if err != nil || len(st.GetNodes()) != 1 {
+			t.Fatalf("status %v, %v", st, err)
+		}
+		if err := disk.Cut(); err != nil {
+			t.Fatal(err)
+		}
+		if now := st.GetNodes()[0].GetIncarnation(); now <= last {
+			t.Errorf("a start says that it is number %d, and one before was %d", now, last)
+		} else {
+			last = now
+		}
+		a.kill()
+		disk.PowerOn(t)
+		a.start()
+		a.waitHealthy(time.Minute)
+	}
+}

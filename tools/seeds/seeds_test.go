@@ -1,9 +1,12 @@
-package main
+package seeds
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNextSeed(t *testing.T) {
@@ -28,15 +31,38 @@ func TestNextSeed(t *testing.T) {
 	}
 }
 
+func TestLedgerGoesOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.tsv")
+	for first := uint64(1); first < 30; first += 10 {
+		if next, err := nextIn(path); err != nil || next != first {
+			t.Fatalf("next is %d, %v; want %d", next, err, first)
+		}
+		e := entry{began: time.Unix(0, 0), commit: "abc", first: first, last: first + 9, took: time.Minute, verdict: "ok", counts: "read 1"}
+		if err := e.add(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(string(b), "\n"); len(lines) != 5 || lines[0]+"\n" != header || lines[3] != "1970-01-01\tabc\t21\t30\t60\tok\tread 1" {
+		t.Errorf("the ledger is %q", b)
+	}
+}
+
 func TestNote(t *testing.T) {
-	s := &sims{batch: 50, counts: map[string]uint64{}}
+	s := &batches{Job: Job{Batch: 50, Counts: []string{"written", "crashes"}}, sums: map[string]uint64{}}
 	s.note(1, "    simrun_test.go:350: 50 seeds: map[crashes:39 failed indeterminate:80 late retries:2 read:65 written:21 written once:4]\n", nil)
 	s.note(51, "x 50 seeds: map[read:5 written:1]\n", nil)
-	if s.counts["read"] != 70 || s.counts["written"] != 22 || s.counts["written once"] != 4 || s.counts["failed indeterminate"] != 80 {
-		t.Errorf("counts %v", s.counts)
+	if s.sums["read"] != 70 || s.sums["written"] != 22 || s.sums["written once"] != 4 || s.sums["failed indeterminate"] != 80 {
+		t.Errorf("counts %v", s.sums)
 	}
 	if s.err != nil {
 		t.Error(s.err)
+	}
+	if got := s.summary(); got != "written 22, crashes 39" {
+		t.Errorf("the ledger says %q", got)
 	}
 	s.note(101, "seed 117: key k1 went back", errors.New("exit status 1"))
 	if s.err == nil || !strings.Contains(s.err.Error(), "117") || !strings.Contains(s.err.Error(), "101 to 150") {

@@ -1,0 +1,197 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+	"github.com/pairdb/pairdb/check"
+	"github.com/pairdb/pairdb/client"
+)
+
+var (
+	nemesisSeeds   = flag.Int("nemesis.seeds", 2, "how many clusters to hurt, of three nodes where the seed is odd and of five where it is even")
+	nemesisFirst   = flag.Uint64("nemesis.first", 1, "the first of their seeds")
+	nemesisTime    = flag.Duration("nemesis.time", 14*time.Second, "how long clients and faults of each last")
+	nemesisStop    = flag.Duration("nemesis.stop", 4*time.Second, "the longest SIGSTOP")
+	nemesisGap     = flag.Duration("nemesis.gap", 2*time.Second, "the longest time between the beginnings of two faults, at least a second")
+	nemesisHistory = flag.String("nemesis.history", "", "a history that an earlier run left, to be judged again; nothing is run then")
+)
+
+// storm is one cluster of real processes, each in a network namespace of its
+// own, with clients whose every operation is recorded, and with faults.
+type storm struct {
+	t       *testing.T
+	seed    uint64
+	lan     *lan
+	agents  []*agent
+	clients []*client.Client // one for each agent
+	lives   []*life
+	rec     *check.Recorder
+	began   time.Time
+	ended   chan struct{}  // closed when clients begin nothing more
+	late    sync.WaitGroup // one for each late attempt
+
+	registers [registers]recent
+	set       recent
+
+	mu   sync.Mutex
+	done map[string]int // counts what happened
+}
+
+// note counts what happened, and returns how often it has by now.
+func (s *storm) note(what string, n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done[what] += n
+	return s.done[what]
+}
+
+// wrong fails the test. Only the first hundred times are described.
+func (s *storm) wrong(format string, args ...any) {
+	if s.note("violations", 1) > 100 {
+		s.t.Fail()
+		return
+	}
+	s.t.Errorf("seed %d: "+format, append([]any{s.seed}, args...)...)
+}
+
+// TestNemesis hurts clusters of real processes in every way that a plan has,
+// while clients do all that they may, and judges what the clients were told.
+func TestNemesis(t *testing.T) {
+	if *nemesisHistory != "" {
+		judgeFile(t, *nemesisHistory)
+		return
+	}
+	total := map[string]int{}
+	for seed := *nemesisFirst; seed < *nemesisFirst+uint64(*nemesisSeeds) && !t.Failed(); seed++ {
+		nodes := 5 - 2*int(seed%2)
+		t.Run(fmt.Sprintf("%d-nodes-seed-%d", nodes, seed), func(t *testing.T) {
+			s := newStorm(t, seed, nodes)
+			for what, n := range s.run(planFaults(seed, nodes, *nemesisTime, *nemesisStop, *nemesisGap)) {
+				total[what] += n
+			}
+		})
+	}
+	t.Logf("%d seeds: %v", *nemesisSeeds, total)
+	if t.Failed() {
+		return
+	}
+	for _, must := range append([]string{
+		"idempotent writes", "late attempts", "get quorum ok", "get one ok", "get all ok", "put quorum ok", "put one ok", "put all ok",
+		"delete quorum ok", "siblings read", "items in carts", "registers", "duplicates",
+	}, faultKinds...) {
+		if total[must] == 0 {
+			t.Errorf("no run had any %s", must)
+		}
+	}
+}
+
+// newStorm founds a cluster and makes the tenants.
+func newStorm(t *testing.T, seed uint64, nodes int) *storm {
+	t.Helper()
+	s := &storm{
+		t: t, seed: seed, lan: newLAN(t, nodes), lives: make([]*life, nodes),
+		ended: make(chan struct{}), done: map[string]int{},
+	}
+	root := t.TempDir()
+	for i := range nodes {
+		name := fmt.Sprintf("node-%d", i+1)
+		a := &agent{
+			t: t, name: name, dir: filepath.Join(root, name), netns: s.lan.hosts[i], ports: []int{50051, 50052, 8080, 7946},
+			args: []string{"--bind", hostAddress(i), "--insecure", "--bootstrap-expect", fmt.Sprint(nodes), "--join", hostAddress(0) + "," + hostAddress(1)},
+		}
+		s.agents = append(s.agents, a)
+		c, err := client.New(client.Options{
+			Endpoints: []string{hostAddress(i) + ":50051"}, NoRouting: true, Retries: -1, Timeout: patience,
+			DialOptions: []grpc.DialOption{grpc.WithContextDialer(s.lan.dial)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		s.clients = append(s.clients, c)
+		s.revive(i)
+	}
+	t.Cleanup(func() {
+		for i := range s.agents {
+			s.kill(i)
+		}
+	})
+	s.waitHealthy()
+	for tenant, policy := range map[string]client.ConflictPolicy{
+		otherTenant:   pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW,
+		siblingTenant: pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS,
+	} {
+		if _, err := s.clients[0].CreateTenant(t.Context(), client.NewTenant{ID: tenant, ConflictPolicy: policy}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// run carries out a plan under load, heals the cluster and judges it. It returns
+// what happened.
+func (s *storm) run(plan []fault) map[string]int {
+	t := s.t
+	file, err := os.CreateTemp("", fmt.Sprintf("pairdb-nemesis-%d-*.jsonl", s.seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A run that hangs ends with none of this test's words, but with this.
+	fmt.Fprintf(os.Stderr, "nemesis: seed %d, %d nodes: the history is written to %s\n", s.seed, len(s.agents), file.Name())
+	t.Cleanup(func() {
+		err := file.Close()
+		if !t.Failed() && err == nil {
+			err = os.Remove(file.Name())
+		} else {
+			t.Logf("run again with -nemesis.first=%d -nemesis.seeds=1 -nemesis.time=%s -nemesis.stop=%s -nemesis.gap=%s; judge the history again with -nemesis.history=%s",
+				s.seed, *nemesisTime, *nemesisStop, *nemesisGap, file.Name())
+			for _, f := range plan {
+				t.Log(f)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	s.rec, s.began = check.NewRecorder(file), time.Now()
+
+	var clients, nemesis sync.WaitGroup
+	for k, kind := range clientKinds {
+		for i := range kind.count {
+			rng := rand.New(rand.NewPCG(s.seed, uint64(100*k+i)))
+			clients.Go(func() { kind.run(s, i, rng) })
+		}
+	}
+	nemesis.Go(func() { s.hurt(plan) })
+	<-time.After(*nemesisTime)
+	close(s.ended)
+	nemesis.Wait()
+	loaded := time.Since(s.began)
+	s.heal()
+	healed := time.Since(s.began)
+	clients.Wait()
+	s.late.Wait()
+	partitions := s.readAll()
+	read := time.Since(s.began)
+	s.verdict(partitions)
+	s.note("seconds", int(time.Since(s.began).Seconds()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.Logf("%d nodes, %v of load, healthy %v later, all keys read after %v, judged after %v: %v", len(s.agents),
+		loaded.Round(time.Millisecond), (healed - loaded).Round(time.Millisecond), read.Round(time.Millisecond), time.Since(s.began).Round(time.Millisecond), s.done)
+	return s.done
+}
