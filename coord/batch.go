@@ -204,6 +204,12 @@ func (b *batch) wait(ctx context.Context, n int) error {
 		return nil
 	case <-ctx.Done():
 	}
+	b.mu.Lock()
+	over := b.mu.underWay <= n
+	b.mu.Unlock()
+	if over { // both are ready: the answer counts
+		return nil
+	}
 	return &Error{
 		Code: errcode.Timeout, Outcome: batchOutcome(b.items, errcode.Indeterminate),
 		Message: "the caller gave up before the answer", Err: ctx.Err(),

@@ -2,7 +2,6 @@ package coord_test
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -81,7 +80,7 @@ func TestSimulatedBatches(t *testing.T) {
 		for range 60 {
 			batch()
 			if n := w.nodes[rng.IntN(len(w.nodes))]; rng.IntN(15) == 0 && n.up {
-				n.crash(nil, keepDisk)
+				n.crash(rng, keepDisk)
 				w.after(time.Duration(rng.IntN(1500))*time.Millisecond, func() {
 					if !n.up {
 						n.boot()
@@ -125,7 +124,8 @@ func TestSimulatedBatches(t *testing.T) {
 			return
 		}
 	}
-	if t.Log(fmt.Sprintf("%d writes acknowledged, %d in doubt", acknowledged, doubts)); doubts == 0 {
+	t.Logf("%d writes acknowledged, %d in doubt", acknowledged, doubts)
+	if doubts == 0 {
 		t.Error("nothing went wrong, so this shows nothing")
 	}
 }

@@ -67,9 +67,10 @@ type KVClient interface {
 	// reply with an error; it does not end the stream. At most 1024 requests and
 	// 16777216 bytes (16 MiB) of them are in flight; the node reads no further
 	// while they are. The stream ends after the client's last message once all is
-	// answered. A node that shuts down answers what it has read and ends the
-	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
-	// begun. After any other end it may have been.
+	// answered. A node that shuts down answers what it has begun and ends the
+	// stream with UNAVAILABLE. If the status says the outcome not_applied, as it
+	// does then, what has no reply was not begun; after any other end it may have
+	// been.
 	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
 	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
 	// a stream of pages that ends after the last key or at the limit. Every key that
@@ -208,9 +209,10 @@ type KVServer interface {
 	// reply with an error; it does not end the stream. At most 1024 requests and
 	// 16777216 bytes (16 MiB) of them are in flight; the node reads no further
 	// while they are. The stream ends after the client's last message once all is
-	// answered. A node that shuts down answers what it has read and ends the
-	// stream with UNAVAILABLE, outcome not_applied: what then has no reply was not
-	// begun. After any other end it may have been.
+	// answered. A node that shuts down answers what it has begun and ends the
+	// stream with UNAVAILABLE. If the status says the outcome not_applied, as it
+	// does then, what has no reply was not begun; after any other end it may have
+	// been.
 	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
 	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
 	// a stream of pages that ends after the last key or at the limit. Every key that
