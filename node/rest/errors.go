@@ -51,6 +51,10 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
 	e := h.opts.Classify(err)
+	if e.Code == errcode.Internal {
+		// The one code whose cause only this node can tell: the id finds the line.
+		h.opts.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "request_id", requestID(r), "err", err)
+	}
 	body := errorBody{
 		Status: "error", ErrorCode: e.Code, Message: e.Message,
 		RequestID: requestID(r), Outcome: e.Outcome, Context: e.Token,
@@ -83,7 +87,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v an
 	b, err := json.Marshal(v)
 	if err != nil {
 		h.opts.Logger.Error("encode response", "request_id", requestID(r), "err", err)
-		status, b = http.StatusInternalServerError, []byte(`{"status":"error","error_code":"INTERNAL","message":"the answer could not be encoded"}`)
+		status, b = http.StatusInternalServerError, []byte(`{"status":"error","error_code":"INTERNAL","message":"the answer could not be encoded","request_id":"`+requestID(r)+`"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
