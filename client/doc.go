@@ -13,6 +13,9 @@
 // MaxValueSize bytes. Every answer carries a Context, which says what it has
 // seen; a write that hands it back supersedes exactly that.
 //
+// Scan returns a Scanner over the keys with a prefix or in a range, which goes on
+// at another endpoint when one is lost.
+//
 // # Failures
 //
 // Every error of a call is an *Error. Its Code says why, its Outcome what

@@ -133,17 +133,7 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	if len(resp.GetSiblings()) == 0 {
 		return nil, localError(op, reads, errcode.Internal, "the node answered without a value and without an error")
 	}
-	r := &GetResult{Context: contextFromWire(resp.GetContext()), wire: resp}
-	for _, s := range resp.GetSiblings() {
-		sibling := Sibling{Value: s.GetValue(), Dot: dotFromWire(s.GetDot())}
-		if s.GetWrittenAt() != nil {
-			sibling.WrittenAt = s.GetWrittenAt().AsTime()
-		}
-		if s.GetExpiresAt() != nil {
-			sibling.ExpiresAt = s.GetExpiresAt().AsTime()
-		}
-		r.Siblings = append(r.Siblings, sibling)
-	}
+	r := &GetResult{Siblings: siblingsFromWire(resp.GetSiblings()), Context: contextFromWire(resp.GetContext()), wire: resp}
 	r.Value = r.Siblings[0].Value
 	return r, nil
 }
@@ -207,6 +197,21 @@ func (o *callOptions) writeKind() kind {
 		return keyedWrites
 	}
 	return writes
+}
+
+func siblingsFromWire(wire []*pairdbv1.Sibling) []Sibling {
+	siblings := make([]Sibling, len(wire))
+	for i, w := range wire {
+		s := Sibling{Value: w.GetValue(), Dot: dotFromWire(w.GetDot())}
+		if w.GetWrittenAt() != nil {
+			s.WrittenAt = w.GetWrittenAt().AsTime()
+		}
+		if w.GetExpiresAt() != nil {
+			s.ExpiresAt = w.GetExpiresAt().AsTime()
+		}
+		siblings[i] = s
+	}
+	return siblings
 }
 
 func dotFromWire(d *pairdbv1.Dot) Dot {

@@ -25,7 +25,8 @@ const maxMessage = 10<<20 + 64<<10
 
 // Hook is asked before each request. A non-nil error is the answer, and nothing
 // is done. method is the full gRPC method, such as "/pairdb.v1.KV/Put". req is nil
-// for a call that is answered by a stream.
+// for a call that is answered by a stream; a scan asks again before each page behind
+// its first, with its request.
 type Hook func(ctx context.Context, method string, req any) error
 
 // Server is one such node. It is safe for concurrent use.
@@ -52,7 +53,7 @@ func Start(store *Store) (*Server, error) {
 	}
 	s := &Server{store: store, addr: lis.Addr().String(), health: health.NewServer(), served: make(chan struct{})}
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(s.intercept), grpc.StreamInterceptor(s.interceptStream))
-	pairdbv1.RegisterKVServer(s.grpc, kvService{store: store})
+	pairdbv1.RegisterKVServer(s.grpc, kvService{store: store, server: s})
 	pairdbv1.RegisterTenantsServer(s.grpc, tenantService{store: store})
 	pairdbv1.RegisterClusterServer(s.grpc, clusterService{store: store})
 	pairdbv1.RegisterAdminServer(s.grpc, adminService{server: s})

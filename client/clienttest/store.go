@@ -139,7 +139,8 @@ func newTenant(id string, rf uint32, policy pairdbv1.ConflictPolicy) *pairdbv1.T
 
 type kvService struct {
 	pairdbv1.UnimplementedKVServer
-	store *Store
+	store  *Store
+	server *Server
 }
 
 func (k kvService) Put(_ context.Context, req *pairdbv1.PutRequest) (*pairdbv1.PutResponse, error) {
@@ -180,10 +181,20 @@ func (k kvService) Get(_ context.Context, req *pairdbv1.GetRequest) (*pairdbv1.G
 		return nil, Fail(errcode.KeyNotFound, "no value is stored under the key", nil)
 	}
 	resp := &pairdbv1.GetResponse{Key: req.GetKey(), Context: token(values[0].dot), VectorClock: clock(values[0].dot)}
-	for _, v := range values {
-		resp.Siblings = append(resp.Siblings, &pairdbv1.Sibling{Value: v.value, Dot: v.dot, WrittenAt: timestamppb.New(v.written)})
-	}
+	resp.Siblings = siblings(values, true)
 	return resp, nil
+}
+
+func siblings(values []stored, withValue bool) []*pairdbv1.Sibling {
+	var wire []*pairdbv1.Sibling
+	for _, v := range values {
+		s := &pairdbv1.Sibling{Dot: v.dot, WrittenAt: timestamppb.New(v.written)}
+		if withValue {
+			s.Value = v.value
+		}
+		wire = append(wire, s)
+	}
+	return wire
 }
 
 func (k kvService) Delete(_ context.Context, req *pairdbv1.DeleteRequest) (*pairdbv1.DeleteResponse, error) {

@@ -782,6 +782,265 @@ func (x *DeleteResponse) GetIsDuplicate() bool {
 	return false
 }
 
+// ScanRequest asks for keys. prefix, start and end hold together: a key has to
+// meet all that are given.
+type ScanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant the keys belong to, ^[a-z0-9][a-z0-9_-]{0,62}$. Empty: the one
+	// that the call's metadata "x-pairdb-tenant" names, else "default".
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// 0 to 1024 bytes: keys that begin with them. A prefix with a whole part in
+	// braces, as in "{user1}photo/", makes the scan ask the replicas of that part
+	// alone; any other scan visits all partitions of the ring.
+	Prefix []byte `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// 0 to 1024 bytes: keys at or after them, byte by byte. Empty: from the first.
+	Start []byte `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	// 0 to 1024 bytes: keys before them, byte by byte. Empty: to the last.
+	End []byte `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	// How many keys the stream returns at most. 0: no limit.
+	Limit uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How many keys a page has at most, 0 to 10000. 0: 1000. A page may have fewer,
+	// none even, before the end: it ends at 4194304 bytes (4 MiB) of keys, values and
+	// contexts, unless it is one key with larger ones, at 50000 entries looked at,
+	// and when making it takes long.
+	PageSize uint32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// True: items come without values; siblings still say which writes there are.
+	KeysOnly bool `protobuf:"varint,7,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	// How many replicas of each partition have to answer.
+	Consistency Consistency `protobuf:"varint,8,opt,name=consistency,proto3,enum=pairdb.v1.Consistency" json:"consistency,omitempty"`
+	// next_page_token of an earlier page: the scan goes on behind it. At most 1536
+	// bytes. Tenant, prefix, start, end and keys_only have to be those of that scan,
+	// else the token is refused with INVALID_ARGUMENT; the others may change.
+	PageToken     []byte `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanRequest) Reset() {
+	*x = ScanRequest{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanRequest) ProtoMessage() {}
+
+func (x *ScanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
+func (*ScanRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ScanRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ScanRequest) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ScanRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ScanRequest) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+func (x *ScanRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *ScanRequest) GetPageToken() []byte {
+	if x != nil {
+		return x.PageToken
+	}
+	return nil
+}
+
+// ScanItem is one key that has a value.
+type ScanItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, 1 to 1024 bytes.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// As in GetResponse, at least 1; without values in a scan of keys only.
+	Siblings []*Sibling `protobuf:"bytes,2,rep,name=siblings,proto3" json:"siblings,omitempty"`
+	// As in GetResponse, at most 4096 bytes.
+	Context       []byte `protobuf:"bytes,3,opt,name=context,proto3" json:"context,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanItem) Reset() {
+	*x = ScanItem{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanItem) ProtoMessage() {}
+
+func (x *ScanItem) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanItem.ProtoReflect.Descriptor instead.
+func (*ScanItem) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ScanItem) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ScanItem) GetSiblings() []*Sibling {
+	if x != nil {
+		return x.Siblings
+	}
+	return nil
+}
+
+func (x *ScanItem) GetContext() []byte {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+// ScanResponse is one page of a scan.
+type ScanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys of the page, 0 to 10000.
+	Items []*ScanItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// Goes on behind this page, at most 1536 bytes: opaque, authenticated, good for
+	// this scan at any node, after restarts and changes of the ring. Empty: there is
+	// nothing behind it.
+	NextPageToken []byte `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Entries of the storage that were looked at for this page, by the replica that
+	// looked at most in each partition: also deleted and expired keys, older versions
+	// and keys outside the range.
+	Scanned       uint64 `protobuf:"varint,3,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanResponse) Reset() {
+	*x = ScanResponse{}
+	mi := &file_pairdb_v1_kv_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanResponse) ProtoMessage() {}
+
+func (x *ScanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_kv_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
+func (*ScanResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_kv_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ScanResponse) GetItems() []*ScanItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetNextPageToken() []byte {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetScanned() uint64 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
 var File_pairdb_v1_kv_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_kv_proto_rawDesc = "" +
@@ -838,16 +1097,36 @@ const file_pairdb_v1_kv_proto_rawDesc = "" +
 	"\fvector_clock\x18\x03 \x03(\v2\x15.pairdb.v1.ClockEntryR\vvectorClock\x12\x12\n" +
 	"\x04acks\x18\x04 \x01(\rR\x04acks\x128\n" +
 	"\vconsistency\x18\x05 \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12!\n" +
-	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate*l\n" +
+	"\fis_duplicate\x18\x06 \x01(\bR\visDuplicate\"\x93\x02\n" +
+	"\vScanRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\fR\x03end\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x1b\n" +
+	"\tpage_size\x18\x06 \x01(\rR\bpageSize\x12\x1b\n" +
+	"\tkeys_only\x18\a \x01(\bR\bkeysOnly\x128\n" +
+	"\vconsistency\x18\b \x01(\x0e2\x16.pairdb.v1.ConsistencyR\vconsistency\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\t \x01(\fR\tpageToken\"f\n" +
+	"\bScanItem\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12.\n" +
+	"\bsiblings\x18\x02 \x03(\v2\x12.pairdb.v1.SiblingR\bsiblings\x12\x18\n" +
+	"\acontext\x18\x03 \x01(\fR\acontext\"{\n" +
+	"\fScanResponse\x12)\n" +
+	"\x05items\x18\x01 \x03(\v2\x13.pairdb.v1.ScanItemR\x05items\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\fR\rnextPageToken\x12\x18\n" +
+	"\ascanned\x18\x03 \x01(\x04R\ascanned*l\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCONSISTENCY_ONE\x10\x01\x12\x16\n" +
 	"\x12CONSISTENCY_QUORUM\x10\x02\x12\x13\n" +
-	"\x0fCONSISTENCY_ALL\x10\x032\xaf\x01\n" +
+	"\x0fCONSISTENCY_ALL\x10\x032\xea\x01\n" +
 	"\x02KV\x124\n" +
 	"\x03Put\x12\x15.pairdb.v1.PutRequest\x1a\x16.pairdb.v1.PutResponse\x124\n" +
 	"\x03Get\x12\x15.pairdb.v1.GetRequest\x1a\x16.pairdb.v1.GetResponse\x12=\n" +
-	"\x06Delete\x12\x18.pairdb.v1.DeleteRequest\x1a\x19.pairdb.v1.DeleteResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x06Delete\x12\x18.pairdb.v1.DeleteRequest\x1a\x19.pairdb.v1.DeleteResponse\x129\n" +
+	"\x04Scan\x12\x16.pairdb.v1.ScanRequest\x1a\x17.pairdb.v1.ScanResponse0\x01B1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_kv_proto_rawDescOnce sync.Once
@@ -862,7 +1141,7 @@ func file_pairdb_v1_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_pairdb_v1_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pairdb_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pairdb_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_pairdb_v1_kv_proto_goTypes = []any{
 	(Consistency)(0),              // 0: pairdb.v1.Consistency
 	(*Dot)(nil),                   // 1: pairdb.v1.Dot
@@ -874,7 +1153,10 @@ var file_pairdb_v1_kv_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 7: pairdb.v1.GetResponse
 	(*DeleteRequest)(nil),         // 8: pairdb.v1.DeleteRequest
 	(*DeleteResponse)(nil),        // 9: pairdb.v1.DeleteResponse
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*ScanRequest)(nil),           // 10: pairdb.v1.ScanRequest
+	(*ScanItem)(nil),              // 11: pairdb.v1.ScanItem
+	(*ScanResponse)(nil),          // 12: pairdb.v1.ScanResponse
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_pairdb_v1_kv_proto_depIdxs = []int32{
 	0,  // 0: pairdb.v1.PutRequest.consistency:type_name -> pairdb.v1.Consistency
@@ -883,25 +1165,30 @@ var file_pairdb_v1_kv_proto_depIdxs = []int32{
 	0,  // 3: pairdb.v1.PutResponse.consistency:type_name -> pairdb.v1.Consistency
 	0,  // 4: pairdb.v1.GetRequest.consistency:type_name -> pairdb.v1.Consistency
 	1,  // 5: pairdb.v1.Sibling.dot:type_name -> pairdb.v1.Dot
-	10, // 6: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
-	10, // 7: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 6: pairdb.v1.Sibling.written_at:type_name -> google.protobuf.Timestamp
+	13, // 7: pairdb.v1.Sibling.expires_at:type_name -> google.protobuf.Timestamp
 	6,  // 8: pairdb.v1.GetResponse.siblings:type_name -> pairdb.v1.Sibling
 	2,  // 9: pairdb.v1.GetResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
 	0,  // 10: pairdb.v1.DeleteRequest.consistency:type_name -> pairdb.v1.Consistency
 	1,  // 11: pairdb.v1.DeleteResponse.dot:type_name -> pairdb.v1.Dot
 	2,  // 12: pairdb.v1.DeleteResponse.vector_clock:type_name -> pairdb.v1.ClockEntry
 	0,  // 13: pairdb.v1.DeleteResponse.consistency:type_name -> pairdb.v1.Consistency
-	3,  // 14: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
-	5,  // 15: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
-	8,  // 16: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
-	4,  // 17: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
-	7,  // 18: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
-	9,  // 19: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	0,  // 14: pairdb.v1.ScanRequest.consistency:type_name -> pairdb.v1.Consistency
+	6,  // 15: pairdb.v1.ScanItem.siblings:type_name -> pairdb.v1.Sibling
+	11, // 16: pairdb.v1.ScanResponse.items:type_name -> pairdb.v1.ScanItem
+	3,  // 17: pairdb.v1.KV.Put:input_type -> pairdb.v1.PutRequest
+	5,  // 18: pairdb.v1.KV.Get:input_type -> pairdb.v1.GetRequest
+	8,  // 19: pairdb.v1.KV.Delete:input_type -> pairdb.v1.DeleteRequest
+	10, // 20: pairdb.v1.KV.Scan:input_type -> pairdb.v1.ScanRequest
+	4,  // 21: pairdb.v1.KV.Put:output_type -> pairdb.v1.PutResponse
+	7,  // 22: pairdb.v1.KV.Get:output_type -> pairdb.v1.GetResponse
+	9,  // 23: pairdb.v1.KV.Delete:output_type -> pairdb.v1.DeleteResponse
+	12, // 24: pairdb.v1.KV.Scan:output_type -> pairdb.v1.ScanResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_kv_proto_init() }
@@ -915,7 +1202,7 @@ func file_pairdb_v1_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_kv_proto_rawDesc), len(file_pairdb_v1_kv_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,14 +26,15 @@ const (
 	KV_Put_FullMethodName    = "/pairdb.v1.KV/Put"
 	KV_Get_FullMethodName    = "/pairdb.v1.KV/Get"
 	KV_Delete_FullMethodName = "/pairdb.v1.KV/Delete"
+	KV_Scan_FullMethodName   = "/pairdb.v1.KV/Scan"
 )
 
 // KVClient is the client API for KV service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KV reads and writes single keys. Any node may be asked; a node that does not
-// own the key forwards the request once. The deadline of the call is honoured
+// KV reads and writes single keys and scans over many. Any node may be asked; a
+// node that does not own the key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVClient interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -45,6 +46,16 @@ type KVClient interface {
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	// Delete writes a tombstone. Deleting an absent key succeeds.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
+	// a stream of pages that ends after the last key or at the limit. Every key that
+	// has a value from before the scan until it is over is in exactly one page, and
+	// what a page says of a key is what Get at the same level might have said while
+	// the page was made; there is no snapshot over keys. The order is by token, a
+	// hash; keys that share a part in braces are together, in the order of their
+	// bytes. The next page is made while the client reads the one before, no
+	// further ahead. After an error the scan goes on, at any node, with the token
+	// of the last page that arrived.
+	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
 }
 
 type kVClient struct {
@@ -85,12 +96,31 @@ func (c *kVClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *kVClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KV_ServiceDesc.Streams[0], KV_Scan_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScanRequest, ScanResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_ScanClient = grpc.ServerStreamingClient[ScanResponse]
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
 //
-// KV reads and writes single keys. Any node may be asked; a node that does not
-// own the key forwards the request once. The deadline of the call is honoured
+// KV reads and writes single keys and scans over many. Any node may be asked; a
+// node that does not own the key forwards the request once. The deadline of the call is honoured
 // end to end: the answer, success or not, comes before it.
 type KVServer interface {
 	// Put stores a value under a key. The answer comes when the number of
@@ -102,6 +132,16 @@ type KVServer interface {
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	// Delete writes a tombstone. Deleting an absent key succeeds.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// Scan reads the keys of a tenant with a prefix, in a range, or all of them, as
+	// a stream of pages that ends after the last key or at the limit. Every key that
+	// has a value from before the scan until it is over is in exactly one page, and
+	// what a page says of a key is what Get at the same level might have said while
+	// the page was made; there is no snapshot over keys. The order is by token, a
+	// hash; keys that share a part in braces are together, in the order of their
+	// bytes. The next page is made while the client reads the one before, no
+	// further ahead. After an error the scan goes on, at any node, with the token
+	// of the last page that arrived.
+	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -120,6 +160,9 @@ func (UnimplementedKVServer) Get(context.Context, *GetRequest) (*GetResponse, er
 }
 func (UnimplementedKVServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedKVServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
+	return status.Error(codes.Unimplemented, "method Scan not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -196,6 +239,17 @@ func _KV_Delete_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KV_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScanRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KVServer).Scan(m, &grpc.GenericServerStream[ScanRequest, ScanResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_ScanServer = grpc.ServerStreamingServer[ScanResponse]
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -216,6 +270,12 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _KV_Delete_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Scan",
+			Handler:       _KV_Scan_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "pairdb/v1/kv.proto",
 }

@@ -1,0 +1,331 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
+)
+
+const (
+	// MaxPageSize is the most keys that a page of a scan can have.
+	MaxPageSize = 10_000
+	// maxPageToken is the largest page token, in bytes.
+	maxPageToken = 1536
+
+	// scanAttempts is how often a scan asks for a page in a row without getting
+	// one, and the pause between two attempts doubles up to scanMaxPause once
+	// each endpoint was asked.
+	scanAttempts   = 8
+	scanFirstPause = 50 * time.Millisecond
+	scanMaxPause   = time.Second
+)
+
+// ScanOptions say which keys a scan returns; a key has to meet all that is set.
+// The zero value means all keys of the tenant.
+type ScanOptions struct {
+	// Prefix is what the keys begin with, at most MaxKeySize bytes. One with a
+	// whole part in braces, as in "{user1}photo/", asks the replicas of that part
+	// alone and returns keys in the order of their bytes; any other scan visits
+	// the whole ring and returns them in the order of a hash.
+	Prefix string
+	// Start is the first key and End that behind the last, byte by byte; empty:
+	// no bound.
+	Start, End string
+	// Limit is how many keys are returned at most. 0: no limit.
+	Limit int
+	// PageSize is how many keys travel at a time at most, up to MaxPageSize. More
+	// cost memory on both sides, fewer cost messages. 0: 1000.
+	PageSize int
+	// KeysOnly leaves the values out.
+	KeysOnly bool
+	// PageToken goes on behind a page of an earlier scan of the same tenant with
+	// the same Prefix, Start, End and KeysOnly: what its PageToken returned.
+	PageToken []byte
+}
+
+// ScanItem is a key that has a value.
+type ScanItem struct {
+	Key string
+	// Value is the winner, the same as Siblings[0].Value; nil in a scan of keys
+	// only.
+	Value []byte
+	// Siblings and Context are as in GetResult.
+	Siblings []Sibling
+	Context  Context
+
+	wire *pairdbv1.ScanItem
+}
+
+// Proto returns the item as it came over the wire. It shares the values.
+func (i *ScanItem) Proto() *pairdbv1.ScanItem { return i.wire }
+
+// Scanner goes through the keys of a scan:
+//
+//	s := c.Scan(ctx, client.ScanOptions{Prefix: "user/"})
+//	defer s.Close()
+//	for s.Next() {
+//		use(s.Item())
+//	}
+//	if err := s.Err(); err != nil { ... }
+//
+// When a connection or a node is lost it goes on at the next endpoint behind the
+// last page it has; no key is missed or returned twice for that. One goroutine
+// uses it.
+type Scanner struct {
+	c   *Client
+	ctx context.Context
+	req *pairdbv1.ScanRequest
+	// limited says that req.Limit counts, and is what is left.
+	limited bool
+
+	stream *scanStream // nil: to be opened behind req.PageToken
+	page   []*pairdbv1.ScanItem
+	at     int
+	token  []byte
+	item   ScanItem
+
+	scanned uint64
+	ended   bool
+	err     error
+}
+
+// scanStream is one stream from one endpoint.
+type scanStream struct {
+	endpoint string
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	pages    grpc.ServerStreamingClient[pairdbv1.ScanResponse] // nil until it is open
+	to       peer.Peer
+}
+
+// errSlowPage ends a stream whose next page does not come.
+var errSlowPage = errors.New("no page in time")
+
+// Scan starts a scan; nothing is sent before the first Next. WithLevel and
+// WithTenant apply. The client's Timeout bounds the wait for each page, all
+// attempts included, and ctx the whole scan.
+func (c *Client) Scan(ctx context.Context, o ScanOptions, opts ...CallOption) *Scanner {
+	co := c.callOptions(opts)
+	s := &Scanner{c: c, ctx: ctx, token: bytes.Clone(o.PageToken), limited: o.Limit > 0}
+	s.req = &pairdbv1.ScanRequest{
+		TenantId: co.tenant, Prefix: []byte(o.Prefix), Start: []byte(o.Start), End: []byte(o.End),
+		Limit: uint64(max(o.Limit, 0)), PageSize: uint32(max(o.PageSize, 0)), KeysOnly: o.KeysOnly,
+		Consistency: co.level.wire(), PageToken: s.token,
+	}
+	s.err = o.validate()
+	return s
+}
+
+func (o *ScanOptions) validate() error {
+	bad := func(code errcode.Code, format string, args ...any) error {
+		return localError("scan", reads, code, format, args...)
+	}
+	for name, key := range map[string]string{"prefix": o.Prefix, "start": o.Start, "end": o.End} {
+		if len(key) > MaxKeySize {
+			return bad(errcode.KeyTooLarge, "%s has %d bytes, at most %d are possible", name, len(key), MaxKeySize)
+		}
+	}
+	switch {
+	case o.Limit < 0:
+		return bad(errcode.InvalidArgument, "the limit is %d", o.Limit)
+	case o.PageSize < 0 || o.PageSize > MaxPageSize:
+		return bad(errcode.InvalidArgument, "the page size is %d, it can be 1 to %d, or 0 for the default", o.PageSize, MaxPageSize)
+	case len(o.PageToken) > maxPageToken:
+		return bad(errcode.InvalidArgument, "the page token has %d bytes, at most %d are possible", len(o.PageToken), maxPageToken)
+	}
+	return nil
+}
+
+// Next moves to the next key and reports whether there is one. After false, Err
+// says whether the scan ended or failed.
+func (s *Scanner) Next() bool {
+	for s.err == nil {
+		if s.at < len(s.page) {
+			s.take(s.page[s.at])
+			s.page[s.at] = nil
+			s.at++
+			return true
+		}
+		if s.ended {
+			break
+		}
+		s.nextPage()
+	}
+	s.item = ScanItem{}
+	return false
+}
+
+func (s *Scanner) take(w *pairdbv1.ScanItem) {
+	s.item = ScanItem{
+		Key: string(w.GetKey()), Siblings: siblingsFromWire(w.GetSiblings()), Context: contextFromWire(w.GetContext()), wire: w,
+	}
+	if len(s.item.Siblings) > 0 {
+		s.item.Value = s.item.Siblings[0].Value
+	}
+}
+
+// Item returns the current key. What it has is the caller's to keep.
+func (s *Scanner) Item() *ScanItem {
+	i := s.item
+	return &i
+}
+
+// Err returns what ended the scan early, an *Error, nil at a plain end.
+func (s *Scanner) Err() error { return s.err }
+
+// PageToken returns what ScanOptions.PageToken of another scan takes to go on
+// behind the page of the current key, in this process or another. It is exact
+// once Next has returned false, also because of the limit; before, keys of the
+// page that were not yet returned are left out. It is empty if there is nothing
+// behind the page.
+func (s *Scanner) PageToken() []byte { return bytes.Clone(s.token) }
+
+// Scanned returns how many entries the nodes looked at for the pages so far,
+// deleted keys and those outside the range included.
+func (s *Scanner) Scanned() uint64 { return s.scanned }
+
+// Close ends the scan and frees what it holds. It may be called again.
+func (s *Scanner) Close() {
+	s.closeStream()
+	s.page, s.ended = nil, true
+}
+
+func (s *Scanner) closeStream() {
+	if s.stream != nil {
+		s.stream.cancel(nil)
+		s.stream = nil
+	}
+}
+
+// nextPage gets the next page, or ends or fails the scan.
+func (s *Scanner) nextPage() {
+	c := s.c
+	var deadline time.Time
+	if c.opts.Timeout > 0 {
+		deadline = time.Now().Add(c.opts.Timeout)
+	}
+	if d, ok := s.ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
+		deadline = d
+	}
+	first := int(c.current.Load())
+	pause := scanFirstPause
+	var failed *Error
+	for i := range scanAttempts {
+		if c.closed.Load() {
+			e := localError("scan", reads, errcode.Unavailable, "the client is closed")
+			e.Err = ErrClosed
+			s.err = e
+			return
+		}
+		if i >= len(c.conns) && !s.sleep(pause, deadline) {
+			break
+		}
+		if i >= len(c.conns) {
+			pause = min(2*pause, scanMaxPause)
+		}
+		at := (first + i) % len(c.conns)
+		resp, e := s.attempt(c.conns[at], share(deadline, len(c.conns)-i))
+		if e == nil {
+			c.current.Store(uint32(at))
+			s.accept(resp)
+			return
+		}
+		failed = worse(failed, e)
+		if s.ctx.Err() != nil || !mayMoveOn(reads, e) && !errcode.Lookup(e.Code).Retryable {
+			break
+		}
+	}
+	s.err = failed
+}
+
+// share is the time that one of left endpoints has until the deadline, 0 for no
+// bound.
+func share(deadline time.Time, left int) time.Duration {
+	if deadline.IsZero() {
+		return 0
+	}
+	return max(time.Until(deadline)/time.Duration(max(left, 1)), time.Millisecond)
+}
+
+// sleep waits for d; false says that the deadline or the context comes first.
+func (s *Scanner) sleep(d time.Duration, deadline time.Time) bool {
+	if !deadline.IsZero() && time.Until(deadline) <= d {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// attempt gets a page from one endpoint, nil at the end of the stream, within wait
+// if that is not 0. A stream that is open is used, whatever its endpoint.
+func (s *Scanner) attempt(cn *conn, wait time.Duration) (*pairdbv1.ScanResponse, *Error) {
+	st := s.stream
+	if st == nil {
+		st = &scanStream{endpoint: cn.endpoint}
+		st.ctx, st.cancel = context.WithCancelCause(s.ctx)
+		s.stream = st
+	}
+	if wait > 0 {
+		t := time.AfterFunc(wait, func() { st.cancel(errSlowPage) })
+		defer t.Stop()
+	}
+	var err error
+	if st.pages == nil {
+		st.pages, err = cn.kv.Scan(st.ctx, s.req, grpc.Peer(&st.to))
+	}
+	var resp *pairdbv1.ScanResponse
+	if err == nil {
+		resp, err = st.pages.Recv()
+	}
+	switch {
+	case err == nil:
+		return resp, nil
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	}
+	slow := errors.Is(context.Cause(st.ctx), errSlowPage)
+	s.closeStream()
+	e := decodeError("scan", reads, st.endpoint, st.to.Addr != nil, err)
+	if slow {
+		e.Code, e.Message, e.answered = errcode.Timeout, "no page from "+st.endpoint+" in time", false
+	}
+	return nil, e
+}
+
+// accept takes a page in; nil is the end.
+func (s *Scanner) accept(resp *pairdbv1.ScanResponse) {
+	if resp == nil {
+		// The stream ends after a page without a token, or at the limit, as
+		// accept knows; an earlier end would hide keys.
+		s.closeStream()
+		s.err = localError("scan", reads, errcode.Internal, "the node ended the scan before its last page")
+		return
+	}
+	n := uint64(len(resp.GetItems()))
+	s.scanned += resp.GetScanned()
+	s.page, s.at, s.token = resp.GetItems(), 0, resp.GetNextPageToken()
+	s.ended = len(s.token) == 0
+	if s.limited {
+		s.ended = s.ended || n >= s.req.Limit
+		s.req.Limit -= min(n, s.req.Limit)
+	}
+	// A new stream would begin here; the one that is open has its request.
+	s.req.PageToken = s.token
+	if s.ended {
+		s.closeStream()
+	}
+}
