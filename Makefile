@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts sim planted bench bench-compare bench-recover e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim planted bench bench-compare bench-recover e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-recover: ## time recovery from 10 GB of log, and opening 1,000 tables
 
 e2e: ## run the tests of real processes and of real file systems that fail
 	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e ./engine/kerneltest
+
+scan: ## scan a million keys under writes, with a node killed in the middle (5 min)
+	PAIRDB_SCAN_KEYS=1000000 $(GO) test -count=1 -timeout 1h -v -run TestScanUnderWrites ./cmd/pairdb/e2e
 
 docker: ## run the tests of image and compose cluster against a Docker engine
 	$(GO) run ./tools/check -only docker

@@ -33,6 +33,8 @@ const (
 	KindPut    Kind = 1
 	KindDelete Kind = 2
 	KindGet    Kind = 3
+	// KindScan is never forwarded.
+	KindScan Kind = 4
 )
 
 // String returns the kind in lower case.
@@ -44,10 +46,15 @@ func (k Kind) String() string {
 		return "delete"
 	case KindGet:
 		return "get"
+	case KindScan:
+		return "scan"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}
 }
+
+// reads reports whether operations of the kind change nothing.
+func (k Kind) reads() bool { return k == KindGet || k == KindScan }
 
 // request is any client operation, as it is forwarded.
 type request struct {
@@ -64,6 +71,8 @@ type request struct {
 	// idempotencyKey is empty if the client sent none.
 	idempotencyKey []byte
 	deadline       time.Time
+	// scan is what a KindScan asks for, nil for the others.
+	scan *scanWant
 }
 
 const (

@@ -206,7 +206,7 @@ func TestErrorText(t *testing.T) {
 	if e.Error() != want {
 		t.Errorf("got %q", e.Error())
 	}
-	for k := KindPut; k <= KindGet+1; k++ {
+	for k := KindPut; k <= KindScan+1; k++ {
 		if k.String() == "" {
 			t.Error("a kind without a name")
 		}

@@ -32,6 +32,8 @@ type Coordinator struct {
 	// reserved are the clocks of writes that were given a dot before they are
 	// in an object.
 	reserved clocks
+	// pages lets a bounded number of pages of scans be made at once.
+	pages pageGate
 }
 
 // New returns a coordinator, or what is wrong with the options.
@@ -172,6 +174,7 @@ func (c *Coordinator) startWrite(r request, done func(WriteResponse, error)) {
 type result struct {
 	write WriteResponse
 	get   GetResponse
+	scan  ScanResponse
 }
 
 // start runs a client's operation: limits, tenant, then here or at an owner.
@@ -215,7 +218,7 @@ func (c *Coordinator) start(r request, done func(result, error)) {
 // operationDeadline leaves a tenth of the client's time for the way back.
 func (c *Coordinator) operationDeadline(now time.Time, r *request) time.Time {
 	d := c.opts.WriteTimeout
-	if r.kind == KindGet {
+	if r.kind.reads() {
 		d = c.opts.ReadTimeout
 	}
 	if !r.deadline.IsZero() {
@@ -253,6 +256,10 @@ func (j *job) run() {
 	defer c.leave()
 	if !c.opts.Clock.Now().Before(j.deadline) {
 		j.fail(errcode.Timeout, errcode.NotApplied, "the deadline was over before the operation began")
+		return
+	}
+	if j.scan != nil {
+		startPage(j)
 		return
 	}
 	u, err := c.locate(j)
@@ -295,7 +302,7 @@ func (j *job) fail(code errcode.Code, o errcode.Outcome, msg string) {
 
 // outcome is o for a write; a read has none.
 func outcome(r *request, o errcode.Outcome) errcode.Outcome {
-	if r.kind == KindGet {
+	if r.kind.reads() {
 		return ""
 	}
 	return o

@@ -41,6 +41,9 @@ const (
 	// OpApply is OpMerge for the write that the owners have agreed on: the
 	// record in Body goes into the same batch as the object.
 	OpApply Op = 7
+	// OpScan asks an owner for a piece of what it holds of a tenant in the
+	// partition, from Token on.
+	OpScan Op = 8
 )
 
 // Message is one request to one peer. The transport encodes it before Send
@@ -56,11 +59,13 @@ type Message struct {
 	Tenant        ring.TenantNumber
 	TenantVersion ring.Version
 	Token         ring.Token
-	// Key is the user key, 1..1024 bytes; empty for OpForward.
+	// Key is the user key, 1..1024 bytes; empty for OpForward and
+	// OpScan.
 	Key []byte
 	// Body is the encoded object for OpMerge, the encoded client operation
 	// for OpForward, the idempotency key for OpLookup, that and what it stands
-	// for, encoded, for OpClaim and OpApply, else empty.
+	// for, encoded, for OpClaim and OpApply, the encoded range for OpScan, else
+	// empty.
 	Body []byte
 	// Deadline is when the answer stops being useful. It travels as the time
 	// remaining, so that clocks need not agree; the peer drops the message
@@ -99,8 +104,8 @@ type Reply struct {
 	// Body: OpMerge and OpApply, what the peer held that the object does not
 	// cover, encoded, empty if nothing; OpRead, the encoded object, empty if
 	// absent; OpForward, the encoded response; OpLookup, the encoded Held;
-	// OpClaim, the encoded record the peer now holds; StatusError, the
-	// encoded Error.
+	// OpClaim, the encoded record the peer now holds; OpScan, the encoded
+	// piece; StatusError, the encoded Error.
 	Body []byte
 }
 

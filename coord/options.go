@@ -75,6 +75,9 @@ type Replica interface {
 	Read(at Address, done func(object []byte, err error))
 	// ReadDigest is Read for the object's digest.
 	ReadDigest(at Address, done func(digest [16]byte, err error))
+	// Scan calls done with a piece of a range, once what it shows is on disk. It
+	// does not run in the caller's goroutine, and may wait for other scans.
+	Scan(r *ScanRange, done func(p ScanPiece, err error))
 	// Lookup calls done with what is held of a key and of one of its
 	// idempotency keys, once it is on disk. A record that is over at now counts
 	// as absent. What done gets is its to keep.

@@ -116,7 +116,7 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tena
 	}
 	// A peer's arithmetic is not trusted: data under a partition or token that
 	// are not the key's would never be found again.
-	if m.Op != OpForward {
+	if m.Op != OpForward && m.Op != OpScan {
 		if len(m.Key) == 0 || len(m.Key) > MaxKeySize || ring.KeyToken(t.Number, m.Key) != m.Token {
 			return fenceForeign, nil
 		}
@@ -167,6 +167,8 @@ func (f *frame) one(i int, t *schema.Tenant) {
 		f.lookup(i)
 	case OpClaim:
 		f.claim(i)
+	case OpScan:
+		f.scan(i)
 	case OpForward:
 		f.coordinate(i, t)
 	default:

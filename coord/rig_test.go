@@ -31,6 +31,7 @@ type rig struct {
 		minted   uint64
 		sends    []sentMessage
 		reads    []func([]byte, error)
+		scans    []func(coord.ScanPiece, error)
 		catchUps []catchUp
 	}
 }

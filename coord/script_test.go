@@ -34,6 +34,9 @@ import (
 //	dump KEY [tenant=T]    what each owner holds
 //	records KEY ID         what each owner remembers of an idempotency key
 //	repeat N NODE KEY VALUE [tenant=T]   puts one after the other; prints the last
+//	scan NODE [prefix=P] [start=S] [end=E] [max=N] [level=one] [tenant=T]
+//	    [page=NAME] [save=NAME] [deadline=1s] [keys]   one page of a scan, from
+//	  the page token NAME, with the token behind it saved; or with all, all pages
 //	counts                 of the metric hooks
 type script struct {
 	w      *world
@@ -82,6 +85,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		s.records(d.CmdArgs[0].Key, d.CmdArgs[1].Key)
 	case "repeat":
 		s.repeat(t, d)
+	case "scan":
+		s.scan(t, d)
 	case "counts":
 		var names []string
 		for name := range s.w.counts {

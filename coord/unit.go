@@ -21,8 +21,13 @@ func (c *Coordinator) validate(r *request) *Error {
 	if err := schema.ValidateTenantID(r.tenant); err != nil {
 		return bad(errcode.InvalidTenantID, "%v", err)
 	}
+	if r.scan != nil {
+		if err := validateScan(r.scan); err != nil {
+			return err
+		}
+	}
 	switch {
-	case len(r.key) == 0:
+	case len(r.key) == 0 && r.scan == nil:
 		return bad(errcode.InvalidKey, "the key is empty")
 	case len(r.key) > MaxKeySize:
 		return bad(errcode.KeyTooLarge, "the key has %d bytes, at most %d are allowed", len(r.key), MaxKeySize)
@@ -52,11 +57,11 @@ type unit struct {
 	self int
 }
 
-// locate takes the snapshot, once, and finds the owners.
-func (c *Coordinator) locate(j *job) (*unit, *Error) {
+// look takes the snapshot and finds the tenant.
+func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 	s := c.opts.View()
-	fail := func(code errcode.Code, msg string) (*unit, *Error) {
-		return nil, &Error{Code: code, Outcome: outcome(&j.request, errcode.NotApplied), Message: msg}
+	fail := func(code errcode.Code, msg string) (*schema.Snapshot, *schema.Tenant, *Error) {
+		return nil, nil, &Error{Code: code, Outcome: outcome(&j.request, errcode.NotApplied), Message: msg}
 	}
 	if !s.Ready || s.Layout == nil {
 		return fail(errcode.Unavailable, "the node is not part of a ready cluster yet")
@@ -68,18 +73,33 @@ func (c *Coordinator) locate(j *job) (*unit, *Error) {
 	if t.Policy != schema.PolicyLWW && t.Policy != schema.PolicySiblings {
 		return fail(errcode.InvalidArgument, fmt.Sprintf("tenant %q has the conflict policy %v, which this version does not serve", j.tenant, t.Policy))
 	}
+	return s, t, nil
+}
+
+// locate takes the snapshot, once, and finds the owners.
+func (c *Coordinator) locate(j *job) (*unit, *Error) {
+	s, t, e := c.look(j)
+	if e != nil {
+		return nil, e
+	}
 	if len(j.token) > 0 {
 		if _, _, err := open(s, t.Number, j.key, j.token); err != nil {
-			return fail(errcode.InvalidArgument, err.Error())
+			return nil, &Error{Code: errcode.InvalidArgument, Outcome: outcome(&j.request, errcode.NotApplied), Message: err.Error()}
 		}
 	}
 	return c.place(s, t, j.key), nil
 }
 
 func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *unit {
-	tok := ring.KeyToken(t.Number, key)
+	u := c.placeToken(s, t, ring.KeyToken(t.Number, key))
+	u.Key = key
+	return u
+}
+
+// placeToken is place for whatever falls into the partition of a token.
+func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.Token) *unit {
 	u := &unit{snap: s, tenant: t, self: -1}
-	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, Key: key}
+	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
 	u.pv = s.Layout.PV(u.Partition)
 	u.owners = s.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF), u.Partition, t.RF)
 	for i, id := range u.owners {
@@ -131,7 +151,11 @@ func (u *unit) reachable(j *job) *Error {
 	if t.Verdict() != quorum.Lost {
 		return nil
 	}
-	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of the key are down")
+	of := "the key"
+	if j.scan != nil {
+		of = "a partition"
+	}
+	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+of+" are down")
 }
 
 func (u *unit) tally(l quorum.Level) quorum.Tally {

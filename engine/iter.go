@@ -26,6 +26,7 @@ type Iterator struct {
 	// stands on its entry; going back m stands before all its versions and
 	// val holds the value.
 	key, val []byte
+	at       base.SeqNum // of the version it stands on
 	back     bool
 	valid    bool
 	err      error
@@ -102,6 +103,9 @@ func (it *Iterator) SetBudget(n int) {
 // iterator went back, to go on without missing or repeating a key. It is valid
 // until the next call.
 func (it *Iterator) ResumeKey() []byte { return it.resume }
+
+// BudgetLeft returns how many entries the budget still has.
+func (it *Iterator) BudgetLeft() int { return max(it.budget, 0) }
 
 // spend takes one entry from the budget.
 func (it *Iterator) spend() bool {
@@ -228,7 +232,7 @@ func (it *Iterator) findNext(skip bool) bool {
 		}
 		it.key = append(it.key[:0], k.UserKey...)
 		if k.Kind() == base.KindSet && !it.covered(k) {
-			it.valid = true
+			it.valid, it.at = true, k.SeqNum()
 			return true
 		}
 		skip = true
@@ -264,7 +268,7 @@ func (it *Iterator) findPrev() bool {
 			// Versions come oldest first, so the last one seen decides.
 			found = k.Kind() == base.KindSet && !it.covered(k)
 			if found {
-				it.val = append(it.val[:0], it.m.Value()...)
+				it.val, it.at = append(it.val[:0], it.m.Value()...), k.SeqNum()
 			}
 		}
 		it.m.Prev()
@@ -299,6 +303,10 @@ func (it *Iterator) Value() []byte {
 	}
 	return it.m.Value()
 }
+
+// Seq returns the sequence number of the write that set the current value, so
+// that the caller can tell whether it is durable yet (DurableSeq, WaitDurable).
+func (it *Iterator) Seq() base.SeqNum { return it.at }
 
 // Error returns what ended the iteration early, nil at a plain end.
 func (it *Iterator) Error() error { return it.err }

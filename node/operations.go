@@ -12,7 +12,7 @@ import (
 
 // operations are the series of client operations, as the coordinator reports
 // them. They are looked up once, so that the hot path hashes no labels.
-type operations struct{ byKind [coord.KindGet + 1]opSeries }
+type operations struct{ byKind [coord.KindScan + 1]opSeries }
 
 // opSeries are one operation's series by level.
 type opSeries struct {
@@ -36,7 +36,7 @@ func newOperations(reg prometheus.Registerer) *operations {
 	}, []string{"op", "level"})
 	reg.MustRegister(total, seconds)
 	o := &operations{}
-	for kind := coord.KindPut; kind <= coord.KindGet; kind++ {
+	for kind := coord.KindPut; kind <= coord.KindScan; kind++ {
 		series := &o.byKind[kind]
 		series.total = total.MustCurryWith(prometheus.Labels{"op": kind.String()})
 		for l := quorum.One; l <= quorum.All; l++ {

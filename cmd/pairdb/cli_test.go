@@ -51,6 +51,7 @@ func TestInterrupted(t *testing.T) {
 	for _, args := range [][]string{
 		{"put", "k", "v"},
 		{"get", "k"},
+		{"scan"},
 		{"status"},
 		{"health", "--wait", "1h"},
 		{"import", "--dir", t.TempDir()},

@@ -93,7 +93,8 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	for _, cmd := range []*cobra.Command{
 		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
-		a.putCommand(), a.getCommand(), a.deleteCommand(), a.resolveCommand(), a.importCommand(), a.exportCommand(), a.shellCommand(), a.tenantCommand(),
+		a.putCommand(), a.getCommand(), a.deleteCommand(), a.scanCommand(), a.resolveCommand(),
+		a.importCommand(), a.exportCommand(), a.shellCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
 		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.statsCommand(), a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),

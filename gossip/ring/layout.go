@@ -54,6 +54,9 @@ func (l *Layout) PartitionOf(t Token) Partition {
 	return Partition(uint64(t) >> l.shift) // a shift of 64 gives 0
 }
 
+// FirstToken gives the smallest token that falls into p.
+func (l *Layout) FirstToken(p Partition) Token { return Token(uint64(p) << l.shift) }
+
 // PV is the last log entry that touched p; 0 if there is no such partition.
 func (l *Layout) PV(p Partition) Version {
 	if int(p) >= len(l.pv) {

@@ -222,6 +222,11 @@ func TestPartitionOf(t *testing.T) {
 			t.Errorf("PartitionOf(%s) = %d, want %d", c.t, got, c.p)
 		}
 	}
+	for _, p := range []Partition{0, 1, 1023} {
+		if first := l.FirstToken(p); l.PartitionOf(first) != p || p > 0 && l.PartitionOf(first-1) != p-1 {
+			t.Errorf("partition %d begins at %s", p, first)
+		}
+	}
 	if one := mustLayout(t, 1, testNodes(0, 1)); one.PartitionOf(math.MaxUint64) != 0 {
 		t.Error("one partition holds every token")
 	}

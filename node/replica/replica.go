@@ -28,6 +28,8 @@ type Engine interface {
 	// GetSeq appends the value of key to dst and returns the sequence number
 	// of the write that set it, or base.ErrNotFound.
 	GetSeq(dst, key []byte) ([]byte, base.SeqNum, error)
+	// NewIter returns an iterator over the keys in [lower, upper).
+	NewIter(lower, upper []byte) (*engine.Iterator, error)
 	// DurableSeq is the newest sequence number known to be on disk, and
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
@@ -80,6 +82,7 @@ type Store struct {
 	counters [ring.MaxPartitions]atomic.Uint64
 
 	sync    syncQueue
+	scans   scanQueue
 	buffers sync.Pool // *[]byte
 	batches sync.Pool // *engine.Batch
 }
@@ -134,12 +137,17 @@ func (s *Store) load(buf *[]byte, key []byte) (held, error) {
 	*buf = b
 	o, err := causal.Decode(b)
 	if err != nil {
-		return held{}, &coord.Error{
-			Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
-			Message: "the stored object does not decode", Err: err,
-		}
+		return held{}, undecodable(err)
 	}
 	return held{o, seq, len(b)}, nil
+}
+
+// undecodable is the error of a stored object that is damaged.
+func undecodable(err error) *coord.Error {
+	return &coord.Error{
+		Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
+		Message: "the stored object does not decode", Err: err,
+	}
 }
 
 // Update implements coord.Replica.

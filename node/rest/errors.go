@@ -49,7 +49,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	h.failStatus(w, r, errcode.Lookup(e.Code).HTTP, e)
 }
 
-func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
+// errorOf is the body of an error.
+func (h *Handler) errorOf(r *http.Request, err error) errorBody {
 	e := h.opts.Classify(err)
 	if e.Code == errcode.Internal {
 		// The one code whose cause only this node can tell: the id finds the line.
@@ -71,7 +72,12 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 	for _, c := range e.Causes {
 		body.Causes = append(body.Causes, cause{NodeID: c.Node.String(), Name: c.Name, Reason: c.Reason})
 	}
-	if errcode.Lookup(e.Code).Retryable && status == http.StatusServiceUnavailable {
+	return body
+}
+
+func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
+	body := h.errorOf(r, err)
+	if errcode.Lookup(body.ErrorCode).Retryable && status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, r, status, body)

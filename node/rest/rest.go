@@ -26,6 +26,7 @@ type KV interface {
 	Put(ctx context.Context, req coord.PutRequest) (coord.WriteResponse, error)
 	Get(ctx context.Context, req coord.GetRequest) (coord.GetResponse, error)
 	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
+	Scan(ctx context.Context, req coord.ScanRequest) (coord.ScanResponse, error)
 }
 
 // Metadata is what the edge reads of the cluster and the one thing it changes.
@@ -134,6 +135,7 @@ func (h *Handler) routes() []route {
 		{"POST /v1/key-value", h.putKeyValue},
 		{"GET /v1/key-value", h.getKeyValue},
 		{"DELETE /v1/key-value", h.deleteKeyValue},
+		{"GET /v1/scan", h.scanKeys},
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},

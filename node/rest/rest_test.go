@@ -35,6 +35,10 @@ type fakeKV struct {
 	// keyed are the idempotency keys that were seen, id the last of them.
 	keyed map[string]bool
 	id    string
+	// pageSize is how many keys a page of a scan has, the one that makes
+	// pagesLeft 1 fails, and scan is what was asked for last.
+	pageSize, pagesLeft int
+	scan                coord.ScanRequest
 }
 
 // duplicate notes an idempotency key and says whether it was there.

@@ -70,7 +70,10 @@ func (b *batch) begin(msgs []coord.Message, now time.Time) []coord.Message {
 	b.reads = make([]bool, len(msgs))
 	dead := 0
 	for i := range msgs {
-		b.reads[i] = msgs[i].Op == coord.OpRead || msgs[i].Op == coord.OpDigest || msgs[i].Op == coord.OpLookup
+		switch msgs[i].Op {
+		case coord.OpRead, coord.OpDigest, coord.OpLookup, coord.OpScan:
+			b.reads[i] = true
+		}
 		if draining || !msgs[i].Deadline.After(now) {
 			dead++
 		}

@@ -97,15 +97,16 @@ func (s *Server) peerUnary(ctx context.Context, req any, info *grpc.UnaryServerI
 	return next(ctx, req)
 }
 
-// clientStream wraps every stream of a client. Those of Admin are told to the
-// observer; the others belong to gRPC and last as long as a client likes.
+// clientStream wraps every stream of a client. Those of KV and Admin are told to
+// the observer; the others belong to gRPC and last as long as a client likes.
 func (s *Server) clientStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	start := time.Now()
 	err := s.stream(srv, ss, info, next)
 	if err != nil {
 		err = s.wireError(info.FullMethod, err)
 	}
-	if _, ok := srv.(*adminService); ok {
+	switch srv.(type) {
+	case *kvService, *adminService:
 		s.opts.Observe(shortMethod(info.FullMethod), codeOf(err), time.Since(start))
 	}
 	return err

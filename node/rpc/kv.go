@@ -18,6 +18,7 @@ type Coordinator interface {
 	Put(ctx context.Context, req coord.PutRequest) (coord.WriteResponse, error)
 	Get(ctx context.Context, req coord.GetRequest) (coord.GetResponse, error)
 	Delete(ctx context.Context, req coord.DeleteRequest) (coord.WriteResponse, error)
+	Scan(ctx context.Context, req coord.ScanRequest) (coord.ScanResponse, error)
 }
 
 const (
@@ -33,6 +34,8 @@ type kvService struct {
 	coord   Coordinator
 	now     func() time.Time
 	timeout time.Duration
+	// stopping is closed when no more clients are served.
+	stopping <-chan struct{}
 }
 
 // Put implements pairdbv1.KVServer.
@@ -66,19 +69,22 @@ func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv
 	if err != nil {
 		return nil, err
 	}
-	resp := &pairdbv1.GetResponse{
-		Key: req.GetKey(), Siblings: make([]*pairdbv1.Sibling, len(r.Siblings)),
-		Context: r.Token, VectorClock: clockOf(r.Context),
-	}
-	for i := range r.Siblings {
-		s := &r.Siblings[i]
-		sib := &pairdbv1.Sibling{Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt())}
+	return &pairdbv1.GetResponse{
+		Key: req.GetKey(), Siblings: siblingsOf(r.Siblings), Context: r.Token, VectorClock: clockOf(r.Context),
+	}, nil
+}
+
+func siblingsOf(siblings []causal.Sibling) []*pairdbv1.Sibling {
+	wire := make([]*pairdbv1.Sibling, len(siblings))
+	for i := range siblings {
+		s := &siblings[i]
+		w := &pairdbv1.Sibling{Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt())}
 		if s.Flags&causal.FlagExpiry != 0 {
-			sib.ExpiresAt = timestamppb.New(time.UnixMilli(s.ExpiresAt))
+			w.ExpiresAt = timestamppb.New(time.UnixMilli(s.ExpiresAt))
 		}
-		resp.Siblings[i] = sib
+		wire[i] = w
 	}
-	return resp, nil
+	return wire
 }
 
 // Delete implements pairdbv1.KVServer.
@@ -104,10 +110,13 @@ func (k *kvService) Delete(ctx context.Context, req *pairdbv1.DeleteRequest) (*p
 // coordinator's clock. It costs no timer: the coordinator keeps it.
 func (k *kvService) deadline(ctx context.Context) time.Time {
 	if d, ok := ctx.Deadline(); ok {
-		return k.now().Add(time.Until(d))
+		return k.deadlineOf(d)
 	}
 	return k.now().Add(k.timeout)
 }
+
+// deadlineOf is a client's deadline by the coordinator's clock.
+func (k *kvService) deadlineOf(d time.Time) time.Time { return k.now().Add(time.Until(d)) }
 
 // tenantOf is the tenant of the request: its field, else the metadata, else the
 // default.

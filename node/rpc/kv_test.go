@@ -15,6 +15,9 @@ type fakeCoordinator struct {
 	del   coord.DeleteRequest
 	write coord.WriteResponse
 	read  coord.GetResponse
+	// pages are what scans get one after the other, scans what they asked.
+	pages []coord.ScanResponse
+	scans []coord.ScanRequest
 	err   error
 	panic any
 	// hold, if set, is waited for by each call, or for the call's end.
@@ -56,4 +59,15 @@ func (f *fakeCoordinator) Delete(ctx context.Context, r coord.DeleteRequest) (co
 	f.del = r
 	f.mu.Unlock()
 	return f.write, f.answer(ctx)
+}
+
+func (f *fakeCoordinator) Scan(ctx context.Context, r coord.ScanRequest) (coord.ScanResponse, error) {
+	f.mu.Lock()
+	f.scans = append(f.scans, r)
+	var p coord.ScanResponse
+	if n := len(f.scans); n <= len(f.pages) {
+		p = f.pages[n-1]
+	}
+	f.mu.Unlock()
+	return p, f.answer(ctx)
 }

@@ -167,7 +167,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
 	s.client = grpc.NewServer(s.clientOptions()...)
-	pairdbv1.RegisterKVServer(s.client, &kvService{coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout})
+	pairdbv1.RegisterKVServer(s.client, &kvService{coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout, stopping: s.stopping})
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
@@ -287,7 +287,7 @@ func (s *Server) Figures(ctx context.Context) map[ring.NodeID]NodeInfo {
 }
 
 // StopClients makes the node unready, refuses new calls of clients, ends long
-// calls of Admin, and returns when those under way are answered or, with its
+// calls of Admin and scans, and returns when those under way are answered or, with its
 // error, when ctx ends; they are then cut off.
 func (s *Server) StopClients(ctx context.Context) error {
 	s.SetReady(false)

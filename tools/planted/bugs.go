@@ -13,6 +13,7 @@ type bug struct {
 const (
 	simulation = "^TestSimulation$"
 	siblings   = "^TestSiblingsSimulation$"
+	scans      = "^TestSimulationOfScans$"
 )
 
 var bugs = []bug{
@@ -71,5 +72,21 @@ var bugs = []bug{
 	{
 		"strip the losers of a tenant that keeps siblings", "coord/update.go",
 		"	if !keep {\n		obj.StripLosers()\n	} else {", "	obj.StripLosers()\n	if keep {", "coord", siblings,
+	},
+	{
+		"show what owners of a scanned partition differ on", "coord/scanplan.go",
+		"same = same && *digest == e.digest", "_ = digest", "coord", scans,
+	},
+	{
+		"go on with a scan behind where one of the owners ended", "coord/scanplan.go",
+		"reach == nil || r.Compare(reach) < 0", "reach == nil || r.Compare(reach) > 0", "coord", scans,
+	},
+	{
+		"bind no page token to its scan", "coord/pagetoken.go",
+		"		h.Write(part)\n", "", "coord", "PageToken|^TestScripts$",
+	},
+	{
+		"show a scan what is not synced yet", "node/replica/scan.go",
+		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
 }

@@ -41,6 +41,8 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"","value":1}`, 400},
 		{"GET", "/v1/key-value?tenant_id=shop&key=k", "", 200},
 		{"GET", "/v1/key-value?tenant_id=shop&key=none", "", 404},
+		{"GET", "/v1/scan?tenant_id=shop", "", 200},
+		{"GET", "/v1/scan?tenant_id=shop&limit=0", "", 400},
 		{"DELETE", "/v1/key-value?tenant_id=shop&key=k", "", 200},
 		{"DELETE", "/v1/key-value?tenant_id=none&key=k", "", 404},
 		{"PUT", "/v1/kv/shop/a%2f%2e%2e%00%ff", "\x00\xff", 204},

@@ -141,10 +141,16 @@ func (c *Checker) response(req *http.Request, op *v3.Operation, resp *http.Respo
 	if len(body) == 0 {
 		return wrong // of HEAD, or of a status that has none
 	}
-	copied := *resp
-	copied.Body = io.NopCloser(bytes.NewReader(body))
-	if _, errs := c.v.ValidateHttpResponse(req, &copied); len(errs) > 0 {
-		wrong = append(wrong, join(errs))
+	parts := [][]byte{body}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/x-ndjson") {
+		parts = bytes.SplitAfter(bytes.TrimSuffix(body, []byte("\n")), []byte("\n")) // the schema is that of a line
+	}
+	for _, part := range parts {
+		copied := *resp
+		copied.Body = io.NopCloser(bytes.NewReader(part))
+		if _, errs := c.v.ValidateHttpResponse(req, &copied); len(errs) > 0 {
+			wrong = append(wrong, join(errs))
+		}
 	}
 	return wrong
 }

@@ -1,0 +1,360 @@
+package coord
+
+import (
+	"sync"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/quorum"
+)
+
+// partitionScan asks the owners of one partition for a piece of it: one of them
+// for objects, and then, if the level needs more, others for digests of as much.
+//
+// As in read, no lock is held across calls.
+type partitionScan struct {
+	page *page
+	i    int // in the round
+	// ask is what the owners are asked, but for Mode and Until.
+	ask ScanRange
+
+	mu struct {
+		sync.Mutex
+		u     *unit
+		need  int
+		round int
+		order []int
+		next  int
+		// answers has an entry per owner.
+		answers  []scanAnswer
+		stale    uint16
+		catching bool
+		ended    bool
+		unhedge  func() bool
+	}
+}
+
+// scanAnswer is what one owner said.
+type scanAnswer struct {
+	state answerState
+	// whole says that it was asked for objects.
+	whole  bool
+	piece  ownerPiece
+	reason string
+	err    *Error
+}
+
+// scanQuestion is one thing to ask of one owner.
+type scanQuestion struct {
+	i int
+	r ScanRange
+}
+
+// start begins. The caller has a hold.
+func (s *partitionScan) start() {
+	u, err := s.locate()
+	if err == nil {
+		err = u.reachable(s.page.job)
+	}
+	s.mu.Lock()
+	if err != nil {
+		s.end(partitionPart{err: err})
+		return
+	}
+	s.reset(u)
+	s.mu.Unlock()
+	s.armHedge()
+	s.mu.Lock()
+	s.advance()
+}
+
+func (s *partitionScan) locate() (*unit, *Error) {
+	c := s.page.job.c
+	snap, t, err := c.look(s.page.job)
+	if err != nil {
+		return nil, err
+	}
+	return c.placeToken(snap, t, s.ask.From.Token), nil
+}
+
+// reset begins anew with the owners of u. The lock is held.
+func (s *partitionScan) reset(u *unit) {
+	s.mu.u, s.mu.need = u, quorum.Need(s.page.job.level, len(u.owners))
+	s.mu.order, s.mu.next = u.order(s.mu.order[:0]), 0
+	s.mu.answers = make([]scanAnswer, len(u.owners))
+	s.mu.round++
+}
+
+// count returns how many owners answered and may yet answer, and the reach of one
+// that has sent objects.
+func (s *partitionScan) count() (answers, open int, whole bool, until *Position, awaited bool) {
+	for i := range s.mu.answers {
+		a := &s.mu.answers[i]
+		switch a.state {
+		case hasAnswered:
+			answers++
+			if a.whole {
+				whole, until = true, a.piece.reach
+			}
+		case asked:
+			open++
+			awaited = awaited || a.whole
+		}
+	}
+	return answers, open, whole, until, awaited
+}
+
+// advance does whatever the answers so far call for. The lock is held and
+// released.
+func (s *partitionScan) advance() {
+	if s.mu.ended {
+		s.mu.Unlock()
+		return
+	}
+	have, open, whole, until, awaited := s.count()
+	if whole && have >= s.mu.need {
+		s.conclude()
+		return
+	}
+	var ask []scanQuestion
+	wanted := 0
+	switch {
+	case whole:
+		wanted = s.mu.need - have - open
+	case !awaited:
+		wanted = 1
+	}
+	for ; wanted > 0 && s.mu.next < len(s.mu.order); wanted-- {
+		ask = append(ask, s.askNext(whole, until))
+	}
+	if wanted > 0 && !s.mu.catching {
+		s.end(partitionPart{err: s.lost(errcode.QuorumNotReached, "too few owners of a partition answered")})
+		return
+	}
+	u, round := s.mu.u, s.mu.round
+	s.mu.Unlock()
+	s.send(u, round, ask)
+}
+
+// askNext marks the next owner as asked: for objects, or once somebody has sent
+// them for digests as far as those go. The lock is held.
+func (s *partitionScan) askNext(digests bool, until *Position) scanQuestion {
+	i := s.mu.order[s.mu.next]
+	s.mu.next++
+	q := scanQuestion{i, s.ask}
+	if digests {
+		q.r.Mode, q.r.Until = ScanDigests, until
+	}
+	s.mu.answers[i] = scanAnswer{state: asked, whole: !digests}
+	return q
+}
+
+// send sends the questions, which are marked as asked already.
+func (s *partitionScan) send(u *unit, round int, qs []scanQuestion) {
+	c := s.page.job.c
+	c.hold(len(qs))
+	for i := range qs {
+		q := &qs[i]
+		if q.i == u.self {
+			c.opts.Replica.Scan(&q.r, func(p ScanPiece, err error) {
+				if err != nil {
+					e := asError(err)
+					s.heard(q.i, round, scanAnswer{state: hasFailed, reason: e.reason(), err: e})
+				} else {
+					s.take(q, round, &p)
+				}
+				c.leave()
+			})
+			continue
+		}
+		m := u.message(OpScan)
+		m.Body, m.Deadline = encodeScanRange(&q.r), s.page.job.deadline
+		c.opts.Transport.Send(u.owners[q.i], &m, func(rep Reply, err error) {
+			s.reply(q, round, rep, err)
+			c.leave()
+		})
+	}
+}
+
+func (s *partitionScan) reply(q *scanQuestion, round int, rep Reply, err error) {
+	if err == nil && rep.Status == StatusStale {
+		s.bounce(q.i, round, &rep)
+		return
+	}
+	if err != nil || rep.Status != StatusOK {
+		reason, e, _ := refused(&rep, err)
+		s.heard(q.i, round, scanAnswer{state: hasFailed, reason: reason, err: e})
+		return
+	}
+	p, err := decodeScanPiece(rep.Body, &q.r)
+	if err != nil {
+		s.heard(q.i, round, scanAnswer{state: hasFailed, reason: "sent an answer that does not decode"})
+		return
+	}
+	s.take(q, round, &p)
+}
+
+func (s *partitionScan) take(q *scanQuestion, round int, p *ScanPiece) {
+	piece, err := checkPiece(&q.r, p)
+	if err != nil {
+		s.heard(q.i, round, scanAnswer{state: hasFailed, reason: err.Error()})
+		return
+	}
+	s.heard(q.i, round, scanAnswer{state: hasAnswered, whole: q.r.Mode != ScanDigests, piece: piece})
+}
+
+func (s *partitionScan) heard(i, round int, a scanAnswer) {
+	s.mu.Lock()
+	if s.mu.ended || round != s.mu.round || s.mu.answers[i].state != asked {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.answers[i] = a
+	s.advance()
+}
+
+// conclude makes of enough answers what the page may show. The lock is held and
+// released.
+func (s *partitionScan) conclude() {
+	var pieces []ownerPiece
+	part := partitionPart{}
+	for i := range s.mu.answers {
+		if a := &s.mu.answers[i]; a.state == hasAnswered {
+			pieces = append(pieces, a.piece)
+			part.scanned = max(part.scanned, a.piece.scanned)
+		}
+	}
+	u, now := s.mu.u, s.page.job.c.opts.Clock.Now()
+	keys, reach := agree(pieces)
+	part.reach = reach
+	for i := range keys {
+		k := &keys[i]
+		if k.object == nil {
+			part.slots = append(part.slots, slot{at: k.at, size: len(k.at.Key) + k.size})
+			continue
+		}
+		shown := u.shown(k.object, now)
+		if len(shown) == 0 {
+			continue
+		}
+		it := &ScanItem{
+			Key: k.at.Key, Siblings: shown, Context: k.object.Context,
+			Token: seal(u.snap, u.tenant.Number, k.at.Key, k.object.Context, k.object.Winner().HLC),
+		}
+		part.slots = append(part.slots, slot{at: k.at, item: it, size: itemSize(it)})
+	}
+	s.end(part)
+}
+
+// end hands the result to the page. The lock is held and released.
+func (s *partitionScan) end(part partitionPart) {
+	s.stopLocked()
+	s.mu.Unlock()
+	s.page.heard(s.i, part)
+}
+
+func (s *partitionScan) stopLocked() {
+	s.mu.ended = true
+	if s.mu.unhedge != nil {
+		s.mu.unhedge()
+	}
+}
+
+// abandon ends it without a result.
+func (s *partitionScan) abandon() {
+	s.mu.Lock()
+	s.stopLocked()
+	s.mu.Unlock()
+}
+
+// lost is the error of a partition whose owners do not meet the level. The lock is
+// held.
+func (s *partitionScan) lost(code errcode.Code, msg string) *Error {
+	u := s.mu.u
+	t := quorum.NewTally(len(u.owners), s.mu.need)
+	for i := range s.mu.answers {
+		switch a := &s.mu.answers[i]; {
+		case a.state == hasAnswered:
+			t.Ack(i)
+		case a.state == hasFailed:
+			t.Fail(i, a.reason)
+		case u.down(i):
+			t.Fail(i, reasonDown)
+		}
+	}
+	e := u.quorumError(s.page.job, &t, code, "", msg)
+	if len(u.owners) == 1 && s.mu.answers[0].err != nil {
+		e.Code = s.mu.answers[0].err.Code
+	}
+	return e
+}
+
+// bounce learns the ring that an owner has before this node; the partition is then
+// asked anew.
+func (s *partitionScan) bounce(i, round int, rep *Reply) {
+	c := s.page.job.c
+	c.opts.Metrics.StaleBounce()
+	s.mu.Lock()
+	if round != s.mu.round || s.mu.ended {
+		s.mu.Unlock()
+		return
+	}
+	u := s.mu.u
+	s.mu.stale |= 1 << i
+	start := !s.mu.catching
+	s.mu.catching = true
+	s.mu.Unlock()
+	if start {
+		c.catchUp(u.owners[i], rep.Version, func() { s.caughtUp(u) })
+	}
+}
+
+func (s *partitionScan) caughtUp(u *unit) {
+	now, err := s.locate()
+	s.mu.Lock()
+	stale := s.mu.stale
+	s.mu.catching, s.mu.stale = false, 0
+	switch {
+	case s.mu.ended:
+		s.mu.Unlock()
+		return
+	case err != nil:
+		s.end(partitionPart{err: err})
+		return
+	case !now.same(u):
+		s.reset(now)
+	default:
+		for i := range s.mu.answers {
+			if stale>>i&1 == 1 {
+				s.mu.answers[i] = scanAnswer{state: hasFailed, reason: reasonStale}
+			}
+		}
+	}
+	s.advance()
+}
+
+// armHedge asks one more owner after each delay without an answer.
+func (s *partitionScan) armHedge() {
+	c := s.page.job.c
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mu.ended {
+		s.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, s.hedge)
+	}
+}
+
+func (s *partitionScan) hedge() {
+	c := s.page.job.c
+	s.mu.Lock()
+	if s.mu.ended || s.mu.next == len(s.mu.order) {
+		s.mu.Unlock()
+		return
+	}
+	c.hold(1) // the page may be answered before this has sent
+	defer c.leave()
+	_, _, whole, until, _ := s.count()
+	q := s.askNext(whole, until)
+	u, round := s.mu.u, s.mu.round
+	s.mu.Unlock()
+	s.send(u, round, []scanQuestion{q})
+	s.armHedge()
+}

@@ -1,0 +1,185 @@
+package replica
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+const (
+	// maxScans is how many scans run at once: they take the time of cores and
+	// disks from reads of single keys. Those behind wait, up to maxWaitingScans.
+	maxScans        = 4
+	maxWaitingScans = 4096
+	// entryOverhead is what an entry counts beside key and object, in bytes.
+	entryOverhead = 32
+)
+
+// scanQueue holds the scans that wait for one of the jobs that run them.
+type scanQueue struct {
+	mu struct {
+		sync.Mutex
+		running int
+		waiting []func()
+	}
+}
+
+// Scan implements coord.Replica.
+func (s *Store) Scan(r *coord.ScanRange, done func(p coord.ScanPiece, err error)) {
+	q := &s.scans
+	q.mu.Lock()
+	if len(q.mu.waiting) >= maxWaitingScans {
+		q.mu.Unlock()
+		done(coord.ScanPiece{}, &coord.Error{
+			Code: errcode.ResourceExhausted, Outcome: errcode.NotApplied, Message: "too many scans wait at this replica",
+		})
+		return
+	}
+	q.mu.waiting = append(q.mu.waiting, func() { s.scan(r, done) })
+	start := q.mu.running < maxScans
+	if start {
+		q.mu.running++
+	}
+	q.mu.Unlock()
+	if start {
+		s.opts.Scheduler.Go("replica scan", s.scanOnce)
+	}
+}
+
+// scanOnce is a job: it runs one scan that waits and, if there are more, has
+// itself run again.
+func (s *Store) scanOnce() {
+	q := &s.scans
+	q.mu.Lock()
+	run := q.mu.waiting[0]
+	q.mu.waiting[0] = nil
+	q.mu.waiting = q.mu.waiting[1:]
+	q.mu.Unlock()
+	run()
+	q.mu.Lock()
+	// Every other job under way will take one, too.
+	again := len(q.mu.waiting) >= q.mu.running
+	if !again {
+		q.mu.running--
+	}
+	q.mu.Unlock()
+	if again {
+		s.opts.Scheduler.Go("replica scan", s.scanOnce)
+	}
+}
+
+func (s *Store) scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
+	p, seq, err := s.collect(r)
+	if err != nil {
+		done(coord.ScanPiece{}, err)
+		return
+	}
+	s.whenDurable(seq, func(err error) {
+		if err != nil {
+			p = coord.ScanPiece{}
+		}
+		done(p, err)
+	})
+}
+
+// collect returns the piece, and the newest write that it shows.
+func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum, err error) {
+	lower, upper := scanBounds(r)
+	it, err := s.opts.Engine.NewIter(lower, upper)
+	if err != nil {
+		return p, 0, readError(err)
+	}
+	budget := max(r.Budget, 2)
+	it.SetBudget(budget)
+	size := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		key := it.Key()[keyHead:]
+		if !r.Wants(key) {
+			continue
+		}
+		// What the rest of the piece is to be, the entry that does not fit says.
+		full := len(p.Entries) >= r.MaxKeys
+		var e coord.ScanEntry
+		if !full {
+			if e, err = scanEntry(key, it.Value(), r.Mode); err != nil {
+				break
+			}
+			n := entryOverhead + len(e.Key) + len(e.Object)
+			full = (r.Strict || len(p.Entries) > 0) && size+n > r.MaxBytes
+			size += n
+		}
+		if full {
+			p.Next = positionOf(it.Key())
+			break
+		}
+		p.Entries = append(p.Entries, e)
+		seq = max(seq, it.Seq())
+	}
+	if errors.Is(it.Error(), engine.ErrBudget) {
+		p.Next = positionOf(it.ResumeKey())
+	}
+	p.Scanned = budget - it.BudgetLeft()
+	if cerr := it.Close(); err == nil && cerr != nil && !errors.Is(cerr, engine.ErrBudget) {
+		err = readError(cerr)
+	}
+	return p, seq, err
+}
+
+// scanEntry makes the entry of a key, without aliases to the arguments.
+func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) {
+	e := coord.ScanEntry{Key: bytes.Clone(key), Size: len(value)}
+	if mode == coord.ScanValues {
+		e.Object = bytes.Clone(value)
+		return e, nil
+	}
+	o, err := causal.Decode(value)
+	switch {
+	case err != nil:
+		return e, undecodable(err)
+	case mode == coord.ScanDigests:
+		e.Digest = o.Digest()
+	default:
+		for i := range o.Siblings {
+			o.Siblings[i].Value = nil
+		}
+		e.Object = o.Append(nil)
+	}
+	return e, nil
+}
+
+// scanBounds returns the storage keys that a scan goes between.
+func scanBounds(r *coord.ScanRange) (lower, upper []byte) {
+	at := coord.Address{Partition: r.Partition, Tenant: r.Tenant, Token: r.From.Token, Key: r.From.Key}
+	lower = appendKey(nil, &at)
+	head := lower[:keyHead:keyHead]
+	upper = coord.Successor(head[:keyHead-8])
+	if r.Group {
+		upper = coord.Successor(head)
+		if len(r.End) > 0 {
+			upper = append(bytes.Clone(head), r.End...)
+		}
+		if first := append(bytes.Clone(head), r.Start...); bytes.Compare(first, lower) > 0 {
+			lower = first
+		}
+	}
+	if r.Until != nil {
+		at.Token, at.Key = r.Until.Token, r.Until.Key
+		if end := appendKey(nil, &at); bytes.Compare(end, upper) < 0 {
+			upper = end
+		}
+	}
+	return lower, upper
+}
+
+// positionOf is a storage key's place in a scan.
+func positionOf(b []byte) *coord.Position {
+	return &coord.Position{Token: ring.Token(binary.BigEndian.Uint64(b[keyHead-8:])), Key: bytes.Clone(b[keyHead:])}
+}
