@@ -18,7 +18,7 @@ const (
 	// has at most if the request does not say.
 	MaxPageKeys     = 10_000
 	DefaultPageKeys = 1000
-	// MaxPageBytes bounds keys, values and tokens of a page of more than one key.
+	// MaxPageBytes bounds a page of more than one key on its way to the client.
 	MaxPageBytes = 4 << 20
 	// MaxPageTokenSize bounds a page token, in bytes.
 	MaxPageTokenSize = 1536

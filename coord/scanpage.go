@@ -95,52 +95,9 @@ func (p *page) begin() {
 	p.round()
 }
 
-// pageGate lets a bounded number of pages be made at once; the others wait.
-type pageGate struct {
-	mu struct {
-		sync.Mutex
-		running int
-		waiting []func()
-	}
-}
-
-// enter runs begin now or when it has its turn; false if too many wait. Each begin
-// is followed by a leave.
-func (g *pageGate) enter(begin func()) bool {
-	g.mu.Lock()
-	switch {
-	case g.mu.running < maxPages:
-		g.mu.running++
-		g.mu.Unlock()
-		begin()
-		return true
-	case len(g.mu.waiting) >= maxWaitingPages:
-		g.mu.Unlock()
-		return false
-	}
-	g.mu.waiting = append(g.mu.waiting, begin)
-	g.mu.Unlock()
-	return true
-}
-
-// leave gives the turn to the next.
-func (g *pageGate) leave() {
-	g.mu.Lock()
-	if len(g.mu.waiting) == 0 {
-		g.mu.running--
-		g.mu.Unlock()
-		return
-	}
-	next := g.mu.waiting[0]
-	g.mu.waiting[0] = nil
-	g.mu.waiting = g.mu.waiting[1:]
-	g.mu.Unlock()
-	next()
-}
-
 // left is the room that the page still has. The lock is held.
 func (p *page) left() room {
-	return room{p.want.maxKeys - p.mu.used.keys, MaxPageBytes - p.mu.used.bytes, pageBudget - p.mu.used.scanned}
+	return room{p.want.maxKeys - p.mu.used.keys, MaxPageBytes - pageOverhead - p.mu.used.bytes, pageBudget - p.mu.used.scanned}
 }
 
 // round asks the next partitions. The lock is held and released.
@@ -265,7 +222,7 @@ func (p *page) settle() {
 			continue
 		}
 		// What was read may be larger than it was thought to be.
-		if p.mu.used.keys > 0 && p.mu.used.bytes+s.size > MaxPageBytes {
+		if p.mu.used.keys > 0 && s.size > p.left().bytes {
 			at, failed, p.mu.full = &s.at, nil, true
 			break
 		}

@@ -16,6 +16,10 @@ const (
 	pieceKeys   = 4096
 	pieceBytes  = 1 << 20
 	pieceBudget = 10_000
+	// itemOverhead and siblingOverhead are what they count beside keys, tokens and
+	// values, and pageOverhead what is kept free in a page, in bytes: many clients
+	// take no message larger than 4 MiB.
+	itemOverhead, siblingOverhead, pageOverhead = 24, 64, 4096
 	// roundBytes bounds the pieces of a round behind its first.
 	roundBytes = 8 << 20
 	// maxReads bounds the keys that are read by themselves at once because their
@@ -218,11 +222,12 @@ func gather(parts []partitionPart, left room) gathered {
 	return g
 }
 
-// itemSize is how many bytes an item takes of a page.
+// itemSize is how many bytes an item takes of a page on its way to the client, or
+// a little more.
 func itemSize(it *ScanItem) int {
-	n := len(it.Key) + len(it.Token)
+	n := itemOverhead + len(it.Key) + len(it.Token)
 	for i := range it.Siblings {
-		n += len(it.Siblings[i].Value)
+		n += siblingOverhead + len(it.Siblings[i].Value)
 	}
 	return n
 }

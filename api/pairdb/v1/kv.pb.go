@@ -800,9 +800,9 @@ type ScanRequest struct {
 	// How many keys the stream returns at most. 0: no limit.
 	Limit uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// How many keys a page has at most, 0 to 10000. 0: 1000. A page may have fewer,
-	// none even, before the end: it ends at 4194304 bytes (4 MiB) of keys, values and
-	// contexts, unless it is one key with larger ones, at 50000 entries looked at,
-	// and when making it takes long.
+	// none even, before the end: it ends at 4194304 bytes (4 MiB), unless it is one
+	// key with larger values, at 50000 entries looked at, and when making it takes
+	// long.
 	PageSize uint32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// True: items come without values; siblings still say which writes there are.
 	KeysOnly bool `protobuf:"varint,7,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
