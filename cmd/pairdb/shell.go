@@ -219,7 +219,7 @@ func (s *shell) readRaw(t *term.Terminal, fd int) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read from the terminal: %w", err)
 	}
-	if w, h, err := term.GetSize(fd); err == nil {
+	if w, h, err := term.GetSize(fd); err == nil && w > 0 && h > 0 { // some terminals do not know it
 		_ = t.SetSize(w, h) // a size it does not like leaves it as it was
 	}
 	t.SetPrompt(s.prompt())

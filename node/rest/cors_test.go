@@ -1,9 +1,14 @@
 package rest
 
 import (
+	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
 )
 
 const trusted = "https://app.example"
@@ -88,5 +93,24 @@ func TestRequestIDs(t *testing.T) {
 	first := f.raw("GET", "/health", "").Header().Get("X-Request-ID")
 	if second := f.raw("GET", "/health", "").Header().Get("X-Request-ID"); first == second {
 		t.Errorf("two requests are both named %s", first)
+	}
+}
+
+// TestInternalErrorIsLogged: the id that the client was given finds the line.
+func TestInternalErrorIsLogged(t *testing.T) {
+	f := newFixture(t)
+	var log strings.Builder
+	f.handler.opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	f.kv.err = errors.New("the disk sang")
+	if w := f.raw("GET", "/v1/kv/t/k", "", "X-Request-ID", "mine-1"); w.Code != 500 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if got := log.String(); !strings.Contains(got, "request_id=mine-1") || !strings.Contains(got, "the disk sang") {
+		t.Errorf("the log says %q", got)
+	}
+	log.Reset()
+	f.kv.err = &coord.Error{Code: errcode.QuorumNotReached}
+	if f.raw("GET", "/v1/kv/t/k", ""); log.Len() > 0 {
+		t.Errorf("the log says %q of what the client is told anyway", log.String())
 	}
 }
