@@ -25,7 +25,7 @@ func layers() map[string][]string {
 	return map[string][]string{
 		"api":           {},
 		"api/errcode":   {},
-		"client":        {"api", "api/errcode"},
+		"client":        {"api", "api/errcode", "gossip/ring"},
 		"engine":        {},
 		"gossip/ring":   {},
 		"gossip/schema": {"gossip/ring"},

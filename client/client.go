@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,8 @@ type Client struct {
 	// current is the index of the endpoint that calls begin at: the one that
 	// worked last.
 	current   atomic.Uint32
+	router    *router
+	budget    budget
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -56,6 +59,11 @@ type conn struct {
 	cluster  pairdbv1.ClusterClient
 	admin    pairdbv1.AdminClient
 	health   healthpb.HealthClient
+	// seed is the position among Options.Endpoints, -1 for a node that was
+	// found by its routes.
+	seed int
+	// unused belongs to the router.
+	unused bool
 }
 
 // New returns a Client. It does not connect: an endpoint that is down is found
@@ -66,11 +74,13 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{opts: opts}
-	for _, e := range opts.Endpoints {
+	c.router = newRouter(c)
+	for i, e := range opts.Endpoints {
 		cn, err := dial(e, opts)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
+		cn.seed = i
 		c.conns = append(c.conns, cn)
 	}
 	return c, nil
@@ -101,6 +111,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 	}
 	return &conn{
 		endpoint: endpoint,
+		seed:     -1,
 		cc:       cc,
 		kv:       pairdbv1.NewKVClient(cc),
 		tenants:  pairdbv1.NewTenantsClient(cc),
@@ -114,6 +125,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 func (c *Client) Close() error {
 	c.closeOnce.Do(func() {
 		c.closed.Store(true)
+		c.closeErr = c.router.close()
 		for _, cn := range c.conns {
 			c.closeErr = errors.Join(c.closeErr, cn.cc.Close())
 		}
@@ -121,15 +133,28 @@ func (c *Client) Close() error {
 	return c.closeErr
 }
 
-// Endpoint returns the endpoint that the next call begins at.
+// Endpoint returns the endpoint that the next call begins at, unless it is about
+// a key of which an owner is known.
 func (c *Client) Endpoint() string { return c.conns[c.current.Load()].endpoint }
 
 // Tenant returns the tenant of calls that name none.
 func (c *Client) Tenant() string { return c.opts.Tenant }
 
+// place is what a call is about, if it is about one key: the tenant and the key.
+type place struct {
+	tenant string
+	key    []byte
+}
+
 // invoke runs fn against one endpoint after another until one answers or
 // another try could double an effect. See the package comment for the rule.
 func invoke[Resp any](ctx context.Context, c *Client, op string, k kind, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, error) {
+	return invokeAt(ctx, c, op, k, place{}, fn)
+}
+
+// invokeAt is invoke for a call about one key, which begins at the key's owners
+// if they are known.
+func invokeAt[Resp any](ctx context.Context, c *Client, op string, k kind, at place, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	var zero Resp
 	if c.closed.Load() {
 		e := localError(op, k, errcode.Unavailable, "the client is closed")
@@ -141,27 +166,69 @@ func invoke[Resp any](ctx context.Context, c *Client, op string, k kind, fn func
 		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout)
 		defer cancel()
 	}
-	first := int(c.current.Load())
 	var failed *Error
-	for i := range c.conns {
-		at := (first + i) % len(c.conns)
-		resp, e := attempt(ctx, c.conns[at], op, k, len(c.conns)-i, fn)
+	for n := 1; ; n++ {
+		resp, e := round(ctx, c, op, k, at, fn)
 		if e == nil {
-			if i > 0 {
-				c.current.Store(uint32(at))
-			}
+			c.budget.earn()
 			return resp, nil
 		}
-		if failed != nil && failed.Outcome == errcode.Indeterminate {
-			e.Outcome = errcode.Indeterminate // whatever this endpoint did not do
-		}
-		failed = worse(failed, e)
-		if ctx.Err() != nil || !mayMoveOn(k, e) {
-			c.leave(at, e)
+		failed = after(failed, e)
+		if !c.pause(ctx, n, k, failed) {
 			return zero, failed
 		}
 	}
+}
+
+// round tries each endpoint once.
+func round[Resp any](ctx context.Context, c *Client, op string, k kind, at place, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, *Error) {
+	var zero Resp
+	var room [16]*conn
+	to := c.candidates(room[:0], at)
+	var failed *Error
+	for i, cn := range to {
+		resp, e := attempt(ctx, cn, op, k, len(to)-i, fn)
+		if e == nil {
+			if i > 0 && cn.seed >= 0 {
+				c.current.Store(uint32(cn.seed))
+			}
+			return resp, nil
+		}
+		if at.key != nil && nodeTrouble(e.Code) {
+			c.router.doubt(at.tenant)
+		}
+		failed = after(failed, e)
+		if ctx.Err() != nil || !mayMoveOn(k, e) {
+			c.leave(cn, e)
+			break
+		}
+	}
 	return zero, failed
+}
+
+// candidates appends where a call may go, in order: owners of its key that are
+// known and connected, then the endpoints from the one that worked last.
+func (c *Client) candidates(to []*conn, at place) []*conn {
+	if at.key != nil {
+		to = c.router.owners(to, at.tenant, at.key)
+	}
+	owners := len(to)
+	first := int(c.current.Load())
+	for i := range c.conns {
+		cn := c.conns[(first+i)%len(c.conns)]
+		if !slices.Contains(to[:owners], cn) {
+			to = append(to, cn)
+		}
+	}
+	return to
+}
+
+// after is the error to report once e has followed failed.
+func after(failed, e *Error) *Error {
+	if failed != nil && failed.Outcome == errcode.Indeterminate {
+		e.Outcome = errcode.Indeterminate // whatever this endpoint did not do
+	}
+	return worse(failed, e)
 }
 
 // attempt sends one request to one endpoint. left is the number of endpoints
@@ -220,9 +287,9 @@ func worse(a, b *Error) *Error {
 	return b
 }
 
-// leave makes later calls begin elsewhere if the endpoint at was silent.
-func (c *Client) leave(at int, e *Error) {
-	if len(c.conns) > 1 && !e.answered && !errors.Is(e, context.Canceled) {
-		c.current.CompareAndSwap(uint32(at), uint32((at+1)%len(c.conns)))
+// leave makes later calls begin elsewhere if an endpoint was silent.
+func (c *Client) leave(cn *conn, e *Error) {
+	if len(c.conns) > 1 && cn.seed >= 0 && !e.answered && !errors.Is(e, context.Canceled) {
+		c.current.CompareAndSwap(uint32(cn.seed), uint32((cn.seed+1)%len(c.conns)))
 	}
 }

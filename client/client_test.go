@@ -162,7 +162,7 @@ func TestFailover(t *testing.T) {
 		{"list unavailable", "list", clienttest.Fail(errcode.Unavailable, "stopping", nil), true, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, store, servers := start(t, 2, Options{})
+			c, store, servers := start(t, 2, Options{Retries: -1})
 			store.SetValue("default", "k", []byte("v"))
 			var asked [2]atomic.Int32
 			servers[0].SetHook(func(context.Context, string, any) error { asked[0].Add(1); return tc.err })

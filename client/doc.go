@@ -25,7 +25,9 @@
 //
 // # Failover
 //
-// A call begins at the endpoint that worked last and tries each endpoint at
+// A call about a key begins at an owner of the key, if one is known and
+// connected; which those are a Client asks after its first few calls. Every
+// other call begins at the endpoint that worked last. It tries each endpoint at
 // most once. It moves on when that cannot double an effect:
 //
 //   - always when the request never left this process;
@@ -33,6 +35,12 @@
 //     share of the time, or cannot serve the key;
 //   - for a write, only when the node said that the write was not applied, or
 //     as for a read if it has an idempotency key and a level above LevelOne.
+//
+// If none of them could serve it, a call whose error is marked as worth a retry
+// begins again after a pause, up to Options.Retries times, under the same rules:
+// the pause is the one the node asks for, or one that doubles. All calls of a
+// Client together repeat at most one in ten, and ten more, so that a cluster in
+// trouble does not get every request several times.
 //
 // Any other write that may have been applied is never sent again by this
 // package: it fails with Indeterminate as its outcome, and the caller decides.

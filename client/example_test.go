@@ -72,6 +72,35 @@ func ExampleWithContext() {
 	// Output: 1 apple, 1 pear
 }
 
+// A scan goes over the keys with a prefix, page by page.
+func ExampleClient_Scan() {
+	endpoint, stop := startNode()
+	defer stop()
+	c, err := client.New(client.Options{Endpoints: []string{endpoint}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+
+	for _, item := range []string{"apple", "pear"} {
+		if _, err := c.Put(ctx, "{cart7}"+item, []byte("1")); err != nil {
+			log.Fatal(err)
+		}
+	}
+	s := c.Scan(ctx, client.ScanOptions{Prefix: "{cart7}"})
+	defer s.Close()
+	for s.Next() {
+		fmt.Printf("%s: %s\n", s.Item().Key, s.Item().Value)
+	}
+	if err := s.Err(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// {cart7}apple: 1
+	// {cart7}pear: 1
+}
+
 // Errors are matched by what they mean, and carry the rest.
 func ExampleError() {
 	endpoint, stop := startNode()

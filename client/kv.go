@@ -99,7 +99,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 		TenantId: o.tenant, Key: []byte(key), Value: value, Consistency: o.level.wire(), Context: o.seen.Bytes(),
 		IdempotencyKey: []byte(o.idempotencyKey),
 	}
-	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
 	})
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	}
 	o := c.callOptions(opts)
 	req := &pairdbv1.GetRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire()}
-	resp, err := invoke(ctx, c, op, reads, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
+	resp, err := invokeAt(ctx, c, op, reads, place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
 		return cn.kv.Get(ctx, req, opts...)
 	})
 	if err != nil {
@@ -154,7 +154,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 		TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire(), Context: o.seen.Bytes(),
 		IdempotencyKey: []byte(o.idempotencyKey),
 	}
-	resp, err := invoke(ctx, c, op, o.writeKind(), func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
 	})
 	if err != nil {

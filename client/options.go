@@ -20,6 +20,8 @@ const (
 	DefaultTenant = "default"
 	// DefaultTimeout bounds a call whose context has no earlier deadline.
 	DefaultTimeout = 10 * time.Second
+	// DefaultRetries is how many times a failed call is sent again.
+	DefaultRetries = 2
 
 	// MaxKeySize is the largest key, in bytes.
 	MaxKeySize = 1024
@@ -49,6 +51,16 @@ type Options struct {
 	// sooner and leaves more writes indeterminate. Default: DefaultTimeout.
 	// Negative: no bound but the context's.
 	Timeout time.Duration
+	// Retries is how many times a call that failed at all endpoints is sent to
+	// them again, after pauses, if that may succeed and cannot double an effect;
+	// see the package comment. More rides out restarts, fewer fails sooner.
+	// Default: DefaultRetries. Negative: none.
+	Retries int
+	// NoRouting keeps calls to Endpoints. By default a Client that makes more
+	// than a few asks which nodes own the keys, connects to them at the addresses
+	// that they advertise, and sends each call to an owner that it has reached:
+	// set it if clients must not connect to nodes by themselves.
+	NoRouting bool
 	// UserAgent is put before gRPC's own. Default: "pairdb-go".
 	UserAgent string
 	// DialOptions are applied last to every connection: interceptors, stats
@@ -66,6 +78,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
+	}
+	if o.Retries == 0 {
+		o.Retries = DefaultRetries
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "pairdb-go"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,11 +17,8 @@ import (
 
 const (
 	// scanAttempts is how often a scan asks for a page in a row without getting
-	// one, and the pause between two attempts doubles up to scanMaxPause once
-	// each endpoint was asked.
-	scanAttempts   = 8
-	scanFirstPause = 50 * time.Millisecond
-	scanMaxPause   = time.Second
+	// one.
+	scanAttempts = 8
 )
 
 // Scanner goes through the keys of a scan:
@@ -151,8 +149,7 @@ func (s *Scanner) nextPage() {
 	if d, ok := s.ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
 		deadline = d
 	}
-	first := int(c.current.Load())
-	pause := scanFirstPause
+	to := c.candidates(nil, place{})
 	var failed *Error
 	for i := range scanAttempts {
 		if c.closed.Load() {
@@ -161,21 +158,20 @@ func (s *Scanner) nextPage() {
 			s.err = e
 			return
 		}
-		if i >= len(c.conns) && !s.sleep(pause, deadline) {
+		// Each endpoint once, and then again after pauses.
+		if n := i - len(to) + 1; n > 0 && !s.pause(delay(n, failed, rand.Int64N), deadline) {
 			break
 		}
-		if i >= len(c.conns) {
-			pause = min(2*pause, scanMaxPause)
-		}
-		at := (first + i) % len(c.conns)
-		resp, e := s.attempt(c.conns[at], share(deadline, len(c.conns)-i))
+		cn := to[i%len(to)]
+		resp, e := s.attempt(cn, share(deadline, len(to)-i))
 		if e == nil {
-			c.current.Store(uint32(at))
+			c.current.Store(uint32(cn.seed))
+			c.budget.earn()
 			s.accept(resp)
 			return
 		}
 		failed = worse(failed, e)
-		if s.ctx.Err() != nil || !mayMoveOn(reads, e) && !errcode.Lookup(e.Code).Retryable {
+		if s.ctx.Err() != nil || !mayMoveOn(reads, e) && !mayRepeat(reads, e) {
 			break
 		}
 	}
@@ -191,9 +187,10 @@ func share(deadline time.Time, left int) time.Duration {
 	return max(time.Until(deadline)/time.Duration(max(left, 1)), time.Millisecond)
 }
 
-// sleep waits for d; false says that the deadline or the context comes first.
-func (s *Scanner) sleep(d time.Duration, deadline time.Time) bool {
-	if !deadline.IsZero() && time.Until(deadline) <= d {
+// pause waits for d before another attempt; false says that the deadline or the
+// end of the context comes first, or that the client has sent enough again.
+func (s *Scanner) pause(d time.Duration, deadline time.Time) bool {
+	if !deadline.IsZero() && time.Until(deadline) <= d || !s.c.budget.spend() {
 		return false
 	}
 	t := time.NewTimer(d)

@@ -78,7 +78,7 @@ func newLive(t testing.TB, lossy bool) (*live, []*coord.Coordinator) {
 			t.Fatal(err)
 		}
 		n := &liveNode{l: l, id: m.ID}
-		rep, err := replica.New(replica.Options{Engine: db, Actor: uint64(i + 1), Scheduler: n})
+		rep, err := replica.New(replica.Options{Engine: db, Actor: uint64(i + 1), Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now)})
 		if err != nil {
 			t.Fatal(err)
 		}

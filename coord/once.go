@@ -12,9 +12,9 @@ import (
 	"github.com/pairdb/pairdb/gossip/schema"
 )
 
-// recordLife is how long an idempotency key is remembered, from the first
+// RecordLife is how long an idempotency key is remembered, from the first
 // attempt on, by the clock of the node that reserved the write's dot.
-const recordLife = 24 * time.Hour
+const RecordLife = 24 * time.Hour
 
 // errReserved ends an edit that wanted a dot and no write.
 var errReserved = errors.New("a dot was reserved")
@@ -328,6 +328,6 @@ func (o *once) record(u *unit, held *causal.Object, seen causal.Context, floor u
 	floor = max(floor, j.c.reserved.highest(u.Token))
 	return &causal.Record{
 		Dot: d, HLC: causal.NextHLC(now, floor), Flags: j.flags(), Context: seen.With(d),
-		Payload: o.payload, Expires: now.Add(recordLife).UnixMilli(),
+		Payload: o.payload, Expires: now.Add(RecordLife).UnixMilli(),
 	}
 }

@@ -207,7 +207,7 @@ func TestReservedWriteIsAboveAllItCovers(t *testing.T) {
 	} {
 		o := &once{job: &job{request: request{token: c.token}, c: &Coordinator{opts: Options{Clock: stopped{}}}}}
 		r := o.record(&unit{}, &held, seen, 0, next)
-		if r.Dot != next || r.HLC != c.above+1 || !r.Context.Equal(c.want) || r.Live(time.UnixMilli(1000).Add(recordLife)) {
+		if r.Dot != next || r.HLC != c.above+1 || !r.Context.Equal(c.want) || r.Live(time.UnixMilli(1000).Add(RecordLife)) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}

@@ -79,6 +79,10 @@ func startPage(j *job) {
 	p.mu.Unlock()
 	if !c.pages.enter(p.begin) {
 		p.mu.Lock()
+		if p.mu.answered {
+			p.mu.Unlock()
+			return
+		}
 		p.finish(&Error{Code: errcode.ResourceExhausted, Message: "too many scans wait at this node"})
 	}
 }
@@ -132,10 +136,13 @@ func (p *page) round() {
 		p.mu.scans[i] = &partitionScan{page: p, i: i, ask: r}
 	}
 	scans := p.mu.scans
+	// The page may be answered before all are asked.
+	c.hold(1)
 	p.mu.Unlock()
 	for _, s := range scans {
 		s.start()
 	}
+	c.leave()
 }
 
 // heard takes in what a partition told.
@@ -160,7 +167,7 @@ func (p *page) gather() {
 		p.settle()
 		return
 	}
-	// Each read holds its slot alone, and settle waits for all.
+	// Each read has its slot to itself, and settle waits for all.
 	var reads []*slot
 	for i := range p.mu.got.slots {
 		if s := &p.mu.got.slots[i]; s.item == nil {
@@ -168,6 +175,7 @@ func (p *page) gather() {
 		}
 	}
 	p.mu.open = len(reads)
+	p.job.c.hold(len(reads)) // left by each as it ends
 	p.mu.Unlock()
 	for _, s := range reads {
 		p.read(s)
@@ -200,7 +208,6 @@ func (p *page) read(s *slot) {
 		}
 		p.settle()
 	}
-	c.hold(1)
 	j.run()
 }
 

@@ -13,7 +13,7 @@ import (
 // answers. All of it is pure.
 const (
 	// A piece, the answer of one owner, is bounded by these.
-	pieceKeys   = 4096
+	pieceKeys   = 1024
 	pieceBytes  = 1 << 20
 	pieceBudget = 10_000
 	// itemOverhead and siblingOverhead are what they count beside keys, tokens and

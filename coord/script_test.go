@@ -19,7 +19,7 @@ import (
 
 // script is a cluster driven by a text file in testdata/scripts. Commands:
 //
-//	cluster nodes=3 rf=3 [skew=(b,-10m)]   a new cluster
+//	cluster nodes=3 rf=3 [skew=(b,-10m,…)]   a new cluster
 //	put|delete|get NODE KEY [VALUE] [level=one] [token=NAME] [save=NAME]
 //	    [deadline=1s] [bg] [tenant=T] [expect=(dot,…)] [id=IDEMPOTENCY-KEY]
 //	  runs until it has answered, or with bg goes on at once
@@ -68,10 +68,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		d.ScanArgs(t, "nodes", &nodes)
 		d.ScanArgs(t, "rf", &rf)
 		s.w = newWorld(1, nodes, rf, newFakeDisk)
-		if d.HasArg("skew") {
-			var name, by string
-			d.ScanArgs(t, "skew", &name, &by)
-			s.w.node(name).skew = duration(t, by)
+		if arg, ok := d.Arg("skew"); ok {
+			for i := 0; i+1 < len(arg.Vals); i += 2 {
+				s.w.node(arg.Vals[i]).skew = duration(t, arg.Vals[i+1])
+			}
 		}
 	case "put", "delete", "get":
 		s.operation(t, d)

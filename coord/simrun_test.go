@@ -45,7 +45,7 @@ func (d *storeDisk) open(n *simNode, actor uint64) coord.Replica {
 	if err != nil {
 		panic(fmt.Sprintf("open %s: %v", n.name, err))
 	}
-	rep, err := replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: n})
+	rep, err := replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now)})
 	if err != nil {
 		panic(err)
 	}

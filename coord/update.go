@@ -45,8 +45,10 @@ type update struct {
 		dot       causal.Dot
 		hlc       uint64
 		seen      causal.Context
-		// claim is what the answer may say that the write has seen.
-		claim causal.Context
+		// claim is what the answer may say that the write has seen, claimHLC
+		// the highest HLC among it.
+		claim    causal.Context
+		claimHLC uint64
 		// durable says that the latest mint is on this node's disk.
 		durable  bool
 		localErr error
@@ -145,6 +147,14 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		o.mu.claim = claim(&obj, seen, s.Dot)
 		if len(obj.Siblings) >= warnSiblings {
 			j.c.opts.Metrics.ManySiblings()
+		}
+	}
+	// The token may cover writes that this one lost to. What is written with it
+	// supersedes them too, and has to have a clock above theirs.
+	o.mu.claimHLC = 0
+	for i := range obj.Siblings {
+		if t := &obj.Siblings[i]; o.mu.claim.Covers(t.Dot) {
+			o.mu.claimHLC = max(o.mu.claimHLC, t.HLC)
 		}
 	}
 	o.mu.dot, o.mu.seen, o.mu.mints, o.mu.durable = s.Dot, obj.Context, n, false

@@ -177,7 +177,7 @@ func (o *update) advance() {
 func (o *update) response() result {
 	u := o.mu.u
 	return result{write: WriteResponse{
-		Token: seal(u.snap, u.tenant.Number, u.Key, o.mu.claim, max(o.mu.hlc, o.mu.aboveHLC)),
+		Token: seal(u.snap, u.tenant.Number, u.Key, o.mu.claim, max(o.mu.claimHLC, o.mu.aboveHLC)),
 		Dot:   o.mu.dot, Context: o.mu.claim,
 		Acks: o.mu.tally.Acks(), Replicas: len(u.owners), Level: o.job.level,
 	}}

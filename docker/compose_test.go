@@ -191,7 +191,7 @@ func (d *data) awaitCaughtUp(t *testing.T, service string) time.Duration {
 		if err != nil {
 			return false, err
 		}
-		cl, err := client.New(client.Options{Endpoints: []string{at}, Timeout: 2 * time.Second})
+		cl, err := client.New(client.Options{Endpoints: []string{at}, NoRouting: true, Timeout: 2 * time.Second})
 		if err != nil {
 			return false, err
 		}

@@ -28,7 +28,7 @@ func dial(t *testing.T, c *container, tenant string) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cl, err := client.New(client.Options{Endpoints: []string{at}, Tenant: tenant})
+	cl, err := client.New(client.Options{Endpoints: []string{at}, NoRouting: true, Tenant: tenant})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.diskSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
+		newCollector(n.recordSeries()),
 	} {
 		if err := n.reg.Register(c); err != nil {
 			return err
@@ -264,4 +265,15 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)
 	}
 	return info
+}
+
+// recordSeries are the idempotency records.
+func (n *Node) recordSeries() ([]series, func(emit)) {
+	held := gauge("pairdb_idempotency_record_bytes", "What idempotency records that count take, keys included, in bytes as stored.")
+	dropped := counter("pairdb_idempotency_dropped_bytes_total", "Bytes of idempotency records that were forgotten before their time because a tenant had more than limits.idempotency_bytes.")
+	return []series{held, dropped}, func(e emit) {
+		h, d := n.records.Bytes()
+		e(held, float64(h))
+		e(dropped, float64(d))
+	}
 }

@@ -78,10 +78,12 @@ type Node struct {
 	gossip *gossip.Gossip
 	db     *engine.DB
 	store  *replica.Store
-	peers  *rpc.Peers
-	coord  *coord.Coordinator
-	server *rpc.Server
-	http   *http.Server
+	// records is what idempotency keys take.
+	records *replica.RecordSpace
+	peers   *rpc.Peers
+	coord   *coord.Coordinator
+	server  *rpc.Server
+	http    *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.
@@ -151,6 +153,7 @@ func (n *Node) openEngine() error {
 	}
 	recovered := 0
 	start := time.Now()
+	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
 	db, err := engine.Open(dir, engine.Options{
 		Logger:          n.log.With("component", "engine"),
 		MemTableSize:    int64(s.MemtableSize),
@@ -164,8 +167,8 @@ func (n *Node) openEngine() error {
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
 		OnRecovered:     func([]byte) { recovered++ },
-		// Records that expired go when their tables are merged.
-		CompactionFilter: replica.DropExpired(n.clock.Now),
+		// Records that count no more go when their tables are merged.
+		CompactionFilter: n.records.Drop,
 		Events: engine.Events{
 			BackgroundError: func(job string, err error) {
 				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
@@ -182,9 +185,30 @@ func (n *Node) openEngine() error {
 	if recovered > 0 {
 		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
 	}
+	if err := n.countRecords(); err != nil {
+		return err
+	}
 	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs})
+	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records})
 	return err
+}
+
+// countRecords has the idempotency records counted that an earlier life left.
+func (n *Node) countRecords() error {
+	layout := n.gossip.Snapshot().Layout
+	if layout == nil {
+		return nil // nothing was written yet
+	}
+	count, err := n.records.Count(n.db, layout.Partitions())
+	if err != nil {
+		return err
+	}
+	n.jobs.Go("count records", func() {
+		if err := count(n.stopping.Load); err != nil && !n.stopping.Load() {
+			n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
+		}
+	})
+	return nil
 }
 
 func explainEngine(dir string, err error) error {

@@ -116,7 +116,7 @@ func (n *testNode) stop() {
 
 func (n *testNode) client() *client.Client {
 	n.t.Helper()
-	c, err := client.New(client.Options{Endpoints: []string{n.addrs.GRPC}})
+	c, err := client.New(client.Options{Endpoints: []string{n.addrs.GRPC}, NoRouting: true})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -350,6 +350,32 @@ func (c clusterService) Members(context.Context, *pairdbv1.MembersRequest) (*pai
 	return resp, nil
 }
 
+// routed is how many partitions the routes have.
+const routed = 16
+
+// Routes implements pairdbv1.ClusterServer: partition p belongs to up to three
+// nodes from the one at p modulo their number.
+func (c clusterService) Routes(_ context.Context, req *pairdbv1.RoutesRequest) (*pairdbv1.RoutesResponse, error) {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.mu.nodes)
+	resp := &pairdbv1.RoutesResponse{Etag: uint64(n), TenantNumber: 1, Replicas: uint32(min(n, 3))}
+	if resp.Etag == req.GetKnownEtag() {
+		return &pairdbv1.RoutesResponse{Etag: resp.Etag}, nil
+	}
+	for i, addr := range s.mu.nodes {
+		id, _ := identity(i)
+		resp.Nodes = append(resp.Nodes, &pairdbv1.RouteNode{NodeId: id, Address: addr, Alive: true})
+	}
+	for p := range routed {
+		for i := range resp.Replicas {
+			resp.Owners = append(resp.Owners, (uint32(p)+i)%uint32(n))
+		}
+	}
+	return resp, nil
+}
+
 func (c clusterService) Ring(_ context.Context, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
 	s := c.store
 	s.mu.Lock()

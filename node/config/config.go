@@ -97,7 +97,7 @@ type Storage struct {
 
 // Limits bounds what clients may ask.
 type Limits struct {
-	MaxValueSize Size
+	MaxValueSize, IdempotencyBytes Size
 }
 
 // Timeouts bounds how long things may take.

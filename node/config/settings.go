@@ -300,6 +300,11 @@ func otherSettings() []Setting {
 			field: func(c *Config) any { return &c.Limits.MaxValueSize },
 		},
 		{
+			Path: "limits.idempotency_bytes", Default: "256MiB", min: mib, max: 1024 * gib,
+			Help:  "What this node remembers of the idempotency keys of one tenant, in bytes on disk, some 150 for a key. Beyond it the oldest are forgotten before their 24 hours are over, so that a later retry is a write of its own; keys of the last minute never are: more of them are refused with RESOURCE_EXHAUSTED.",
+			field: func(c *Config) any { return &c.Limits.IdempotencyBytes },
+		},
+		{
 			Path: "timeouts.write", Default: "5s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),
 			Help:  "How long a write may take; a client's earlier deadline goes first.",
 			field: func(c *Config) any { return &c.Timeouts.Write },

@@ -44,6 +44,10 @@ type mergeItem struct {
 	recordKey []byte
 	record    *causal.Record
 	keep      bool
+	// replaced is when the record that was there expires, and replacedSize what
+	// it takes with its key, in bytes; 0 if there was none.
+	replaced, replacedSize int64
+	recordSize             int64
 }
 
 // Merge implements coord.Replica. Items of one key are joined in order and
@@ -160,8 +164,12 @@ func (m *merging) join(i int) {
 	var recordSeq base.SeqNum
 	if it.recordKey != nil {
 		var old *causal.Record
-		if old, recordSeq, it.err = m.s.loadRecord(m.buffer(), it.recordKey); it.err != nil {
+		rb := m.buffer()
+		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); it.err != nil {
 			return
+		}
+		if old != nil {
+			it.replaced, it.replacedSize = old.Expires, int64(len(it.recordKey)+len(*rb))
 		}
 		it.keep = old == nil || old.Yields(it.record)
 	}
@@ -211,6 +219,7 @@ func (m *merging) write() (base.SeqNum, error) {
 		}
 		if it := &m.items[i]; it.keep && it.err == nil {
 			*vb = it.record.Append((*vb)[:0])
+			it.recordSize = int64(len(it.recordKey) + len(*vb))
 			b.Set(it.recordKey, *vb)
 			free = false
 		}
@@ -218,7 +227,13 @@ func (m *merging) write() (base.SeqNum, error) {
 	if b.Len() == 0 {
 		return 0, nil
 	}
-	return m.s.apply(b, free)
+	seq, err := m.s.apply(b, free)
+	for i := range m.items {
+		if it := &m.items[i]; err == nil && it.keep && it.err == nil {
+			m.s.opts.Records.replace(tenantOf(it.recordKey), it.replaced, it.replacedSize, it.record.Expires, it.recordSize)
+		}
+	}
+	return seq, err
 }
 
 // refuse fails the items of one key, whose join has size bytes: no engine value

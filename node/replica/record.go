@@ -9,6 +9,7 @@ import (
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // A record is guarded by the lock of the key it belongs to, not by one of its
@@ -43,7 +44,7 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 	// object at least.
 	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
 	r, seq, err := s.loadRecord(vb, *kb)
-	if err == nil && r != nil && r.Live(now) {
+	if err == nil && r != nil && s.opts.Records.holds(at.Tenant, r, now) {
 		h.Record = r
 	}
 	if err == nil {
@@ -77,7 +78,7 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 	lock := &s.stripes[stripeOf(*kb)]
 	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
 	lock.Lock()
-	kept, seq, err := s.claim(*kb, vb, r, now)
+	kept, seq, err := s.claim(at.Tenant, *kb, vb, r, now)
 	lock.Unlock()
 	s.release(kb)
 	s.release(vb)
@@ -94,10 +95,14 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 }
 
 // claim does the part of Claim that needs the key's lock.
-func (s *Store) claim(key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
+func (s *Store) claim(tenant ring.TenantNumber, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
 	old, seq, err := s.loadRecord(buf, key)
-	if err != nil || old != nil && old.Live(now) && !old.GivesWay(r) {
+	if err != nil || old != nil && s.opts.Records.holds(tenant, old, now) && !old.GivesWay(r) {
 		return old, seq, err
+	}
+	var before, was int64
+	if old != nil {
+		before, was = old.Expires, int64(len(key)+len(*buf))
 	}
 	if !r.Live(now) {
 		// It would count as absent at once, and two writes could be voted for.
@@ -107,23 +112,16 @@ func (s *Store) claim(key []byte, buf *[]byte, r *causal.Record, now time.Time) 
 		}
 	}
 	*buf = r.Append((*buf)[:0])
+	size := int64(len(key) + len(*buf))
+	if err := s.opts.Records.room(tenant, size-was); err != nil {
+		return nil, 0, err
+	}
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(key, *buf)
-	seq, err = s.apply(b, false)
-	return r, seq, err
-}
-
-// DropExpired returns a filter for the engine's compactions that drops
-// idempotency records once they count as absent. now must be safe for concurrent
-// use.
-func DropExpired(now func() time.Time) func(key, value []byte) bool {
-	return func(key, value []byte) bool {
-		if len(key) <= keyHead || key[2] != kindRecord {
-			return false
-		}
-		// One that does not decode is damage, and stays to be found.
-		r, err := causal.DecodeRecord(value)
-		return err == nil && !r.Live(now())
+	if seq, err = s.apply(b, false); err != nil {
+		return nil, 0, err
 	}
+	s.opts.Records.replace(tenant, before, was, r.Expires, size)
+	return r, seq, nil
 }

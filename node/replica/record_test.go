@@ -225,7 +225,8 @@ func TestFailedSyncHasNoVotes(t *testing.T) {
 // Compactions drop records that are over, and nothing else.
 func TestExpiredRecordsAreDropped(t *testing.T) {
 	later := func() time.Time { return noon.Add(24*time.Hour + time.Minute) }
-	db, err := engine.Open("data", engine.Options{FS: vfs.NewMem(), CompactionFilter: DropExpired(later)})
+	space := NewRecordSpace(1<<20, later)
+	db, err := engine.Open("data", engine.Options{FS: vfs.NewMem(), CompactionFilter: space.Drop})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +235,7 @@ func TestExpiredRecordsAreDropped(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := New(Options{Engine: db, Actor: actor, Scheduler: &goroutines{}})
+	s, err := New(Options{Engine: db, Actor: actor, Scheduler: &goroutines{}, Records: space})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,8 @@ type Options struct {
 	Actor uint64
 	// Scheduler runs the jobs that wait for syncs.
 	Scheduler coord.Scheduler
+	// Records bounds the idempotency records.
+	Records *RecordSpace
 }
 
 // Validate reports everything that is missing.
@@ -57,6 +59,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Scheduler == nil {
 		errs = append(errs, errors.New("replica: Scheduler is missing"))
+	}
+	if o.Records == nil {
+		errs = append(errs, errors.New("replica: Records is missing"))
 	}
 	return errors.Join(errs...)
 }

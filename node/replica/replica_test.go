@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
@@ -87,7 +88,7 @@ func newBench(t *testing.T) *bench {
 		}
 	})
 	b.db = &watched{DB: db}
-	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs})
+	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,7 +457,7 @@ func TestHotKeysUnderConcurrency(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := &goroutines{}
-	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs})
+	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
 	if err != nil {
 		t.Fatal(err)
 	}

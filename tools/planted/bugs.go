@@ -46,6 +46,14 @@ var bugs = []bug{
 		"	h.Write(key)\n", "", "coord", "Token|^TestScripts$",
 	},
 	{
+		"give a token the clock of its write, not that of what it covers", "coord/updatecount.go",
+		"max(o.mu.claimHLC, o.mu.aboveHLC)),", "max(o.mu.hlc, o.mu.aboveHLC)),", "coord", "^TestScripts$",
+	},
+	{
+		"drop idempotency records that owners may be voting about", "node/replica/recordspace.go",
+		"	young := slotOf(now.Add(coord.RecordLife - youngRecord).UnixMilli())\n	for t.bytes", "	young := slotOf(now.Add(coord.RecordLife + youngRecord).UnixMilli())\n	for t.bytes", "node/replica", ".",
+	},
+	{
 		"let the client's deadline end what owners still have to do", "coord/update.go",
 		"m.Deadline = o.job.began.Add(c.opts.WriteTimeout)", "m.Deadline = o.job.deadline", "coord", ".",
 	},

@@ -887,6 +887,214 @@ func (x *RingNode) GetPartitions() uint32 {
 	return 0
 }
 
+// RoutesRequest asks for the owners of all partitions.
+type RoutesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, whose replication factor decides how many owners there are.
+	// Empty: the one that the call's metadata "x-pairdb-tenant" names, else
+	// "default".
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The etag of an earlier answer for the same tenant; 0: none. If nothing has
+	// changed since, the answer has nothing but its etag.
+	KnownEtag     uint64 `protobuf:"fixed64,2,opt,name=known_etag,json=knownEtag,proto3" json:"known_etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesRequest) Reset() {
+	*x = RoutesRequest{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesRequest) ProtoMessage() {}
+
+func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
+func (*RoutesRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RoutesRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetKnownEtag() uint64 {
+	if x != nil {
+		return x.KnownEtag
+	}
+	return 0
+}
+
+// RoutesResponse holds the owners of all partitions.
+type RoutesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names this content; never 0.
+	Etag uint64 `protobuf:"fixed64,1,opt,name=etag,proto3" json:"etag,omitempty"`
+	// What stands for the tenant in tokens, from 1: the token of a key is the
+	// xxh3-64 of this number, four bytes big-endian, and of what stands between
+	// the key's first '{' and the first '}' after it, or of the whole key if that
+	// is empty. The top bits of the token are the partition.
+	TenantNumber uint32 `protobuf:"varint,2,opt,name=tenant_number,json=tenantNumber,proto3" json:"tenant_number,omitempty"`
+	// Owners of each partition, 1 to 7.
+	Replicas uint32 `protobuf:"varint,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The nodes of the layout, at most 65535.
+	Nodes []*RouteNode `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// For each partition, from 0, the positions of its owners in nodes, the first
+	// ones first: replicas of them. The number of partitions is a power of two.
+	Owners        []uint32 `protobuf:"varint,5,rep,packed,name=owners,proto3" json:"owners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse) Reset() {
+	*x = RoutesResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse) ProtoMessage() {}
+
+func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
+func (*RoutesResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RoutesResponse) GetEtag() uint64 {
+	if x != nil {
+		return x.Etag
+	}
+	return 0
+}
+
+func (x *RoutesResponse) GetTenantNumber() uint32 {
+	if x != nil {
+		return x.TenantNumber
+	}
+	return 0
+}
+
+func (x *RoutesResponse) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *RoutesResponse) GetNodes() []*RouteNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetOwners() []uint32 {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+// RouteNode is a node that requests may be sent to.
+type RouteNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Client gRPC, host:port. Empty if it is not known yet.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// False if gossip has given the node up.
+	Alive         bool `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteNode) Reset() {
+	*x = RouteNode{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteNode) ProtoMessage() {}
+
+func (x *RouteNode) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteNode.ProtoReflect.Descriptor instead.
+func (*RouteNode) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RouteNode) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RouteNode) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RouteNode) GetAlive() bool {
+	if x != nil {
+		return x.Alive
+	}
+	return false
+}
+
 var File_pairdb_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_cluster_proto_rawDesc = "" +
@@ -961,11 +1169,26 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\x10first_partitions\x18\x03 \x01(\rR\x0ffirstPartitions\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x04 \x01(\rR\n" +
-	"partitions2\xc3\x01\n" +
+	"partitions\"K\n" +
+	"\rRoutesRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1d\n" +
+	"\n" +
+	"known_etag\x18\x02 \x01(\x06R\tknownEtag\"\xa9\x01\n" +
+	"\x0eRoutesResponse\x12\x12\n" +
+	"\x04etag\x18\x01 \x01(\x06R\x04etag\x12#\n" +
+	"\rtenant_number\x18\x02 \x01(\rR\ftenantNumber\x12\x1a\n" +
+	"\breplicas\x18\x03 \x01(\rR\breplicas\x12*\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x14.pairdb.v1.RouteNodeR\x05nodes\x12\x16\n" +
+	"\x06owners\x18\x05 \x03(\rR\x06owners\"T\n" +
+	"\tRouteNode\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05alive\x18\x03 \x01(\bR\x05alive2\x82\x02\n" +
 	"\aCluster\x12=\n" +
 	"\x06Status\x12\x18.pairdb.v1.StatusRequest\x1a\x19.pairdb.v1.StatusResponse\x12@\n" +
 	"\aMembers\x12\x19.pairdb.v1.MembersRequest\x1a\x1a.pairdb.v1.MembersResponse\x127\n" +
-	"\x04Ring\x12\x16.pairdb.v1.RingRequest\x1a\x17.pairdb.v1.RingResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x04Ring\x12\x16.pairdb.v1.RingRequest\x1a\x17.pairdb.v1.RingResponse\x12=\n" +
+	"\x06Routes\x12\x18.pairdb.v1.RoutesRequest\x1a\x19.pairdb.v1.RoutesResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_cluster_proto_rawDescOnce sync.Once
@@ -979,7 +1202,7 @@ func file_pairdb_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_cluster_proto_rawDescData
 }
 
-var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*UnreachableNode)(nil), // 0: pairdb.v1.UnreachableNode
 	(*StatusRequest)(nil),   // 1: pairdb.v1.StatusRequest
@@ -993,6 +1216,9 @@ var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*RingRequest)(nil),     // 9: pairdb.v1.RingRequest
 	(*RingResponse)(nil),    // 10: pairdb.v1.RingResponse
 	(*RingNode)(nil),        // 11: pairdb.v1.RingNode
+	(*RoutesRequest)(nil),   // 12: pairdb.v1.RoutesRequest
+	(*RoutesResponse)(nil),  // 13: pairdb.v1.RoutesResponse
+	(*RouteNode)(nil),       // 14: pairdb.v1.RouteNode
 }
 var file_pairdb_v1_cluster_proto_depIdxs = []int32{
 	3,  // 0: pairdb.v1.StatusResponse.ring:type_name -> pairdb.v1.RingStatus
@@ -1003,17 +1229,20 @@ var file_pairdb_v1_cluster_proto_depIdxs = []int32{
 	0,  // 5: pairdb.v1.MembersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	11, // 6: pairdb.v1.RingResponse.owners:type_name -> pairdb.v1.RingNode
 	11, // 7: pairdb.v1.RingResponse.nodes:type_name -> pairdb.v1.RingNode
-	1,  // 8: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
-	6,  // 9: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
-	9,  // 10: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
-	2,  // 11: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
-	7,  // 12: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
-	10, // 13: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 8: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
+	1,  // 9: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
+	6,  // 10: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
+	9,  // 11: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
+	12, // 12: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
+	2,  // 13: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
+	7,  // 14: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
+	10, // 15: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
+	13, // 16: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_cluster_proto_init() }
@@ -1028,7 +1257,7 @@ func file_pairdb_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_cluster_proto_rawDesc), len(file_pairdb_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	Cluster_Status_FullMethodName  = "/pairdb.v1.Cluster/Status"
 	Cluster_Members_FullMethodName = "/pairdb.v1.Cluster/Members"
 	Cluster_Ring_FullMethodName    = "/pairdb.v1.Cluster/Ring"
+	Cluster_Routes_FullMethodName  = "/pairdb.v1.Cluster/Routes"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -38,6 +39,10 @@ type ClusterClient interface {
 	// Ring says where a key lives, or, without a key, how the partitions are
 	// spread over the nodes.
 	Ring(ctx context.Context, in *RingRequest, opts ...grpc.CallOption) (*RingResponse, error)
+	// Routes says which nodes own each partition, for clients that send a request
+	// to an owner of its key and so save a hop. It is a hint: any node serves any
+	// key.
+	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
 }
 
 type clusterClient struct {
@@ -78,6 +83,16 @@ func (c *clusterClient) Ring(ctx context.Context, in *RingRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *clusterClient) Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoutesResponse)
+	err := c.cc.Invoke(ctx, Cluster_Routes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -92,6 +107,10 @@ type ClusterServer interface {
 	// Ring says where a key lives, or, without a key, how the partitions are
 	// spread over the nodes.
 	Ring(context.Context, *RingRequest) (*RingResponse, error)
+	// Routes says which nodes own each partition, for clients that send a request
+	// to an owner of its key and so save a hop. It is a hint: any node serves any
+	// key.
+	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -110,6 +129,9 @@ func (UnimplementedClusterServer) Members(context.Context, *MembersRequest) (*Me
 }
 func (UnimplementedClusterServer) Ring(context.Context, *RingRequest) (*RingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ring not implemented")
+}
+func (UnimplementedClusterServer) Routes(context.Context, *RoutesRequest) (*RoutesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Routes not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -186,6 +208,24 @@ func _Cluster_Ring_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Routes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RoutesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Routes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Routes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Routes(ctx, req.(*RoutesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +244,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Ring",
 			Handler:    _Cluster_Ring_Handler,
+		},
+		{
+			MethodName: "Routes",
+			Handler:    _Cluster_Routes_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -45,7 +45,7 @@ func startLoad(t *testing.T, endpoints []string, writers int) *load {
 	for w := range writers {
 		// Each writer prefers another node.
 		own := append(append([]string{}, endpoints[w%len(endpoints):]...), endpoints[:w%len(endpoints)]...)
-		c, err := client.New(client.Options{Endpoints: own, Timeout: 5 * time.Second})
+		c, err := client.New(client.Options{Endpoints: own, NoRouting: true, Timeout: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ next:
 
 func (c *cluster) client(i int) *client.Client {
 	c.t.Helper()
-	cl, err := client.New(client.Options{Endpoints: []string{c.agents[i].addr.GRPC}})
+	cl, err := client.New(client.Options{Endpoints: []string{c.agents[i].addr.GRPC}, NoRouting: true})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func killAllUnderLoad(t *testing.T, c *cluster) {
 // from the keys named in except.
 func compareAll(t *testing.T, root string, a *agent, except ...string) {
 	t.Helper()
-	cl, err := client.New(client.Options{Endpoints: []string{a.addr.GRPC}})
+	cl, err := client.New(client.Options{Endpoints: []string{a.addr.GRPC}, NoRouting: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -274,6 +274,19 @@ func TestScanAtTheEdges(t *testing.T) {
 	if code, all := get(1, "prefix=%7Bg%7D&keys_only=true&page_token="+token); code != 400 || all[0]["error_code"] != "INVALID_ARGUMENT" {
 		t.Errorf("without values: %d %v", code, all)
 	}
+	// The token outlives every process that there was.
+	for _, a := range c.agents {
+		a.kill()
+	}
+	for _, a := range c.agents {
+		a.start()
+	}
+	for _, a := range c.agents {
+		a.waitHealthy(60 * time.Second)
+	}
+	if r := mustRun(t, "scan", "--prefix", "{g}", "--limit", "1", "--page-token", token, "-o", "plain", "--endpoint", ep(2)); r.stdout != "{g}05\tdjU=\n" {
+		t.Errorf("after a restart: %q", r.stdout)
+	}
 	if r := run(t, nil, "scan", "--tenant", "nobody", "--endpoint", ep(1)); r.code != errcode.ExitNotFound {
 		t.Errorf("no tenant: exit %d %s", r.code, r.stderr)
 	}

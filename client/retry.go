@@ -1,0 +1,99 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
+
+	"github.com/pairdb/pairdb/api/errcode"
+)
+
+const (
+	// firstDelay and maxDelay bound the pause before a call is sent again: it
+	// doubles, and a random half of it is left out.
+	firstDelay = 50 * time.Millisecond
+	maxDelay   = 2 * time.Second
+	// A client sends again at most budgetMost times beyond one in budgetEarn of
+	// its calls that succeed, so that a cluster that fails is not made to carry
+	// every call several times.
+	budgetMost = 10
+	budgetEarn = 10
+)
+
+// budget counts what may be sent again.
+type budget struct {
+	mu sync.Mutex
+	// spent is in units of 1/budgetEarn of a call.
+	spent int
+}
+
+// earn notes a call that succeeded.
+func (b *budget) earn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent = max(b.spent-1, 0)
+}
+
+// spend reports whether one more call may be sent again, and notes it.
+func (b *budget) spend() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.spent > (budgetMost-1)*budgetEarn {
+		return false
+	}
+	b.spent += budgetEarn
+	return true
+}
+
+// mayRepeat says whether a call that failed at all endpoints may be sent to them
+// again: it may succeed unchanged, and it had no effect, or a second time has
+// none.
+func mayRepeat(k kind, e *Error) bool {
+	if !errcode.Lookup(e.Code).Retryable || e.NotConnected || e.Code == errcode.Timeout {
+		return false
+	}
+	return k != writes || e.Outcome == errcode.NotApplied
+}
+
+// delay is the pause before the n-th time, from 1, that a call is sent again:
+// what the node asks for, if it does.
+func delay(n int, e *Error, random func(int64) int64) time.Duration {
+	d := min(firstDelay<<(n-1), maxDelay)
+	d = d/2 + time.Duration(random(int64(d/2)+1))
+	if st, ok := status.FromError(e.Err); ok {
+		for _, detail := range st.Details() {
+			if info, ok := detail.(*errdetails.RetryInfo); ok {
+				d = max(d, info.GetRetryDelay().AsDuration())
+			}
+		}
+	}
+	return d
+}
+
+// pause waits before the n-th repetition after e. It returns false if the call
+// has to end with e: there is no repetition left, none in the budget, or not
+// enough time.
+func (c *Client) pause(ctx context.Context, n int, k kind, e *Error) bool {
+	if n > c.opts.Retries || !mayRepeat(k, e) {
+		return false
+	}
+	d := delay(n, e, rand.Int64N)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	if !c.budget.spend() {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
