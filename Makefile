@@ -34,6 +34,7 @@ fmt: ## format all code
 gen: ## generate code and reference files, and record additions to the wire contract
 	$(GO) generate ./api
 	$(GO) test -count=1 ./api ./api/errcode ./node/config -update
+	$(GO) test -count=1 -run ReferenceIsCurrent ./node ./cmd/pairdb -update
 
 check: ## the gate: everything that has to hold before a change goes in
 	$(GO) run ./tools/check

@@ -139,6 +139,7 @@ func (n *Node) openEdges() error {
 		Observe:       n.events.http,
 		Logger:        n.log.With("component", "rest"),
 		MaxValueBytes: int(n.cfg.Limits.MaxValueSize),
+		CORSOrigins:   n.cfg.HTTP.CORSOrigins,
 	})
 	if err != nil {
 		return err

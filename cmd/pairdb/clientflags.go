@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +19,37 @@ type clientFlags struct {
 	level     client.Level
 	levelText string
 	output    string
+	// session is that of the shell whose line this is, nil for none.
+	session *session
+}
+
+// session is what the lines of a shell share. It is used by one goroutine.
+type session struct {
+	// flags hold for lines that do not say otherwise.
+	flags *clientFlags
+	// clients stay open, by what they were made from.
+	clients map[string]*client.Client
+}
+
+// fill takes what cmd was not told from the shell.
+func (s *session) fill(cmd *cobra.Command, f *clientFlags) {
+	given := cmd.Flags().Changed
+	f.session = s
+	if !given("endpoint") {
+		f.endpoints = s.flags.endpoints
+	}
+	if !given("tenant") {
+		f.tenant = s.flags.tenant
+	}
+	if !given("timeout") {
+		f.timeout = s.flags.timeout
+	}
+	if !given("consistency") {
+		f.levelText = s.flags.levelText
+	}
+	if !given("output") {
+		f.output = s.flags.output
+	}
 }
 
 // clientCommand adds the flags that every client command has to cmd, and checks
@@ -28,7 +58,7 @@ func (a *app) clientCommand(cmd *cobra.Command, f *clientFlags) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.endpoints, "endpoint", nil, "client address of a node, host:port; repeat it to survive the loss of one (default $PAIRDB_ENDPOINT, else "+client.DefaultEndpoint+")")
 	fs.DurationVar(&f.timeout, "timeout", client.DefaultTimeout, "how long one operation may take")
-	fs.StringVarP(&f.output, "output", "o", "", "output: "+strings.Join(formats(), ", "))
+	outputFlag(cmd, &f.output)
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return a.checkClientFlags(cmd, f) }
 	return cmd
 }
@@ -41,6 +71,7 @@ func tenantFlag(cmd *cobra.Command, f *clientFlags) {
 // levelFlag adds -c.
 func levelFlag(cmd *cobra.Command, f *clientFlags) {
 	cmd.Flags().StringVarP(&f.levelText, "consistency", "c", "", "replicas that have to answer: one, quorum or all (default quorum)")
+	suggest(cmd, "consistency", "one", "quorum", "all")
 }
 
 func (a *app) checkClientFlags(cmd *cobra.Command, f *clientFlags) error {
@@ -48,7 +79,9 @@ func (a *app) checkClientFlags(cmd *cobra.Command, f *clientFlags) error {
 	// must not reach whatever listens on this machine.
 	env := a.getenv("PAIRDB_ENDPOINT")
 	given := cmd.Flags().Changed("endpoint")
-	if !given && env != "" {
+	if a.session != nil {
+		a.session.fill(cmd, f)
+	} else if !given && env != "" {
 		f.endpoints, given = splitList(env), true
 	}
 	if len(f.endpoints) == 0 && given {
@@ -79,10 +112,7 @@ func (a *app) checkClientFlags(cmd *cobra.Command, f *clientFlags) error {
 	if f.level, err = client.ParseLevel(f.levelText); err != nil {
 		return wordError(cmd, "--consistency", f.levelText, []string{"one", "quorum", "all"})
 	}
-	if f.output != "" && !slices.Contains(formats(), f.output) {
-		return wordError(cmd, "--output", f.output, formats())
-	}
-	return nil
+	return checkOutput(cmd, f.output)
 }
 
 // wordError refuses a word that is none of those a flag takes.
@@ -124,8 +154,39 @@ func (f *clientFlags) connectTo(endpoints []string) (*client.Client, error) {
 	return c, nil
 }
 
-// withClient runs do with a client and closes it.
+// shared returns the shell's client for these flags, which the shell closes.
+func (f *clientFlags) shared() (*client.Client, error) {
+	key := fmt.Sprintf("%q %q %s", f.endpoints, f.tenant, f.timeout)
+	if c := f.session.clients[key]; c != nil {
+		return c, nil
+	}
+	c, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	if len(f.session.clients) == maxShellClients {
+		for k, old := range f.session.clients {
+			delete(f.session.clients, k)
+			_ = old.Close() // its lines were answered
+			break
+		}
+	}
+	f.session.clients[key] = c
+	return c, nil
+}
+
+// maxShellClients bounds the connections that a shell keeps open.
+const maxShellClients = 16
+
+// withClient runs do with a client and closes it, unless it is a shell's.
 func (f *clientFlags) withClient(do func(*client.Client) error) error {
+	if f.session != nil {
+		c, err := f.shared()
+		if err != nil {
+			return err
+		}
+		return do(c)
+	}
 	c, err := f.connect()
 	if err != nil {
 		return err

@@ -41,12 +41,18 @@ func (a *app) configPrintCommand() *cobra.Command {
 		Short: "Write the configuration that an agent would start with, and where each value comes from",
 		Long: `Write the configuration that pairdb agent would start with here if it were given
 the same flags and environment: every setting, and where its value comes from.
-Defaults that the memory of this machine or cgroup bounds are shown bounded.`,
+Defaults that the memory of this machine or cgroup bounds are shown bounded. It is a
+file that can be used, with the places as comments; -o shows a list instead.`,
 		Example: "  pairdb config print --config /etc/pairdb/pairdb.yaml",
 		Args:    args(),
 	}
 	config.RegisterFlags(cmd.Flags())
+	var output string
+	outputFlag(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(cmd, output); err != nil {
+			return err
+		}
 		memory, err := readMemory()
 		if err != nil {
 			a.note("%v", err)
@@ -55,6 +61,9 @@ Defaults that the memory of this machine or cgroup bounds are shown bounded.`,
 		if err != nil {
 			return err
 		}
+		if output != "" {
+			return a.show(output, configView(&c, sources))
+		}
 		text, err := config.Print(c, sources)
 		if err != nil {
 			return err
@@ -62,6 +71,28 @@ Defaults that the memory of this machine or cgroup bounds are shown bounded.`,
 		return a.write(text)
 	}
 	return cmd
+}
+
+// configValue is one setting and where its value comes from.
+type configValue struct {
+	Setting string `json:"setting"`
+	Value   string `json:"value"`
+	Source  string `json:"source"`
+}
+
+func configView(c *config.Config, sources config.Sources) view {
+	var all struct {
+		Settings []configValue `json:"settings"`
+	}
+	v := view{columns: []string{"SETTING", "VALUE", "SOURCE"}}
+	for _, s := range config.Settings() {
+		one := configValue{s.Path, s.Value(c), sources[s.Path].String()}
+		all.Settings = append(all.Settings, one)
+		v.items = append(v.items, one)
+		v.rows = append(v.rows, []string{one.Setting, visibleText(one.Value), visibleText(one.Source)})
+	}
+	v.data = all
+	return v
 }
 
 func (a *app) configDefaultsCommand() *cobra.Command {

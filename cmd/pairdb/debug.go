@@ -39,11 +39,11 @@ type debugFlags struct {
 
 // withDebugFlags adds the flags that the debug commands have to cmd.
 func (a *app) withDebugFlags(cmd *cobra.Command, f *debugFlags) *cobra.Command {
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "output: "+strings.Join(formats(), ", "))
+	outputFlag(cmd, &f.output)
 	cmd.Flags().IntVar(&f.limit, "limit", defaultRows, "how many lines a list has at most")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
-		if f.output != "" && !slices.Contains(formats(), f.output) {
-			return wordError(cmd, "--output", f.output, formats())
+		if err := checkOutput(cmd, f.output); err != nil {
+			return err
 		}
 		if f.limit < 1 || f.limit > maxRows {
 			return usagef("%s: --limit is %d; it has to be 1 to %d", cmd.CommandPath(), f.limit, maxRows)

@@ -47,6 +47,10 @@ func (a *app) report(ctx context.Context, err error) int {
 		}
 		return exit
 	}
+	var quiet *quietExit
+	if errors.As(err, &quiet) {
+		return quiet.code
+	}
 	f := describe(ctx, err)
 	label := "pairdb:"
 	if a.colour() {

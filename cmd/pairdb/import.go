@@ -46,25 +46,57 @@ func (a *app) importCommand() *cobra.Command {
 	var f clientFlags
 	o := importOptions{concurrency: 64, rounds: 6}
 	cmd := a.clientCommand(&cobra.Command{
-		Use:   "import --dir D",
-		Short: "Store every file of a folder; the key is its path below the folder",
-		Long: `Store every regular file below a folder. The key is the path below the folder,
-with slashes; symbolic links are reported and not followed. Files that fail are
+		Use:   "import --dir D | F|-",
+		Short: "Store every file of a folder, or every record of a file (F, - for stdin)",
+		Long: `With --dir, store every regular file below a folder. The key is the path below the
+folder, with slashes; symbolic links are reported and not followed. Files that fail are
 tried again in further rounds, through the other endpoints too; what fails still
-is listed, and the exit code is 1. --timeout is for one file.`,
-		Example: "  pairdb import --dir ./photos --verify",
+is listed, and the exit code is 1. --timeout is for one file.
+
+Otherwise store every record of a file, as pairdb export writes it. A file that ends in
+.csv is CSV, any other JSON lines, unless --format says otherwise:
+
+  {"key":"k","value":"v"}
+  {"key":"/w==","key_encoding":"base64","value":"/w==","encoding":"base64"}
+
+  key,value,key_encoding,encoding
+  k,v,,
+  /w==,/w==,base64,base64
+
+key and value are strings, or base64 where their encoding says so: for bytes that are not
+UTF-8. CSV needs the first two columns, in any order. Where a key comes several times the
+last value stays. Records that fail are tried again, and listed with their lines if they
+fail still; the exit code is then 1. An import that was stopped says the line to go on from,
+with --from-line: every record before it is stored, or was listed.`,
+		Example: "  pairdb import --dir ./photos --verify\n  pairdb import dump.jsonl --tenant shop\n  pairdb export --tenant shop | pairdb import - --tenant copy",
 		GroupID: groupData,
-		Args:    args(),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return nil
+			}
+			return args("the file, or - for stdin")(cmd, given)
+		},
 	}, &f)
+	rec := recordOptions{fromLine: 1, maxFailed: 1000}
 	tenantFlag(cmd, &f)
 	levelFlag(cmd, &f)
 	fs := cmd.Flags()
-	fs.StringVar(&o.dir, "dir", "", "the folder (required)")
-	fs.IntVar(&o.concurrency, "concurrency", o.concurrency, "files in flight, 1 to 1024; their bytes are bounded too, at 64 MiB")
-	fs.IntVar(&o.rounds, "retries", o.rounds, "further rounds for files that failed, 0 to 100")
-	fs.BoolVar(&o.verify, "verify", false, "read every file back and compare it byte for byte")
-	fs.StringSliceVar(&o.verifyEndpoints, "verify-endpoint", nil, "read back through this node (default: another node than the one written through)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	fs.StringVar(&o.dir, "dir", "", "the folder")
+	fs.IntVar(&o.concurrency, "concurrency", o.concurrency, "files or records in flight, 1 to 1024; their bytes are bounded too, at 64 MiB")
+	fs.IntVar(&o.rounds, "retries", o.rounds, "further tries of what failed, 0 to 100")
+	fs.BoolVar(&o.verify, "verify", false, "with --dir: read every file back and compare it byte for byte")
+	fs.StringSliceVar(&o.verifyEndpoints, "verify-endpoint", nil, "with --dir: read back through this node (default: another node than the one written through)")
+	rec.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		if len(given) == 1 {
+			rec.importOptions, rec.file = o, given[0]
+			return a.runRecordImport(cmd, &f, &rec)
+		}
+		for _, name := range []string{"format", "from-line", "max-failed"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("pairdb import: --%s is for a file of records, and none is named", name)
+			}
+		}
 		if len(o.verifyEndpoints) > 0 {
 			o.verify = true
 		}
@@ -91,15 +123,13 @@ type importOptions struct {
 }
 
 func (o *importOptions) check() error {
-	switch {
-	case o.dir == "":
-		f := usagef("pairdb import: the folder is missing")
-		f.next = "Usage: pairdb import --dir D"
+	if o.dir == "" {
+		f := usagef("pairdb import: neither a folder nor a file is named")
+		f.next = "Usage: pairdb import --dir D, or pairdb import F, with - for stdin"
 		return f
-	case o.concurrency < 1 || o.concurrency > 1024:
-		return usagef("pairdb import: --concurrency is %d; it has to be 1 to 1024", o.concurrency)
-	case o.rounds < 0 || o.rounds > 100:
-		return usagef("pairdb import: --retries is %d; it has to be 0 to 100", o.rounds)
+	}
+	if err := o.checkBounds(); err != nil {
+		return err
 	}
 	for _, e := range o.verifyEndpoints {
 		if _, err := client.NormalizeEndpoint(e); err != nil {
@@ -119,6 +149,17 @@ func (o *importOptions) check() error {
 		return fmt.Errorf("import: %s is no folder", o.dir)
 	}
 	o.dir = dir
+	return nil
+}
+
+// checkBounds checks what an import of files and one of records have in common.
+func (o *importOptions) checkBounds() error {
+	switch {
+	case o.concurrency < 1 || o.concurrency > 1024:
+		return usagef("pairdb import: --concurrency is %d; it has to be 1 to 1024", o.concurrency)
+	case o.rounds < 0 || o.rounds > 100:
+		return usagef("pairdb import: --retries is %d; it has to be 0 to 100", o.rounds)
+	}
 	return nil
 }
 

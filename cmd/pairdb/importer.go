@@ -88,13 +88,16 @@ type transferResult struct {
 func newImporter(dir string, level client.Level, concurrency, rounds int) *importer {
 	return &importer{
 		dir: dir, level: level, concurrency: concurrency, rounds: rounds,
-		pause: func(n int) time.Duration {
-			return min(250*time.Millisecond<<min(n, 10), 5*time.Second)
-		},
+		pause:    retryPause,
 		skipped:  func(string, string) {},
 		reading:  func(string) {},
 		inFlight: semaphore.NewWeighted(importBytesInFlight),
 	}
+}
+
+// retryPause is the time before the n-th further attempt, from 0.
+func retryPause(n int) time.Duration {
+	return min(250*time.Millisecond<<min(n, 10), 5*time.Second)
 }
 
 // upload puts every regular file below the folder. keep asks for the list of
@@ -338,6 +341,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 // progress counts what is done and, once known, what there is to do. It is safe
 // for concurrent use.
 type progress struct {
+	// unit is what is counted; empty: files.
+	unit                   string
 	files, bytes           atomic.Int64
 	totalFiles, totalBytes atomic.Int64
 	known                  atomic.Bool

@@ -40,6 +40,8 @@ type app struct {
 	getenv         func(string) string
 	// executable is this program's file, which dev starts as its children.
 	executable func() (string, error)
+	// session is what the lines of a shell share, nil outside of one.
+	session *session
 }
 
 // run executes one command line and returns the exit code. The environment is
@@ -50,7 +52,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
-	root := a.rootCommand()
+	return a.execute(ctx, a.rootCommand(), args)
+}
+
+// execute runs a command line of root's commands and returns the exit code.
+func (a *app) execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
@@ -87,7 +93,8 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	for _, cmd := range []*cobra.Command{
 		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
-		a.putCommand(), a.getCommand(), a.deleteCommand(), a.scanCommand(), a.resolveCommand(), a.importCommand(), a.tenantCommand(),
+		a.putCommand(), a.getCommand(), a.deleteCommand(), a.scanCommand(), a.resolveCommand(),
+		a.importCommand(), a.exportCommand(), a.shellCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
 		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.statsCommand(), a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -27,6 +29,27 @@ const (
 
 func formats() []string {
 	return []string{formatTable, formatJSON, formatJSONL, formatYAML, formatPlain}
+}
+
+// outputFlag adds -o to cmd.
+func outputFlag(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "", "output: "+strings.Join(formats(), ", "))
+	suggest(cmd, "output", formats()...)
+}
+
+// checkOutput refuses a format that there is not.
+func checkOutput(cmd *cobra.Command, output string) error {
+	if output != "" && !slices.Contains(formats(), output) {
+		return wordError(cmd, "--output", output, formats())
+	}
+	return nil
+}
+
+// suggest has completion offer words for a flag of cmd.
+func suggest(cmd *cobra.Command, flag string, words ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the command has no such flag: a mistake in this program
+	}
 }
 
 // view is one result in all the forms it can be shown in.

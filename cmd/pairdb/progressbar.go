@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ func progressLine(verb string, p *progress, elapsed time.Duration) string {
 	files, bytes := p.files.Load(), p.bytes.Load()
 	rate := megabytesPerSecond(bytes, elapsed)
 	if !p.known.Load() {
-		return fmt.Sprintf("%s %d files, %.1f MB, %.1f MB/s", verb, files, float64(bytes)/1e6, rate)
+		return fmt.Sprintf("%s %d %s, %.1f MB, %.1f MB/s", verb, files, cmp.Or(p.unit, "files"), float64(bytes)/1e6, rate)
 	}
 	total := max(p.totalFiles.Load(), 1)
 	full := int(min(files, total) * progressWidth / total)

@@ -29,6 +29,7 @@ func (a *app) tenantCreateCommand() *cobra.Command {
 	a.clientCommand(cmd, &f)
 	cmd.Flags().Uint32Var(&rf, "rf", 3, "replicas of each key, 1 to 7")
 	cmd.Flags().StringVar(&policy, "conflict-policy", "lww", "what becomes of concurrent writes: lww (the latest wins) or siblings (all are kept)")
+	suggest(cmd, "conflict-policy", "lww", "siblings")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		t := client.NewTenant{ID: args[0], ReplicationFactor: &rf}
 		switch policy {

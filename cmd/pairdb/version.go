@@ -3,7 +3,6 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
-	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -46,10 +45,10 @@ func readVersion() buildVersion {
 func (a *app) versionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{Use: "version", Short: "Show what this binary was built from", GroupID: groupMeta, Args: args()}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "output: table, json, jsonl, yaml, plain")
+	outputFlag(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if output != "" && !slices.Contains(formats(), output) {
-			return wordError(cmd, "--output", output, formats())
+		if err := checkOutput(cmd, output); err != nil {
+			return err
 		}
 		v := readVersion()
 		text := view{data: v, rows: [][]string{{v.Version}}}

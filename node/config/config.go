@@ -30,7 +30,14 @@ type Config struct {
 	Storage  Storage
 	Limits   Limits
 	Timeouts Timeouts
+	HTTP     HTTP
 	Log      Log
+}
+
+// HTTP says how the HTTP port treats browsers.
+type HTTP struct {
+	// CORSOrigins are scheme://host[:port], as browsers write them.
+	CORSOrigins []string
 }
 
 // Node says what this node is.

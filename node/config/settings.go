@@ -325,6 +325,11 @@ func otherSettings() []Setting {
 			field: func(c *Config) any { return &c.Timeouts.Shutdown },
 		},
 		{
+			Path: "http.cors_origins", Default: "",
+			Help:  "Origins whose pages may read and write through this node from a browser, as https://app.example or http://localhost:3000, at most 100. Empty: no page of another origin may, and nothing is said about it. There is no word for all of them.",
+			field: func(c *Config) any { return &c.HTTP.CORSOrigins },
+		},
+		{
 			Path: "log.level", Default: "info", Flag: "log-level", Reloadable: true, choices: []string{"debug", "info", "warn", "error"},
 			Help:  "Least severe messages that are logged.",
 			field: func(c *Config) any { return &c.Log.Level },

@@ -27,6 +27,7 @@ func (c *Config) problems() []Problem {
 	found = append(found, c.listenProblems()...)
 	found = append(found, c.clusterProblems()...)
 	found = append(found, c.storageProblems()...)
+	found = append(found, c.originProblems()...)
 	if c.Gossip.ProbeTimeout > c.Gossip.ProbeInterval {
 		found = append(found, Problem{
 			Setting: "gossip.probe_timeout",

@@ -59,7 +59,12 @@ func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int,
 
 // errorOf is the body of a request's error.
 func (h *Handler) errorOf(r *http.Request, err error) errorBody {
-	return h.errorBodyOf(r, h.opts.Classify(err), !safe(r.Method))
+	e := h.opts.Classify(err)
+	if e.Code == errcode.Internal {
+		// The one code whose cause only this node can tell: the id finds the line.
+		h.opts.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "request_id", requestID(r), "err", err)
+	}
+	return h.errorBodyOf(r, e, !safe(r.Method))
 }
 
 // errorBodyOf is the error of a request, or of one of several, that writes or
@@ -94,7 +99,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v an
 	b, err := json.Marshal(v)
 	if err != nil {
 		h.opts.Logger.Error("encode response", "request_id", requestID(r), "err", err)
-		status, b = http.StatusInternalServerError, []byte(`{"status":"error","error_code":"INTERNAL","message":"the answer could not be encoded"}`)
+		status, b = http.StatusInternalServerError, []byte(`{"status":"error","error_code":"INTERNAL","message":"the answer could not be encoded","request_id":"`+requestID(r)+`"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

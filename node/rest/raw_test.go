@@ -14,14 +14,19 @@ import (
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
-// raw sends a request whose answer is no JSON.
+// raw sends a request whose answer is no JSON, and holds the answer against the
+// OpenAPI document.
 func (f *fixture) raw(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	f.t.Helper()
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
 	f.handler.ServeHTTP(w, r)
+	if err := f.contract().Check(method, r.URL, r.Header, []byte(body), w.Result()); err != nil {
+		f.t.Error(err)
+	}
 	return w
 }
 

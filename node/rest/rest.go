@@ -50,8 +50,8 @@ type NodeFigures struct {
 	DiskUsedPercent float64
 }
 
-// Options configure a Handler. All fields but Outcome and MaxValueBytes are
-// required.
+// Options configure a Handler. All fields but Outcome, MaxValueBytes and
+// CORSOrigins are required.
 type Options struct {
 	KV       KV
 	Metadata Metadata
@@ -72,6 +72,9 @@ type Options struct {
 	Logger  *slog.Logger
 	// MaxValueBytes bounds a value; the body limit follows it. Default 10 MiB.
 	MaxValueBytes int
+	// CORSOrigins are the origins whose pages may use the API from a browser, as
+	// scheme://host[:port]. None: no page of another origin may.
+	CORSOrigins []string
 }
 
 // Check is one condition of readiness.
@@ -113,6 +116,9 @@ func New(opts Options) (*Handler, error) {
 		opts.MaxValueBytes = 10 << 20
 	}
 	h := &Handler{opts: opts, mux: http.NewServeMux()}
+	if err := h.trustOrigins(opts.CORSOrigins); err != nil {
+		return nil, err
+	}
 	for _, r := range h.routes() {
 		h.mux.HandleFunc(r.pattern, r.serve)
 	}
@@ -136,6 +142,7 @@ func (h *Handler) routes() []route {
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
+		{"GET /v1/openapi.json", h.openAPI},
 		{"GET /health", h.live},
 		{"GET /healthz", h.live},
 		{"GET /ready", h.ready},
@@ -175,6 +182,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.opts.Observe(pattern, rec.status, time.Since(start))
 	}()
+	if h.allowOrigin(rec, r) {
+		return
+	}
 	if pattern == "" {
 		h.noRoute(rec, r)
 		return

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -166,6 +165,7 @@ func classify(err error) *coord.Error {
 }
 
 type fixture struct {
+	t        *testing.T
 	kv       *fakeKV
 	handler  *Handler
 	notReady bool
@@ -183,7 +183,7 @@ func newFixture(t *testing.T) *fixture {
 		{ID: id, Name: "n1", Liveness: schema.Alive, Addresses: schema.Addresses{GRPC: "127.0.0.1:50051"}},
 		{ID: ring.NodeID{2}, Name: "n2", Liveness: schema.Dead},
 	}}, nil)
-	f := &fixture{kv: &fakeKV{values: map[string]causal.Sibling{}, keyed: map[string]bool{}}}
+	f := &fixture{t: t, kv: &fakeKV{values: map[string]causal.Sibling{}, keyed: map[string]bool{}}}
 	f.handler, err = New(Options{
 		KV:       f.kv,
 		Metadata: &fakeMetadata{snap: snap, tenants: map[string]*schema.Tenant{}},
@@ -213,12 +213,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) do(t *testing.T, method, target, body string, headers ...string) (int, map[string]any) {
 	t.Helper()
-	r := httptest.NewRequest(method, target, strings.NewReader(body))
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	w := httptest.NewRecorder()
-	f.handler.ServeHTTP(w, r)
+	w := f.raw(method, target, body, headers...)
 	var m map[string]any
 	if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil {
 		t.Fatalf("%s %s: body %q: %v", method, target, w.Body, err)

@@ -37,7 +37,7 @@ const (
 // steps lists the gate, what is quick first.
 func steps(fuzzTime time.Duration) []step {
 	return []step{
-		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, tools that break disks and networks, Docker", run: installTools},
+		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, tools that break disks and networks, Docker, Python and Node.js", run: installTools},
 		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
 		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
 		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},

@@ -34,7 +34,8 @@ func allSiblings(t *testing.T, a *agent, tenant, key string) (values []string, s
 	return values, got.Context
 }
 
-// raw is one request to the raw-bytes route of a node.
+// raw is one request to the HTTP port of a node, whose answer is held against
+// the OpenAPI document.
 func (a *agent) raw(method, path string, body []byte, headers ...string) (*http.Response, []byte) {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), method, "http://"+a.addr.HTTP+path, bytes.NewReader(body))
@@ -49,6 +50,9 @@ func (a *agent) raw(method, path string, body []byte, headers ...string) (*http.
 		a.t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if err := documented().Check(method, req.URL, req.Header, body, resp); err != nil {
+		a.t.Error(err)
+	}
 	got, err := io.ReadAll(resp.Body)
 	if err != nil {
 		a.t.Fatal(err)
