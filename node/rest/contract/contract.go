@@ -96,15 +96,16 @@ func (c *Checker) Check(method string, target *url.URL, sent http.Header, body [
 	}
 	c.note(method+" "+path, resp.StatusCode)
 	at := &url.URL{Scheme: "http", Host: "127.0.0.1:8080", Path: concrete(path), RawQuery: target.RawQuery}
-	req := &http.Request{Method: method, URL: at, Header: sent.Clone(), Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}
+	req := &http.Request{Method: method, URL: at, Header: sent.Clone()}
 	if req.Header == nil {
 		req.Header = http.Header{}
 	}
 	req.Header.Del("Content-Type")
-	if len(body) > 0 {
-		// The routes do not ask what a body calls itself.
-		kind := "application/json"
-		if strings.HasPrefix(path, "/v1/kv/") {
+	// The routes do not ask what a body calls itself.
+	kind := ""
+	if op.RequestBody != nil && len(body) > 0 {
+		kind = op.RequestBody.Content.Oldest().Key
+		if kind == "*/*" {
 			kind = "application/octet-stream"
 		}
 		req.Header.Set("Content-Type", kind)
@@ -112,8 +113,11 @@ func (c *Checker) Check(method string, target *url.URL, sent http.Header, body [
 	var wrong []error
 	if resp.StatusCode < 300 {
 		wrong = append(wrong, unknownParameters(op, item, target)...)
-		if _, errs := c.v.ValidateHttpRequestSync(req); len(errs) > 0 {
-			wrong = append(wrong, join(errs))
+		for _, part := range split(kind, body) {
+			req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(part)), int64(len(part))
+			if _, errs := c.v.ValidateHttpRequestSync(req); len(errs) > 0 {
+				wrong = append(wrong, join(errs))
+			}
 		}
 	}
 	wrong = append(wrong, c.response(req, op, resp, answer)...)
@@ -141,11 +145,7 @@ func (c *Checker) response(req *http.Request, op *v3.Operation, resp *http.Respo
 	if len(body) == 0 {
 		return wrong // of HEAD, or of a status that has none
 	}
-	parts := [][]byte{body}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/x-ndjson") {
-		parts = bytes.SplitAfter(bytes.TrimSuffix(body, []byte("\n")), []byte("\n")) // the schema is that of a line
-	}
-	for _, part := range parts {
+	for _, part := range split(resp.Header.Get("Content-Type"), body) {
 		copied := *resp
 		copied.Body = io.NopCloser(bytes.NewReader(part))
 		if _, errs := c.v.ValidateHttpResponse(req, &copied); len(errs) > 0 {
@@ -153,6 +153,15 @@ func (c *Checker) response(req *http.Request, op *v3.Operation, resp *http.Respo
 		}
 	}
 	return wrong
+}
+
+// split returns the parts of a body that the document has a schema of: the lines of
+// one that is made of lines.
+func split(kind string, body []byte) [][]byte {
+	if strings.HasPrefix(kind, "application/x-ndjson") {
+		return bytes.SplitAfter(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"))
+	}
+	return [][]byte{body}
 }
 
 // everywhere are the headers that need no word.
