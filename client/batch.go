@@ -59,7 +59,7 @@ func (c *Client) Batch(ctx context.Context, ops []Write, opts ...CallOption) ([]
 			return nil, err
 		}
 		req.Items[i] = item
-		size += len(ops[i].key) + len(ops[i].value) + len(own.seen.token) + len(own.idempotencyKey)
+		size += len(ops[i].key) + len(ops[i].value) + len(own.seen.token) + len(own.match.token) + len(own.idempotencyKey)
 		if !own.keyed || o.level == LevelOne {
 			k = writes
 		}

@@ -20,9 +20,9 @@ const (
 func itemSize(it *pairdbv1.PipelineItem) int {
 	n := requestOverhead
 	if r := it.GetPut(); r != nil {
-		n += len(r.GetKey()) + len(r.GetValue()) + len(r.GetContext()) + len(r.GetIdempotencyKey())
+		n += len(r.GetKey()) + len(r.GetValue()) + len(r.GetContext()) + len(r.GetIfMatch()) + len(r.GetIdempotencyKey())
 	} else if r := it.GetDelete(); r != nil {
-		n += len(r.GetKey()) + len(r.GetContext()) + len(r.GetIdempotencyKey())
+		n += len(r.GetKey()) + len(r.GetContext()) + len(r.GetIfMatch()) + len(r.GetIdempotencyKey())
 	} else {
 		n += len(it.GetGet().GetKey())
 	}
