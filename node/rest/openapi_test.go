@@ -219,7 +219,7 @@ func TestContractSees(t *testing.T) {
 		{"a field less", "GET", "/v1/key-value?tenant_id=t&key=k", 200, named(), `{"status":"success","key":"k","value":1}`, "vector_clock"},
 		{"an unknown code", "GET", "/v1/kv/t/a/b", 404, named(), `{"status":"error","error_code":"X","message":"m","request_id":"r"}`, "error_code"},
 		{"lines", "GET", "/v1/scan?tenant_id=t", 200, named("Content-Type", "application/x-ndjson"), "{\"key\":\"k\",\"value\":1,\"vector_clock\":{}}\n{\"status\":\"success\",\"next_page_token\":\"\",\"count\":1,\"scanned\":1}\n", ""},
-		{"a line", "GET", "/v1/scan?tenant_id=t", 200, named("Content-Type", "application/x-ndjson"), "{\"key\":\"k\",\"value\":1}\n{\"status\":\"success\",\"next_page_token\":\"\",\"count\":1,\"scanned\":1}\n", "oneOf"},
+		{"a line", "GET", "/v1/scan?tenant_id=t", 200, named("Content-Type", "application/x-ndjson"), "{\"key\":\"k\",\"value\":1}\n{\"status\":\"success\",\"next_page_token\":\"\",\"count\":1,\"scanned\":1}\n", "vector_clock"},
 		{"a status", "GET", "/health", 202, named(), `{"status":"healthy"}`, "status is not in the document"},
 		{"a header", "GET", "/health", 200, named("X-New", "1"), `{"status":"healthy"}`, "X-New"},
 		{"a parameter", "GET", "/health?deep=1", 200, named(), `{"status":"healthy"}`, "deep"},

@@ -96,25 +96,27 @@ func (c *Checker) Check(method string, target *url.URL, sent http.Header, body [
 	}
 	c.note(method+" "+path, resp.StatusCode)
 	at := &url.URL{Scheme: "http", Host: "127.0.0.1:8080", Path: concrete(path), RawQuery: target.RawQuery}
-	req := &http.Request{Method: method, URL: at, Header: sent.Clone(), Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}
-	if req.Header == nil {
-		req.Header = http.Header{}
-	}
-	req.Header.Del("Content-Type")
-	if len(body) > 0 {
-		// The routes do not ask what a body calls itself.
-		kind := "application/json"
-		if strings.HasPrefix(path, "/v1/kv/") {
-			kind = "application/octet-stream"
-		}
-		req.Header.Set("Content-Type", kind)
-	}
+	kind, parts := bodies(op, body)
 	var wrong []error
-	if resp.StatusCode < 300 {
-		wrong = append(wrong, unknownParameters(op, item, target)...)
+	var req *http.Request
+	for _, part := range parts {
+		req = &http.Request{Method: method, URL: at, Header: sent.Clone(), Body: io.NopCloser(bytes.NewReader(part)), ContentLength: int64(len(part))}
+		if req.Header == nil {
+			req.Header = http.Header{}
+		}
+		req.Header.Del("Content-Type")
+		if len(part) > 0 {
+			req.Header.Set("Content-Type", kind)
+		}
+		if resp.StatusCode >= 300 {
+			continue
+		}
 		if _, errs := c.v.ValidateHttpRequestSync(req); len(errs) > 0 {
 			wrong = append(wrong, join(errs))
 		}
+	}
+	if resp.StatusCode < 300 {
+		wrong = append(wrong, unknownParameters(op, item, target)...)
 	}
 	wrong = append(wrong, c.response(req, op, resp, answer)...)
 	if err := errors.Join(wrong...); err != nil {
@@ -142,8 +144,8 @@ func (c *Checker) response(req *http.Request, op *v3.Operation, resp *http.Respo
 		return wrong // of HEAD, or of a status that has none
 	}
 	parts := [][]byte{body}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/x-ndjson") {
-		parts = bytes.SplitAfter(bytes.TrimSuffix(body, []byte("\n")), []byte("\n")) // the schema is that of a line
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), jsonLines) {
+		parts = splitLines(body)
 	}
 	for _, part := range parts {
 		copied := *resp
@@ -153,6 +155,25 @@ func (c *Checker) response(req *http.Request, op *v3.Operation, resp *http.Respo
 		}
 	}
 	return wrong
+}
+
+// jsonLines is the type of a body whose schema is that of each line.
+const jsonLines = "application/x-ndjson"
+
+func splitLines(body []byte) [][]byte {
+	return bytes.SplitAfter(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"))
+}
+
+// bodies returns what the body of a request is to be taken for, and what of it
+// is checked by itself: the routes do not ask what a body calls itself.
+func bodies(op *v3.Operation, body []byte) (kind string, parts [][]byte) {
+	if op.RequestBody != nil && op.RequestBody.Content.GetOrZero(jsonLines) != nil {
+		return jsonLines, splitLines(body)
+	}
+	if op.RequestBody != nil && op.RequestBody.Content.GetOrZero("*/*") != nil {
+		return "application/octet-stream", [][]byte{body}
+	}
+	return "application/json", [][]byte{body}
 }
 
 // everywhere are the headers that need no word.
