@@ -147,8 +147,9 @@ func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(errors.Join(aerr, nerr))
 		err = clienttest.FailWrite(errcode.Code(args[1]), errcode.Outcome(args[2]), acks, need, "made to fail")
 	}
-	nodes.servers[0].SetHook(func(_ context.Context, method string, _ any) error {
-		if strings.HasSuffix(method, "/"+args[0]) {
+	nodes.servers[0].SetHook(func(_ context.Context, method string, req any) error {
+		// A put fails alike by itself and in a batch.
+		if _, put := req.(*pairdbv1.PutRequest); strings.HasSuffix(method, "/"+args[0]) || put && args[0] == "Put" {
 			return err
 		}
 		return nil
