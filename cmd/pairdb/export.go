@@ -135,6 +135,14 @@ func (a *app) export(ctx context.Context, c *client.Client, f *clientFlags, o ex
 	return report, err
 }
 
+// expiryOf is when the value that is exported expires, the zero time for never.
+func expiryOf(item *client.ScanItem) time.Time {
+	if len(item.Siblings) == 0 {
+		return time.Time{}
+	}
+	return item.Siblings[0].ExpiresAt
+}
+
 // exportTo scans the tenant with a progress bar, if a person watches.
 func (a *app) exportTo(ctx context.Context, c *client.Client, f *clientFlags, o exportOptions, w io.Writer) (exportReport, error) {
 	began := time.Now()
@@ -148,7 +156,7 @@ func (a *app) exportTo(ctx context.Context, c *client.Client, f *clientFlags, o 
 	defer scan.Close()
 	for scan.Next() {
 		item := scan.Item()
-		if err := out.write(item.Key, item.Value); err != nil {
+		if err := out.write(record{key: item.Key, value: item.Value, expires: expiryOf(item)}); err != nil {
 			return report, fmt.Errorf("export: %w", err)
 		}
 		if len(item.Siblings) > 1 {

@@ -59,12 +59,12 @@ Otherwise store every record of a file, as pairdb export writes it. A file that 
   {"key":"k","value":"v"}
   {"key":"/w==","key_encoding":"base64","value":"/w==","encoding":"base64"}
 
-  key,value,key_encoding,encoding
-  k,v,,
-  /w==,/w==,base64,base64
+  key,value,key_encoding,encoding,expires_at
+  k,v,,,2100-01-31T12:00:00Z
+  /w==,/w==,base64,base64,
 
 key and value are strings, or base64 where their encoding says so: for bytes that are not
-UTF-8. CSV needs the first two columns, in any order. Where a key comes several times the
+UTF-8. A value with expires_at expires then; one that is past already fails. CSV needs the first two columns, in any order. Where a key comes several times the
 last value stays. Records that fail are tried again, and listed with their lines if they
 fail still; the exit code is then 1. An import that was stopped says the line to go on from,
 with --from-line: every record before it is stored, or was listed.`,

@@ -183,12 +183,16 @@ func readAhead(ctx context.Context, in recordReader) <-chan readRecord {
 // put puts one record, if need be several times.
 func (im *recordImporter) put(ctx context.Context, cancel context.CancelCauseFunc, to putter, r record) {
 	defer im.inFlight.Release(r.size())
+	opts := []client.CallOption{client.WithLevel(im.level)}
+	if !r.expires.IsZero() {
+		opts = append(opts, client.WithExpiry(r.expires))
+	}
 	var err error
 	for n := 0; ; n++ {
 		if ctx.Err() != nil {
 			return // it stays open: not to be gone on behind
 		}
-		if _, err = to.Put(ctx, r.key, r.value, client.WithLevel(im.level)); err == nil || !mayPass(err) || n == im.retries {
+		if _, err = to.Put(ctx, r.key, r.value, opts...); err == nil || !mayPass(err) || n == im.retries {
 			break
 		}
 		if n == 0 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/pairdb/pairdb/api/jsontext"
@@ -45,6 +46,8 @@ type record struct {
 	line  int // where it begins, from 1
 	key   string
 	value []byte
+	// expires is when the value expires, the zero time for never.
+	expires time.Time
 }
 
 // lineError is a record that cannot be used, while those behind it can.
@@ -63,7 +66,7 @@ type recordReader interface{ next() (record, error) }
 
 // recordWriter writes one. flush has to be called at the end.
 type recordWriter interface {
-	write(key string, value []byte) error
+	write(r record) error
 	flush() error
 }
 
@@ -92,6 +95,7 @@ type jsonRecord struct {
 	KeyEncoding string  `json:"key_encoding,omitempty"`
 	Value       *string `json:"value"`
 	Encoding    string  `json:"encoding,omitempty"`
+	ExpiresAt   string  `json:"expires_at,omitempty"`
 }
 
 type jsonRecords struct {
@@ -150,16 +154,25 @@ func parseJSONRecord(text []byte) (record, error) {
 	case j.Value == nil:
 		return record{}, errors.New("it has no value; a value is a string")
 	}
-	return decodeRecord(*j.Key, j.KeyEncoding, *j.Value, j.Encoding)
+	return decodeRecord(*j.Key, j.KeyEncoding, *j.Value, j.Encoding, j.ExpiresAt)
 }
 
-func decodeRecord(key, keyEncoding, value, encoding string) (record, error) {
+func decodeRecord(key, keyEncoding, value, encoding, expires string) (record, error) {
 	k, err := decodeField("key", key, keyEncoding)
 	if err != nil {
 		return record{}, err
 	}
 	v, err := decodeField("value", value, encoding)
-	return record{key: string(k), value: v}, err
+	if err != nil {
+		return record{}, err
+	}
+	r := record{key: string(k), value: v}
+	if expires != "" {
+		if r.expires, err = time.Parse(time.RFC3339Nano, expires); err != nil {
+			return record{}, fmt.Errorf("expires_at is %.40q; write an instant as in 2027-01-31T12:00:00Z", expires)
+		}
+	}
+	return r, nil
 }
 
 func decodeField(name, text, encoding string) ([]byte, error) {
@@ -177,7 +190,7 @@ func decodeField(name, text, encoding string) ([]byte, error) {
 }
 
 // csvColumns are those that a file of CSV may have; the first two it has to.
-func csvColumns() []string { return []string{"key", "value", "key_encoding", "encoding"} }
+func csvColumns() []string { return []string{"key", "value", "key_encoding", "encoding", "expires_at"} }
 
 type csvRecords struct {
 	in    *csv.Reader
@@ -214,7 +227,7 @@ func (c *csvRecords) next() (record, error) {
 		}
 		return fields[c.at[column]]
 	}
-	r, err := decodeRecord(field(0), field(2), field(1), field(3))
+	r, err := decodeRecord(field(0), field(2), field(1), field(3), field(4))
 	r.line = line
 	if err != nil {
 		return r, &lineError{line, err}
@@ -231,7 +244,7 @@ func (c *csvRecords) header() error {
 		return err
 	}
 	names[0] = strings.TrimPrefix(names[0], "\uFEFF") // what some programs write before anything else
-	at := []int{-1, -1, -1, -1}
+	at := []int{-1, -1, -1, -1, -1}
 	for i, name := range names {
 		n := slices.Index(csvColumns(), name)
 		if n < 0 || at[n] >= 0 {
@@ -268,14 +281,14 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 
 type jsonWriter struct{ out *bufio.Writer }
 
-func (j *jsonWriter) write(key string, value []byte) error {
-	var r jsonRecord
-	k, v := key, string(value)
+func (j *jsonWriter) write(in record) error {
+	r := jsonRecord{ExpiresAt: timeText(in.expires)}
+	k, v := in.key, string(in.value)
 	if !utf8.ValidString(k) {
 		k, r.KeyEncoding = base64.StdEncoding.EncodeToString([]byte(k)), base64Word
 	}
 	if !utf8.ValidString(v) {
-		v, r.Encoding = base64.StdEncoding.EncodeToString(value), base64Word
+		v, r.Encoding = base64.StdEncoding.EncodeToString(in.value), base64Word
 	}
 	r.Key, r.Value = &k, &v
 	enc := json.NewEncoder(j.out)
@@ -290,13 +303,13 @@ type csvWriter struct {
 	began bool
 }
 
-func (c *csvWriter) write(key string, value []byte) error {
+func (c *csvWriter) write(r record) error {
 	if err := c.begin(); err != nil {
 		return err
 	}
-	k, kenc := csvField(key)
-	v, venc := csvField(string(value))
-	return c.out.Write([]string{k, v, kenc, venc})
+	k, kenc := csvField(r.key)
+	v, venc := csvField(string(r.value))
+	return c.out.Write([]string{k, v, kenc, venc, timeText(r.expires)})
 }
 
 // begin writes the header once.

@@ -30,8 +30,11 @@ func TestRecordsComeBack(t *testing.T) {
 		var want []record
 		for range rapid.IntRange(0, 8).Draw(t, "records") {
 			r := record{key: part.Draw(t, "key"), value: []byte(part.Draw(t, "value"))}
+			if rapid.Bool().Draw(t, "expires") {
+				r.expires = time.UnixMilli(rapid.Int64Range(0, 250_000_000_000_000).Draw(t, "at"))
+			}
 			want = append(want, r)
-			if err := w.write(r.key, r.value); err != nil {
+			if err := w.write(r); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -44,7 +47,7 @@ func TestRecordsComeBack(t *testing.T) {
 			t.Fatalf("%d records became %d, %v, %v:\n%q", len(want), len(got), bad, err, text)
 		}
 		for i := range want {
-			if got[i].key != want[i].key || !bytes.Equal(got[i].value, want[i].value) {
+			if got[i].key != want[i].key || !bytes.Equal(got[i].value, want[i].value) || !got[i].expires.Equal(want[i].expires) {
 				t.Fatalf("%q, %q became %q, %q:\n%q", want[i].key, want[i].value, got[i].key, got[i].value, text)
 			}
 		}
@@ -87,6 +90,7 @@ func TestBadRecords(t *testing.T) {
 		{"half a pair", recordsJSONL, `{"key":"\ud800","value":"v"}`, "surrogate", "", 0},
 		{"no base64", recordsJSONL, `{"key":"k","value":"*","encoding":"base64"}`, "value is not base64", "", 0},
 		{"loose base64", recordsJSONL, `{"key":"/x==","key_encoding":"base64","value":""}`, "key is not base64", "", 0},
+		{"no instant", recordsJSONL, `{"key":"k","value":"v","expires_at":"soon"}`, `expires_at is "soon"`, "", 0},
 		{"another encoding", recordsJSONL, `{"key":"k","value":"v","encoding":"hex"}`, `the value is "hex"`, "", 0},
 		{"too long a line", recordsJSONL, "\n" + strings.Repeat("x", maxRecordSize+1), "", "line 2 has more than", 0},
 		{"no header", recordsCSV, "", "", "begins with a header", 0},
@@ -124,7 +128,7 @@ func FuzzRecords(f *testing.F) {
 		var again bytes.Buffer
 		w := newRecordWriter(format, &again)
 		for _, r := range good {
-			if err := w.write(r.key, r.value); err != nil {
+			if err := w.write(r); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,7 +140,7 @@ func FuzzRecords(f *testing.F) {
 			t.Fatalf("%q: %v, %v", again.String(), bad, err)
 		}
 		for i := range good {
-			if second[i].key != good[i].key || !bytes.Equal(second[i].value, good[i].value) {
+			if second[i].key != good[i].key || !bytes.Equal(second[i].value, good[i].value) || !second[i].expires.Equal(good[i].expires) {
 				t.Fatalf("%q, %q became %q, %q", good[i].key, good[i].value, second[i].key, second[i].value)
 			}
 		}

@@ -41,7 +41,14 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"","value":1}`, 400},
 		{"GET", "/v1/key-value?tenant_id=shop&key=k", "", 200},
 		{"GET", "/v1/key-value?tenant_id=shop&key=none", "", 404},
+		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"late","value":1,"ttl_seconds":3600}`, 200},
+		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"late","value":2,"if_absent":true}`, 412},
+		{"GET", "/v1/key-value?tenant_id=shop&key=late", "", 200},
+		{"PUT", "/v1/kv/shop/late?ttl=90m", "v", 204},
+		{"GET", "/v1/kv/shop/late", "", 200},
 		{"GET", "/v1/scan?tenant_id=shop", "", 200},
+		{"POST", "/v1/batch?tenant_id=shop", "{\"op\":\"put\",\"key\":\"b\",\"value\":1}\n{\"op\":\"get\",\"key\":\"none\"}\n{\"op\":\"delete\",\"key\":\"c\"}\n", 200},
+		{"POST", "/v1/batch?tenant_id=shop", "oops", 400},
 		{"GET", "/v1/scan?tenant_id=shop&limit=0", "", 400},
 		{"DELETE", "/v1/key-value?tenant_id=shop&key=k", "", 200},
 		{"DELETE", "/v1/key-value?tenant_id=none&key=k", "", 404},
@@ -72,7 +79,8 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); got != origin {
 			t.Errorf("%s %s: Access-Control-Allow-Origin is %q", x.method, x.path, got)
 		}
-		if named := strings.Contains(string(body), `"request_id":"mine"`); named != (x.status >= 400 && x.method != "HEAD") {
+		failed := x.status >= 400 && x.method != "HEAD" || strings.Contains(x.body, `"none"`) // of a batch, one item
+		if named := strings.Contains(string(body), `"request_id":"mine"`); named != failed {
 			t.Errorf("%s %s: the body names the request: %t: %.300s", x.method, x.path, named, body)
 		}
 	}

@@ -31,7 +31,11 @@ func TestExportImport(t *testing.T) {
 	const n = 2000
 	for i := range n {
 		key := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%d\xff", i))
-		fmt.Fprintf(&file, "{\"key\":%q,\"key_encoding\":\"base64\",\"value\":%q,\"encoding\":\"base64\"}\n", key, some(300))
+		expires := ""
+		if i%10 == 0 {
+			expires = `,"expires_at":"2100-01-31T12:00:00.25Z"`
+		}
+		fmt.Fprintf(&file, "{\"key\":%q,\"key_encoding\":\"base64\",\"value\":%q,\"encoding\":\"base64\"%s}\n", key, some(300), expires)
 	}
 	dir := t.TempDir()
 	source := filepath.Join(dir, "source.jsonl")
@@ -66,6 +70,9 @@ func TestExportImport(t *testing.T) {
 	}
 	stored := map[string]string{}
 	first := dump("first", "jsonl", c.agents[1])
+	if b, err := os.ReadFile(first); err != nil || bytes.Count(b, []byte(`"expires_at":"2100-01-31T12:00:00.25Z"`)) != n/10 {
+		t.Errorf("the export has %d values that expire, %v, want %d", bytes.Count(b, []byte("expires_at")), err, n/10)
+	}
 	// Against the file itself: values and keys as they were written down.
 	for _, line := range sorted(source) {
 		var want struct{ Key, Value []byte }
