@@ -67,7 +67,9 @@ key and value are strings, or base64 where their encoding says so: for bytes tha
 UTF-8. A value with expires_at expires then; one that is past already fails. CSV needs the first two columns, in any order. Where a key comes several times the
 last value stays. Records that fail are tried again, and listed with their lines if they
 fail still; the exit code is then 1. An import that was stopped says the line to go on from,
-with --from-line: every record before it is stored, or was listed.`,
+with --from-line: every record before it is stored, or was listed. In a tenant that keeps
+siblings an imported value stands beside what is there, itself included if it is imported
+a second time.`,
 		Example: "  pairdb import --dir ./photos --verify\n  pairdb import dump.jsonl --tenant shop\n  pairdb export --tenant shop | pairdb import - --tenant copy",
 		GroupID: groupData,
 		Args: func(cmd *cobra.Command, given []string) error {

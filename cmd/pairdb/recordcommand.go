@@ -152,7 +152,7 @@ func recordsError(o *recordOptions, res recordResult, err error) error {
 	case len(res.failed) > 0:
 		return &failure{
 			exit: errcode.ExitFailed, what: fmt.Sprintf("import: %d of %d records failed", len(res.failed), res.stored+int64(len(res.failed))),
-			next: "Correct those lines and import them; records that are stored already may be stored again, which does no harm.",
+			next: "Correct those lines and import them; a record that is stored already and imported again makes a difference only where siblings are kept.",
 		}
 	}
 	return nil

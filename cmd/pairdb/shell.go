@@ -36,7 +36,8 @@ runs that too.
 
 Otherwise lines are read from stdin until one fails; its exit code is that of the
 shell, and its number is said. --keep-going runs the others as well and ends with the
-exit code of the first that failed.
+exit code of the first that failed. What they write is as it is outside of the shell: get
+writes the bytes of a value and no line end after them; -o jsonl does.
 
 Beside the commands there are:
   use TENANT   the tenant of the lines that follow
