@@ -61,6 +61,11 @@ func TestCausal(t *testing.T) {
 			3-4 v put k=y -> ok b1 {a1,b1}
 			5-6 w put k=z seen:a1 -> not_applied
 			7-8 r get k -> ok y@b1 {a1,b1}`},
+		{name: "the only mint loses after the write was acknowledged", want: `has seen 62.1="y"`, script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-5 v put k=y -> ok b1 {b1}
+			6-7 s get k -> ok x@a1 {a1,b1}
+			8-12 w put k=z -> ok b2 {a1,b2}`},
 		{name: "a later blind write gave way to the one before", want: `has seen 62.1="y"`, script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y -> ok b1
@@ -135,6 +140,12 @@ func TestCausal(t *testing.T) {
 			4-5 r get k one -> ok y@b1 {b1}
 			6-7 s get k one -> ok x@a1 {a1,b1}
 			11-12 r get k -> ok y@b2 {a1,b2}`},
+		{name: "the only mint loses until the write is acknowledged", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-10 v put k=y -> ok b1 {b1}
+			6-7 s get k -> ok x@a1 {a1,b1}
+			8-12 w put k=z -> ok b2 {a1,b2}
+			13-14 r get k -> ok z@b2 {a1,b2}`},
 		{name: "a token from between the mints", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-10 v put k=y -> ok b2 {a1,b2}

@@ -217,7 +217,13 @@ func (k *keyed) above(s, w *write) bool {
 
 // couldHide reports whether s can be why read r does not return w.
 func (k *keyed) couldHide(s, w *write, r *Op) bool {
-	if s == w || s.never || s.start > r.Answer.At || k.above(w, s) {
+	if s == w || s.never || s.start > r.Answer.At {
+		return false
+	}
+	// Until a blind write was acknowledged its first mint may be what was read,
+	// which may lose to what the write is to be above.
+	settled := !k.mintedTwice(w) || w.acked != nil && w.end < r.At && meets(w.acked.Level, r.Level)
+	if settled && k.above(w, s) {
 		return false
 	}
 	// A write that may be minted twice may have been read under the name of its

@@ -182,7 +182,7 @@ func (s *ttlRun) begin(k *mortalKey) {
 
 // attempts sends a write once, or, with an idempotency key, maybe twice at once.
 func (s *ttlRun) attempts(w *mortalWrite) {
-	w.open, w.doubt = 1, false
+	w.open = 1 // the doubt of an earlier attempt stays, whatever this one is refused for
 	if len(w.put.IdempotencyKey) > 0 {
 		w.open += s.w.rand(w.k.base).IntN(2)
 	}

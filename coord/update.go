@@ -3,6 +3,7 @@ package coord
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
@@ -10,8 +11,15 @@ import (
 )
 
 // errSuperseded says that a re-mint came too late: a later write has replaced
-// what it would mint again.
+// what it would mint again, and does not win yet over what that was for.
 var errSuperseded = errors.New("superseded since it was minted")
+
+// Pauses until a write that was superseded looks again whether what replaced it
+// wins.
+const (
+	supersededPause    = time.Millisecond
+	maxSupersededPause = 50 * time.Millisecond
+)
 
 // update is a put or delete at the owner that coordinates and mints it. It
 // mints, sends the whole object to the other owners, counts, and answers; what
@@ -41,12 +49,12 @@ type update struct {
 		// minting says that object is still that of the first mint while
 		// everything else is the second's.
 		minting bool
-		// firstAcks is the count the first mint had when the second was made.
-		firstAcks int
-		object    []byte
-		dot       causal.Dot
-		hlc       uint64
-		seen      causal.Context
+		// pause is the last one until a superseded write looks again.
+		pause  time.Duration
+		object []byte
+		dot    causal.Dot
+		hlc    uint64
+		seen   causal.Context
 		// claim is what the answer may say that the write has seen, claimHLC
 		// the highest HLC among it.
 		claim    causal.Context
@@ -102,6 +110,10 @@ func startUpdate(j *job, u *unit) {
 func (o *update) mint(n int) {
 	c := o.job.c
 	o.mu.Lock()
+	if o.mu.answered {
+		o.mu.Unlock()
+		return // the time ran out before this mint
+	}
 	u := o.mu.u
 	o.mu.Unlock()
 	c.hold(1)
@@ -145,7 +157,13 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 	}
 	if n > 1 {
 		if !held.Has(o.mu.dot) {
-			return causal.Object{}, errSuperseded
+			if w := held.Winner(); w == nil || w.HLC <= o.mu.aboveHLC {
+				return causal.Object{}, errSuperseded
+			}
+			// To mint it again would bring it back. What replaced it wins over
+			// all that it was to win over, and has to be at as many owners.
+			o.mu.mints, o.mu.durable = n, false
+			return *held, nil
 		}
 		seen, floor = causal.JoinContext(held.Context, o.mu.above), o.mu.aboveHLC
 	}
@@ -191,16 +209,21 @@ func (o *update) notMinted(n int, err error) {
 		o.mu.Unlock()
 		return
 	}
-	o.mu.answered = true
-	o.mu.stop()
 	if n > 1 && errors.Is(err, errSuperseded) {
-		// The write had its level before a later one replaced it; see DESIGN.md.
-		res := o.response()
-		res.write.Acks = o.mu.firstAcks
+		// What replaced it was minted as blindly, and is about to be minted again.
+		o.mu.pause = min(max(2*o.mu.pause, supersededPause), maxSupersededPause)
+		d := o.mu.pause
 		o.mu.Unlock()
-		o.job.done(res, nil)
+		c := o.job.c
+		c.hold(1)
+		c.opts.Clock.AfterFunc(d, func() {
+			o.mint(n)
+			c.leave()
+		})
 		return
 	}
+	o.mu.answered = true
+	o.mu.stop()
 	u := o.mu.u
 	o.mu.Unlock()
 	e := asError(err)

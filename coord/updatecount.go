@@ -148,7 +148,6 @@ func (o *update) advance() {
 	if v == quorum.Reached && o.blind() && o.mu.mints == 1 && o.mu.above != nil && o.mu.aboveHLC >= o.mu.hlc && o.mu.object != nil {
 		o.job.c.opts.Metrics.Remint()
 		o.mu.round++
-		o.mu.firstAcks = o.mu.tally.Acks()
 		o.mu.tally = o.mu.u.tally(o.job.level)
 		// From here on answers about the first mint are too late.
 		o.mu.mints, o.mu.minting, o.mu.durable, o.mu.localErr = 2, true, false, nil

@@ -92,6 +92,10 @@ var bugs = []bug{
 		"safe := !sent || untouched || q.kind != writes || e.Outcome == errcode.NotApplied", "safe := true", "client", "^TestPipeline",
 	},
 	{
+		"acknowledge a write that was replaced before what replaced it wins", "coord/update.go",
+		"if w := held.Winner(); w == nil || w.HLC <= o.mu.aboveHLC {", "if w := held.Winner(); w == nil {", "coord", "^TestScripts$",
+	},
+	{
 		"give a token the clock of its write, not that of what it covers", "coord/updatecount.go",
 		"max(o.mu.claimHLC, o.mu.aboveHLC)),", "max(o.mu.hlc, o.mu.aboveHLC)),", "coord", "^TestScripts$",
 	},
