@@ -23,7 +23,7 @@ import (
 
 // importBytesInFlight bounds the memory of an import: the sizes of the files
 // that are being read and sent at one time.
-const importBytesInFlight = 64 << 20
+const importBytesInFlight = client.DefaultImportBytes
 
 // errChanged is the failure of a file that was written to while it was read.
 var errChanged = errors.New("the file changed while it was read")
