@@ -90,12 +90,15 @@ func TestStoppedImportGoesOn(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			store := &slowStore{}
 			ctx, cancel := context.WithCancelCause(t.Context())
-			store.do = func(ctx context.Context, key, _ string) error {
+			store.do = func(ctx context.Context, key, value string) error {
 				if key == "k100" && how == "context" {
 					cancel(stopped)
 				}
 				if key == "k100" && how == "callback" {
 					return stopped
+				}
+				if len(value) == 3 && value >= "120" && how == "callback" {
+					<-ctx.Done() // it has ended by then
 				}
 				return ctx.Err()
 			}
