@@ -40,8 +40,8 @@ type ImportOptions struct {
 	// that is larger goes by itself. 0: DefaultImportBytes.
 	Bytes int64
 	// Retries is how many times an item that failed is tried again, after pauses
-	// that double from about 200 ms to 2 s, or as a node asks for, up to 30 s. 0: DefaultImportRetries. Negative:
-	// none.
+	// that double from 200 ms to 5 s, less a random part, or are what a node asks
+	// for, up to 30 s. 0: DefaultImportRetries. Negative: none.
 	Retries int
 	// Again lets items without an idempotency key be tried again even if they may
 	// have been stored: for items without conditions, of which a second time is
@@ -83,6 +83,8 @@ type ImportResult struct {
 // item; and when no other item will fare better: the tenant is not there, access is
 // denied, or no endpoint could be reached in all the tries. The result is valid with
 // any error. An item that was under way is not settled, and Next not behind it.
+// While items waits for its next one, the end of the import waits, too. An item that
+// failed with Indeterminate as its outcome may still be applied later.
 func (c *Client) Import(ctx context.Context, items iter.Seq2[ImportItem, error], o ImportOptions, opts ...CallOption) (ImportResult, error) {
 	if err := o.validate(); err != nil {
 		return ImportResult{}, err

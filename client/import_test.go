@@ -82,6 +82,38 @@ func TestLastItemOfAKeyStays(t *testing.T) {
 	}
 }
 
+// A key that takes long holds up what has the same key, and no other.
+func TestSlowKeyHoldsUpNoOther(t *testing.T) {
+	const n = 200
+	var left atomic.Int64
+	left.Store(n)
+	done := make(chan struct{})
+	store := &slowStore{do: func(ctx context.Context, key, _ string) error {
+		if key == "slow" {
+			select {
+			case <-done:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		}
+		if left.Add(-1) == 0 {
+			close(done)
+		}
+		return nil
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	res, err := importInto(ctx, store, numbered(n+2, func(i int) string {
+		if i < 2 {
+			return "slow"
+		}
+		return ownKey(i)
+	}), ImportOptions{Workers: 4})
+	if err != nil || res.Stored != n+2 || store.values["slow"] != "1" {
+		t.Errorf("%+v, %v, slow has %q", res, err, store.values["slow"])
+	}
+}
+
 // What was stopped goes on from where it says, and nothing is left out.
 func TestStoppedImportGoesOn(t *testing.T) {
 	const n = 500

@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// importDelays is how many of the shortest pauses an import leaves out: nobody
-	// waits for one of its items.
-	importDelays = 2
+	// skippedDelays is how many of the shortest pauses an import leaves out, and
+	// maxImportDelay what the others double up to: nobody waits for one of its
+	// items, and a node that starts again takes its time.
+	skippedDelays  = 2
+	maxImportDelay = 5 * time.Second
 	// maxImportPause bounds a pause, whatever a node asks for.
 	maxImportPause = 30 * time.Second
 )
@@ -53,7 +55,9 @@ func newImporter(o ImportOptions, put func(context.Context, string, []byte, ...C
 	o.ensureDefaults()
 	im := &importer{
 		o: o, put: put,
-		pause:    func(n int, e *Error) time.Duration { return min(delay(n+importDelays, e, rand.Int64N), maxImportPause) },
+		pause: func(n int, e *Error) time.Duration {
+			return min(delay(n+skippedDelays, maxImportDelay, e, rand.Int64N), maxImportPause)
+		},
 		workers:  semaphore.NewWeighted(int64(o.Workers)),
 		inFlight: semaphore.NewWeighted(o.Bytes),
 	}

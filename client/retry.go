@@ -60,9 +60,9 @@ func mayRepeat(k kind, e *Error) bool {
 }
 
 // delay is the pause before the n-th time, from 1, that a call is sent again:
-// what the node asks for, if it does.
-func delay(n int, e *Error, random func(int64) int64) time.Duration {
-	d := min(firstDelay<<min(n-1, 10), maxDelay) // no overflow, however often
+// it doubles up to most, or is what the node asks for, if that is more.
+func delay(n int, most time.Duration, e *Error, random func(int64) int64) time.Duration {
+	d := min(firstDelay<<min(n-1, 10), most) // no overflow, however often
 	d = d/2 + time.Duration(random(int64(d/2)+1))
 	d = max(d, e.retryDelay)
 	if st, ok := status.FromError(e.Err); ok {
@@ -82,7 +82,7 @@ func (c *Client) pause(ctx context.Context, n int, k kind, e *Error) bool {
 	if n > c.opts.Retries || !mayRepeat(k, e) || ctx.Value(repeatedByCaller{}) != nil {
 		return false
 	}
-	d := delay(n, e, rand.Int64N)
+	d := delay(n, maxDelay, e, rand.Int64N)
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}

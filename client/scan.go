@@ -159,7 +159,7 @@ func (s *Scanner) nextPage() {
 			return
 		}
 		// Each endpoint once, and then again after pauses.
-		if n := i - len(to) + 1; n > 0 && !s.pause(delay(n, failed, rand.Int64N), deadline) {
+		if n := i - len(to) + 1; n > 0 && !s.pause(delay(n, maxDelay, failed, rand.Int64N), deadline) {
 			break
 		}
 		cn := to[i%len(to)]
