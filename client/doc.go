@@ -20,6 +20,10 @@
 // one stream. Both cost a fraction of as many calls, and none of them is a
 // transaction.
 //
+// A Batcher makes batches of puts that goroutines make at the same time. Import
+// stores any number of items from an iterator that way: in the order of each key,
+// with bounds on what is in flight, and knowing where to go on when it is stopped.
+//
 // Scan returns a Scanner over the keys with a prefix or in a range, which goes on
 // at another endpoint when one is lost.
 //
@@ -48,7 +52,8 @@
 // begins again after a pause, up to Options.Retries times, under the same rules:
 // the pause is the one the node asks for, or one that doubles. All calls of a
 // Client together repeat at most one in ten, and ten more, so that a cluster in
-// trouble does not get every request several times.
+// trouble does not get every request several times. Import repeats by itself,
+// instead: see there.
 //
 // Any other write that may have been applied is never sent again by this
 // package: it fails with Indeterminate as its outcome, and the caller decides.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -44,6 +45,8 @@ type Error struct {
 
 	// answered is true if a node sent this error, false if it was made here.
 	answered bool
+	// retryDelay is how long a node asks to wait in the error of an item.
+	retryDelay time.Duration
 }
 
 // Error says what failed and why, in one line.
@@ -174,7 +177,7 @@ func (e *Error) fromInfo(info *errdetails.ErrorInfo) {
 
 // itemError is the error of one of several requests that a node answered.
 func itemError(op string, k kind, endpoint string, ie *pairdbv1.ItemError) *Error {
-	e := &Error{Op: op, Endpoint: endpoint, Message: ie.GetMessage()}
+	e := &Error{Op: op, Endpoint: endpoint, Message: ie.GetMessage(), retryDelay: ie.GetRetryDelay().AsDuration()}
 	e.fromMeta(ie.GetCode(), ie.GetMetadata())
 	if e.Code == "" {
 		e.Code = errcode.Internal

@@ -1,10 +1,12 @@
 package client_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"log"
+	"strings"
 	"time"
 
 	"github.com/pairdb/pairdb/client"
@@ -147,6 +149,50 @@ func ExampleClient_Batch() {
 	// Output:
 	// 0 <nil>
 	// 1 <nil>
+}
+
+// An import stores what an iterator gives, such as the lines of a file, and says
+// where to go on if it is stopped.
+func ExampleClient_Import() {
+	endpoint, stop := startNode()
+	defer stop()
+	c, err := client.New(client.Options{Endpoints: []string{endpoint}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	lines := bufio.NewScanner(strings.NewReader("apple 3\n 7\npear 1\napple 4\n"))
+	items := func(yield func(client.ImportItem, error) bool) {
+		for at := 1; lines.Scan(); at++ {
+			key, value, _ := strings.Cut(lines.Text(), " ")
+			if !yield(client.ImportItem{Key: key, Value: []byte(value), At: at}, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(client.ImportItem{}, err)
+		}
+	}
+	ctx := context.Background()
+	res, err := c.Import(ctx, items, client.ImportOptions{
+		Again: true, // twice the same value is no harm here
+		Failed: func(at int, _ client.ImportItem, err error) bool {
+			fmt.Printf("line %d: %v\n", at, err)
+			return true // go on
+		},
+	})
+	if err != nil {
+		log.Fatalf("go on from line %d: %v", res.Next, err)
+	}
+	got, err := c.Get(ctx, "apple")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d stored, %d failed, %s apples\n", res.Stored, res.Failed, got.Value)
+	// Output:
+	// line 2: put: INVALID_KEY: the key is empty; it must have 1 to 1024 bytes
+	// 3 stored, 1 failed, 4 apples
 }
 
 // Requests of a pipeline are in flight together; their answers come in any order.

@@ -60,10 +60,11 @@ func mayRepeat(k kind, e *Error) bool {
 }
 
 // delay is the pause before the n-th time, from 1, that a call is sent again:
-// what the node asks for, if it does.
-func delay(n int, e *Error, random func(int64) int64) time.Duration {
-	d := min(firstDelay<<(n-1), maxDelay)
+// it doubles up to most, or is what the node asks for, if that is more.
+func delay(n int, most time.Duration, e *Error, random func(int64) int64) time.Duration {
+	d := min(firstDelay<<min(n-1, 10), most) // no overflow, however often
 	d = d/2 + time.Duration(random(int64(d/2)+1))
+	d = max(d, e.retryDelay)
 	if st, ok := status.FromError(e.Err); ok {
 		for _, detail := range st.Details() {
 			if info, ok := detail.(*errdetails.RetryInfo); ok {
@@ -78,16 +79,30 @@ func delay(n int, e *Error, random func(int64) int64) time.Duration {
 // has to end with e: there is no repetition left, none in the budget, or not
 // enough time.
 func (c *Client) pause(ctx context.Context, n int, k kind, e *Error) bool {
-	if n > c.opts.Retries || !mayRepeat(k, e) {
+	if n > c.opts.Retries || !mayRepeat(k, e) || ctx.Value(repeatedByCaller{}) != nil {
 		return false
 	}
-	d := delay(n, e, rand.Int64N)
+	d := delay(n, maxDelay, e, rand.Int64N)
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}
 	if !c.budget.spend() {
 		return false
 	}
+	return sleep(ctx, d)
+}
+
+// repeatedByCaller marks the context of calls that their caller repeats itself.
+type repeatedByCaller struct{}
+
+// withoutRepeats makes a call go to each endpoint once and then fail, so that it
+// is not repeated on two levels.
+func withoutRepeats(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatedByCaller{}, true)
+}
+
+// sleep waits for d; false says that ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client/clienttest"
 )
 
@@ -95,19 +96,28 @@ func TestDelays(t *testing.T) {
 	most := func(n int64) int64 { return n - 1 }
 	none := func(int64) int64 { return 0 }
 	for n, want := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
-		if lo, hi := delay(n+1, &Error{}, none), delay(n+1, &Error{}, most); lo != want/2 || hi != want {
+		if lo, hi := delay(n+1, maxDelay, &Error{}, none), delay(n+1, maxDelay, &Error{}, most); lo != want/2 || hi != want {
 			t.Errorf("pause %d: %v to %v, want %v to %v", n+1, lo, hi, want/2, want)
 		}
 	}
-	if d := delay(20, &Error{}, most); d != maxDelay {
-		t.Errorf("a late pause is %v", d)
+	for _, n := range []int{20, 39, 64, 1000} {
+		if d := delay(n, maxDelay, &Error{}, most); d != maxDelay {
+			t.Errorf("pause %d is %v", n, d)
+		}
 	}
 	st, err := status.New(codes.Unavailable, "later").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := delay(1, &Error{Err: st.Err()}, most); d != time.Second {
+	if d := delay(1, maxDelay, &Error{Err: st.Err()}, most); d != time.Second {
 		t.Errorf("the node asks for 1s and gets %v", d)
+	}
+	item := itemError("put", writes, "", &pairdbv1.ItemError{Code: string(errcode.RateLimited), RetryDelay: durationpb.New(time.Minute)})
+	if d := delay(1, maxDelay, item, most); d != time.Minute {
+		t.Errorf("the node asks for a minute, for an item, and gets %v", d)
+	}
+	if d := newImporter(ImportOptions{}, nil).pause(1, item); d != maxImportPause {
+		t.Errorf("an import pauses for %v", d)
 	}
 }
 

@@ -159,7 +159,7 @@ func (s *Scanner) nextPage() {
 			return
 		}
 		// Each endpoint once, and then again after pauses.
-		if n := i - len(to) + 1; n > 0 && !s.pause(delay(n, failed, rand.Int64N), deadline) {
+		if n := i - len(to) + 1; n > 0 && !s.pause(delay(n, maxDelay, failed, rand.Int64N), deadline) {
 			break
 		}
 		cn := to[i%len(to)]
@@ -193,14 +193,7 @@ func (s *Scanner) pause(d time.Duration, deadline time.Time) bool {
 	if !deadline.IsZero() && time.Until(deadline) <= d || !s.c.budget.spend() {
 		return false
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.ctx.Done():
-		return false
-	}
+	return sleep(s.ctx, d)
 }
 
 // attempt gets a page from one endpoint, nil at the end of the stream, within wait

@@ -177,7 +177,7 @@ func (a *app) importFolder(ctx context.Context, f *clientFlags, o importOptions)
 		im.skipped = func(path, reason string) {
 			report.Skipped = append(report.Skipped, importEntry{visible(path), reason})
 		}
-		up, err := a.pass(ctx, "importing", im, func() (transferResult, error) { return im.upload(ctx, &batcher{to: c, level: f.level}, o.verify) })
+		up, err := a.pass(ctx, "importing", im, func() (transferResult, error) { return im.upload(ctx, c.Batcher(), o.verify) })
 		report.importFigures = figures("", up)
 		a.noteSkipped(report.Skipped)
 		a.notePass("imported", report.importFigures)

@@ -22,8 +22,9 @@ import (
 )
 
 // importBytesInFlight bounds the memory of an import: the sizes of the files
-// that are being read and sent at one time.
-const importBytesInFlight = 64 << 20
+// that are being read and sent at one time. It bounds what they take at the nodes,
+// too: each value is at all its owners, and any of them coordinates.
+const importBytesInFlight = 32 << 20
 
 // errChanged is the failure of a file that was written to while it was read.
 var errChanged = errors.New("the file changed while it was read")

@@ -112,7 +112,7 @@ func (a *app) runRecordImport(cmd *cobra.Command, f *clientFlags, o *recordOptio
 }
 
 // importRecords imports with a progress bar, if a person watches.
-func (a *app) importRecords(ctx context.Context, f *clientFlags, o *recordOptions, to putter, in io.Reader) (recordResult, error) {
+func (a *app) importRecords(ctx context.Context, f *clientFlags, o *recordOptions, to *client.Client, in io.Reader) (recordResult, error) {
 	im := newRecordImporter(f.level, o.concurrency, o.rounds, o.maxFailed)
 	im.moved.unit = "records"
 	if isTerminal(a.stderr) && !isTerminal(a.stdin) {

@@ -3,30 +3,24 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/maphash"
 	"io"
+	"iter"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
-	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/client"
 )
 
-// recordImporter puts the records of a file. Records of one key are put in their
-// order, so that the last one is what stays; others run beside each other. It is
-// used by one goroutine, for one run; its own workers end before that returns.
+// recordImporter imports the records of a file: it numbers them by their lines,
+// and lists those that fail. It is used by one goroutine, for one run.
 type recordImporter struct {
 	level   client.Level
 	workers int
 	// retries is how often a record that failed is tried again.
 	retries int
-	// maxFailed is how many records may fail before the import stops.
+	// maxFailed is how many records may fail before the import stops; those
+	// under way then may fail, too.
 	maxFailed int
-	// pause is the time before the n-th retry, from 0.
-	pause func(n int) time.Duration
 	// failed is told of each record that failed, one at a time.
 	failed func(failedRecord)
 	// moved counts what is done, for a progress bar.
@@ -34,11 +28,11 @@ type recordImporter struct {
 
 	mu struct {
 		sync.Mutex
-		res recordResult
-		// open are the lines of the records under way.
-		open map[int]bool
+		failed []failedRecord
 	}
-	inFlight *semaphore.Weighted
+	// read is the line behind what was read and is done with, or begun; begun is
+	// the one behind the last record that was begun, 0 for none.
+	read, begun int
 }
 
 // failedRecord is a record that was not stored.
@@ -58,15 +52,10 @@ type recordResult struct {
 }
 
 func newRecordImporter(level client.Level, workers, retries, maxFailed int) *recordImporter {
-	im := &recordImporter{
+	return &recordImporter{
 		level: level, workers: workers, retries: retries, maxFailed: maxFailed,
-		pause:    retryPause,
-		failed:   func(failedRecord) {},
-		inFlight: semaphore.NewWeighted(importBytesInFlight),
+		failed: func(failedRecord) {}, read: 1,
 	}
-	im.mu.open = map[int]bool{}
-	im.mu.res.next = 1
-	return im
 }
 
 // errTooManyFailed stops an import.
@@ -74,83 +63,85 @@ var errTooManyFailed = errors.New("too many records failed")
 
 // run puts the records of in, but those before the line from. The error is one
 // that stopped it; the result then says how far it came.
-func (im *recordImporter) run(ctx context.Context, to putter, in recordReader, from int) (recordResult, error) {
+func (im *recordImporter) run(ctx context.Context, to *client.Client, in recordReader, from int) (recordResult, error) {
 	began := time.Now()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	queues := make([]chan record, im.workers)
-	var wg sync.WaitGroup
-	for i := range queues {
-		queues[i] = make(chan record, 1)
-		wg.Go(func() {
-			for r := range queues[i] {
-				im.put(ctx, cancel, to, r)
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	o := client.ImportOptions{
+		Workers: im.workers, Retries: im.retries,
+		Again:  true, // it is the same value
+		Stored: func(item client.ImportItem) { im.moved.add(int64(len(item.Value))) },
+		Failed: func(line int, item client.ImportItem, err error) bool {
+			full := im.fail(failedRecord{line, item.Key, err})
+			if full {
+				stop() // nobody may write to the pipe any more
 			}
-		})
+			return !full
+		},
 	}
-	err := im.feed(ctx, cancel, queues, in, from)
-	for _, q := range queues {
-		close(q)
+	if o.Retries == 0 {
+		o.Retries = -1
 	}
-	wg.Wait()
+	done, err := to.Import(ctx, im.items(reading, in, from), o, client.WithLevel(im.level))
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	for line := range im.mu.open {
-		im.mu.res.next = min(im.mu.res.next, line)
+	if err != nil && ctx.Err() == nil && len(im.mu.failed) >= im.maxFailed {
+		err = errTooManyFailed
 	}
-	im.mu.res.took = time.Since(began)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+	res := recordResult{
+		stored: done.Stored, bytes: done.Bytes, retried: done.Repeated, failed: im.mu.failed, took: time.Since(began), next: done.Next,
 	}
-	return im.mu.res, err
+	if done.Next == im.begun {
+		res.next = im.read // lines behind the last record that was begun are done with, too
+	}
+	return res, err
 }
 
-// feed reads the records and hands each to the worker of its key.
-func (im *recordImporter) feed(ctx context.Context, cancel context.CancelCauseFunc, queues []chan record, in recordReader, from int) error {
-	seed := maphash.MakeSeed()
-	records := readAhead(ctx, in)
-	for {
-		var r readRecord
-		select {
-		case <-ctx.Done():
-			return nil
-		case r = <-records:
-		}
-		var bad *lineError
-		switch {
-		case errors.Is(r.err, io.EOF):
-			return nil
-		case errors.As(r.err, &bad):
-			if bad.line >= from {
-				im.fail(cancel, failedRecord{line: bad.line, err: bad.err})
+// items are the records from a line on, at their lines. Those that cannot be read
+// are listed.
+func (im *recordImporter) items(ctx context.Context, in recordReader, from int) iter.Seq2[client.ImportItem, error] {
+	return func(yield func(client.ImportItem, error) bool) {
+		records := readAhead(ctx, in)
+		for {
+			var r readRecord
+			select {
+			case <-ctx.Done():
+				return
+			case r = <-records:
 			}
-			im.passed(bad.line)
-			continue
-		case r.err != nil:
-			return r.err
-		}
-		if r.line < from {
-			im.passed(r.line)
-			continue
-		}
-		if len(r.value) > client.MaxValueSize {
-			im.fail(cancel, failedRecord{r.line, r.key, fmt.Errorf("%s: the value has %d bytes, at most %d (10 MiB) are possible", errcode.ValueTooLarge, len(r.value), client.MaxValueSize)})
-			im.passed(r.line)
-			continue
-		}
-		if im.inFlight.Acquire(ctx, r.size()) != nil {
-			return nil // stopped
-		}
-		im.begin(r.line)
-		select {
-		case queues[maphash.String(seed, r.key)%uint64(len(queues))] <- r.record:
-		case <-ctx.Done():
-			return nil
+			var bad *lineError
+			switch {
+			case errors.Is(r.err, io.EOF):
+				return
+			case errors.As(r.err, &bad):
+				im.read = bad.line + 1
+				if bad.line >= from && im.fail(failedRecord{line: bad.line, err: bad.err}) {
+					yield(client.ImportItem{}, errTooManyFailed)
+					return
+				}
+			case r.err != nil:
+				yield(client.ImportItem{}, r.err)
+				return
+			case r.line < from:
+				im.read = r.line + 1
+			case !yield(r.item(), nil):
+				return
+			default:
+				im.begun = r.line + 1
+				im.read = im.begun
+			}
 		}
 	}
 }
 
-func (r *record) size() int64 { return int64(len(r.key) + len(r.value)) }
+// item is what Import takes of a record.
+func (r *record) item() client.ImportItem {
+	it := client.ImportItem{Key: r.key, Value: r.value, At: r.line}
+	if !r.expires.IsZero() {
+		it.Options = []client.CallOption{client.WithExpiry(r.expires)}
+	}
+	return it
+}
 
 // readRecord is what next of a reader returned.
 type readRecord struct {
@@ -180,74 +171,11 @@ func readAhead(ctx context.Context, in recordReader) <-chan readRecord {
 	return out
 }
 
-// put puts one record, if need be several times.
-func (im *recordImporter) put(ctx context.Context, cancel context.CancelCauseFunc, to putter, r record) {
-	defer im.inFlight.Release(r.size())
-	opts := []client.CallOption{client.WithLevel(im.level)}
-	if !r.expires.IsZero() {
-		opts = append(opts, client.WithExpiry(r.expires))
-	}
-	var err error
-	for n := 0; ; n++ {
-		if ctx.Err() != nil {
-			return // it stays open: not to be gone on behind
-		}
-		if _, err = to.Put(ctx, r.key, r.value, opts...); err == nil || !mayPass(err) || n == im.retries {
-			break
-		}
-		if n == 0 {
-			im.mu.Lock()
-			im.mu.res.retried++
-			im.mu.Unlock()
-		}
-		if sleep(ctx, im.pause(n)) != nil {
-			return
-		}
-	}
-	switch {
-	case err == nil:
-		im.mu.Lock()
-		im.mu.res.stored++
-		im.mu.res.bytes += int64(len(r.value))
-		im.mu.Unlock()
-		im.moved.add(int64(len(r.value)))
-	case ctx.Err() != nil:
-		return
-	case hopeless(err):
-		cancel(err)
-		return
-	default:
-		im.fail(cancel, failedRecord{r.line, r.key, err})
-	}
-	im.mu.Lock()
-	delete(im.mu.open, r.line)
-	im.mu.Unlock()
-}
-
-// begin notes that a record is under way.
-func (im *recordImporter) begin(line int) {
+// fail lists a record that failed, and says whether that is enough.
+func (im *recordImporter) fail(f failedRecord) (full bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.mu.open[line] = true
-	im.mu.res.next = line + 1
-}
-
-// passed notes that there is nothing more to do for a line.
-func (im *recordImporter) passed(line int) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.mu.res.next = line + 1
-}
-
-func (im *recordImporter) fail(cancel context.CancelCauseFunc, f failedRecord) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if len(im.mu.res.failed) == im.maxFailed {
-		return // stopped already
-	}
-	im.mu.res.failed = append(im.mu.res.failed, f)
+	im.mu.failed = append(im.mu.failed, f)
 	im.failed(f)
-	if len(im.mu.res.failed) == im.maxFailed {
-		cancel(errTooManyFailed)
-	}
+	return len(im.mu.failed) >= im.maxFailed
 }

@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/client/clienttest"
 )
 
 // Records of any bytes come back from both formats as they were.
@@ -147,30 +148,7 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// slowStore is a putter whose puts take turns that a test decides.
-type slowStore struct {
-	mu     sync.Mutex
-	values map[string]string
-	order  []string
-	do     func(ctx context.Context, key, value string) error
-}
-
-func (s *slowStore) Put(ctx context.Context, key string, value []byte, _ ...client.CallOption) (*client.PutResult, error) {
-	if s.do != nil {
-		if err := s.do(ctx, key, string(value)); err != nil {
-			return nil, err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.values == nil {
-		s.values = map[string]string{}
-	}
-	s.values[key] = string(value)
-	s.order = append(s.order, key+"="+string(value))
-	return &client.PutResult{}, nil
-}
-
+// lines is a file of n records; the value of each is its line.
 func lines(n int, key func(i int) string) string {
 	var b strings.Builder
 	for i := range n {
@@ -179,86 +157,117 @@ func lines(n int, key func(i int) string) string {
 	return b.String()
 }
 
-func newTestImporter(workers, retries, maxFailed int) *recordImporter {
-	im := newRecordImporter(client.LevelQuorum, workers, retries, maxFailed)
-	im.pause = func(int) time.Duration { return 0 }
-	return im
-}
-
-// The last value of a key stays, however many are under way and fail at first.
-func TestLastRecordOfAKeyStays(t *testing.T) {
-	const n, keys = 2000, 7
-	var mu sync.Mutex
-	seen := map[string]int{}
-	store := &slowStore{do: func(_ context.Context, key, value string) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if seen[key+value]++; len(seen)%3 == 0 && seen[key+value] == 1 {
-			return &client.Error{Code: errcode.Unavailable}
-		}
-		return nil
-	}}
-	im := newTestImporter(32, 3, 10)
-	text := lines(n, func(i int) string { return fmt.Sprint("k", i%keys) })
-	res, err := im.run(t.Context(), store, newRecordReader(recordsJSONL, strings.NewReader(text)), 1)
-	if err != nil || res.stored != n || len(res.failed) != 0 || res.retried == 0 || res.next != n+1 {
-		t.Fatalf("%+v, %v", res, err)
+// importCluster is a pretended node, its store, and a client of it.
+func importCluster(t *testing.T) (*client.Client, *clienttest.Store, *clienttest.Server) {
+	t.Helper()
+	store := clienttest.NewStore()
+	s, err := clienttest.Start(store)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i := n - keys; i < n; i++ {
-		if key := fmt.Sprint("k", i%keys); store.values[key] != fmt.Sprint(i+1) {
-			t.Errorf("%s has the value %s, want %d", key, store.values[key], i+1)
-		}
+	t.Cleanup(s.Close)
+	c, err := client.New(client.Options{Endpoints: []string{s.Addr()}, NoRouting: true})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, store, s
 }
 
 // What was stopped goes on from the line it says, and nothing is left out.
 func TestStoppedImportGoesOn(t *testing.T) {
 	const n = 500
 	text := lines(n, func(i int) string { return fmt.Sprint("k", i) })
-	store := &slowStore{}
+	c, store, s := importCluster(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	store.do = func(ctx context.Context, key, _ string) error {
-		if key == "k100" {
+	s.SetHook(func(ctx context.Context, _ string, req any) error {
+		if p, ok := req.(*pairdbv1.PutRequest); ok && string(p.GetKey()) == "k100" {
 			cancel(errInterrupted)
+			<-ctx.Done()
+			return ctx.Err()
 		}
-		return ctx.Err()
-	}
-	res, err := newTestImporter(16, 0, 10).run(ctx, store, newRecordReader(recordsJSONL, strings.NewReader(text)), 1)
+		return nil
+	})
+	res, err := newRecordImporter(client.LevelQuorum, 16, 0, 10).run(ctx, c, newRecordReader(recordsJSONL, strings.NewReader(text)), 1)
 	if !errors.Is(err, errInterrupted) || res.next > 101 {
 		t.Fatalf("stopped at line %d, %v, want 101 at most", res.next, err)
 	}
 	for i := range res.next - 1 {
-		if _, ok := store.values[fmt.Sprint("k", i)]; !ok {
+		if _, ok := store.Value("default", fmt.Sprint("k", i)); !ok {
 			t.Errorf("line %d is not stored, and the import would go on from %d", i+1, res.next)
 		}
 	}
-	store.do = nil
-	res, err = newTestImporter(16, 0, 10).run(t.Context(), store, newRecordReader(recordsJSONL, strings.NewReader(text)), res.next)
-	if err != nil || len(store.values) != n || res.next != n+1 {
-		t.Errorf("%d keys, %+v, %v", len(store.values), res, err)
+	s.SetHook(nil)
+	res, err = newRecordImporter(client.LevelQuorum, 16, 0, 10).run(t.Context(), c, newRecordReader(recordsJSONL, strings.NewReader(text)), res.next)
+	if err != nil || store.Len() != n || res.next != n+1 {
+		t.Errorf("%d keys, %+v, %v", store.Len(), res, err)
+	}
+}
+
+// The line to go on from counts those that are no good, or left out, and stops
+// before what ends the file.
+func TestImportSaysWhereToGoOn(t *testing.T) {
+	long := strings.Repeat("x", maxRecordSize+1)
+	for _, tc := range []struct {
+		name, text         string
+		from, next, failed int
+		stored             int64
+		stops              bool
+	}{
+		{"nothing", "", 1, 1, 0, 0, false},
+		{"bad at the end", lines(3, func(int) string { return "k" }) + "\n{\n", 1, 6, 1, 3, false},
+		{"bad only", "{\n", 1, 2, 1, 0, false},
+		{"all left out", "{\n" + lines(3, func(int) string { return "k" }), 9, 5, 0, 0, false},
+		{"some left out", "{\n" + lines(3, func(int) string { return "k" }), 3, 5, 0, 2, false},
+		{"a line too long", "{\n" + lines(2, func(int) string { return "k" }) + long, 1, 4, 1, 2, true},
+		{"too many bad", lines(1, func(int) string { return "k" }) + "{\n{\n{\n" + lines(1, func(int) string { return "l" }), 1, 5, 3, 1, true},
+	} {
+		c, _, _ := importCluster(t)
+		res, err := newRecordImporter(client.LevelQuorum, 4, 0, 3).run(t.Context(), c, newRecordReader(recordsJSONL, strings.NewReader(tc.text)), tc.from)
+		if res.next != tc.next || len(res.failed) != tc.failed || res.stored != tc.stored || (err != nil) != tc.stops || errors.Is(err, errTooManyFailed) != (tc.failed == 3) {
+			t.Errorf("%s: next %d, %d failed, %d stored, %v; want %+v", tc.name, res.next, len(res.failed), res.stored, err, tc)
+		}
 	}
 }
 
 func TestImportStopsAtTooManyFailures(t *testing.T) {
-	store := &slowStore{do: func(context.Context, string, string) error {
-		return &client.Error{Code: errcode.InvalidKey, Message: "no"}
-	}}
-	im := newTestImporter(8, 5, 3)
+	c, _, s := importCluster(t)
+	s.SetHook(func(_ context.Context, _ string, req any) error {
+		if _, ok := req.(*pairdbv1.PutRequest); ok {
+			return clienttest.Fail(errcode.InvalidKey, "no", nil)
+		}
+		return nil
+	})
+	im := newRecordImporter(client.LevelQuorum, 8, 5, 3)
 	told := 0
 	im.failed = func(failedRecord) { told++ }
-	res, err := im.run(t.Context(), store, newRecordReader(recordsJSONL, strings.NewReader(lines(100, func(i int) string { return fmt.Sprint(i) }))), 1)
-	if !errors.Is(err, errTooManyFailed) || len(res.failed) != 3 || told != 3 || res.next > 100 {
+	// What comes behind is waited for, but not by the end of the import.
+	r, w := io.Pipe()
+	defer w.Close() // lets the reader go; a pipe's Close never fails
+	go func() {
+		_, _ = io.WriteString(w, lines(20, func(i int) string { return fmt.Sprint(i) })) // the reader may be gone
+	}()
+	res, err := im.run(t.Context(), c, newRecordReader(recordsJSONL, r), 1)
+	if !errors.Is(err, errTooManyFailed) || len(res.failed) != 3 || told != 3 || res.next > 20 {
 		t.Errorf("%d failed, %d told, next %d, %v", len(res.failed), told, res.next, err)
+	}
+	if err := r.Close(); err != nil { // lets the writer go
+		t.Error(err)
 	}
 }
 
 // A source that never says anything does not hold up the end.
 func TestImportFromAPipeIsInterrupted(t *testing.T) {
+	c, _, _ := importCluster(t)
 	r, w := io.Pipe()
 	defer w.Close() // lets the reader go; a pipe's Close never fails
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errInterrupted)
-	if _, err := newTestImporter(2, 0, 1).run(ctx, &slowStore{}, newRecordReader(recordsJSONL, r), 1); !errors.Is(err, errInterrupted) {
+	if _, err := newRecordImporter(client.LevelQuorum, 2, 0, 1).run(ctx, c, newRecordReader(recordsJSONL, r), 1); !errors.Is(err, errInterrupted) {
 		t.Error(err)
 	}
 }
