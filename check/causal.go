@@ -134,11 +134,12 @@ func (k *keyed) siblings(rep *report, r *Op) {
 }
 
 // holds reports whether a read whose context covers a write certainly met it: it
-// returns it, or met an owner that has it. A context may come to an owner
-// before the write does, in the token of the write's acknowledgement, which does
-// not cover what the write had seen.
+// returns it, or began after it was acknowledged and met an owner that has it. A
+// context may come to an owner before the write does, in the token of the write's
+// acknowledgement, which does not cover what the write had seen; and what other
+// owners answered to the read may be older than that.
 func (o *Op) holds(w *write) bool {
-	return meets(w.first().Level, o.Level) ||
+	return w.acked != nil && w.end < o.At && meets(w.acked.Level, o.Level) ||
 		slices.ContainsFunc(o.Answer.Siblings, func(v Version) bool { return slices.Contains(w.dots, v.Dot) })
 }
 

@@ -40,6 +40,11 @@ func TestCausal(t *testing.T) {
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y all seen:a1 -> ok b1 {a1,b1}
 			5-6 r get k one -> ok x@a1 {a1,b1}`},
+		{name: "superseded before the read began, and by nothing that it returns", siblings: true, want: "superseded", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w put k=y seen:a1 -> ok b1 {a1,b1}
+			5-6 w put k=z seen:b1 -> ok c1 {b1,c1}
+			7-20 r get k all -> ok x@a1 z@c1 {a1,b1,c1}`},
 		{name: "superseded by its sibling, asked alone", siblings: true, want: "superseded", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y seen:a1 -> ok b1 {a1,b1}
@@ -134,6 +139,12 @@ func TestCausal(t *testing.T) {
 			5-6 w put k=z seen:b1 -> ok c1 {b1,c1}
 			7-8 r get k one -> ok x@a1 z@c1 {a1,b1,c1}
 			9-10 r get k -> ok z@c1 {a1,b1,c1}`},
+		{name: "an owner that heard of a write by its token only, beside answers from before it", siblings: true, script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-20 r get k all -> ok x@a1 z@c1 {a1,b1,c1}
+			4-5 w put k=y seen:a1 -> ok b1 {a1,b1}
+			6-7 w put k=z seen:b1 -> ok c1 {b1,c1}
+			21-22 r get k -> ok z@c1 {a1,b1,c1}`},
 		{name: "the first of two mints loses for a moment", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-10 v put k=y -> ok b2 {a1,b2}
