@@ -129,16 +129,23 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fails METHOD CODE [OUTCOME ACKS NEED] makes the first node refuse a method
-// from now on; METHOD "none" ends that.
+// fails [first] METHOD CODE [OUTCOME ACKS NEED] makes the nodes, or the first one,
+// refuse a method from now on; METHOD "none" ends that.
 func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
 	nodes := ts.Value(scriptNodesKey).(*scriptNodes)
+	// A client that has made a few calls finds the second node by itself.
+	servers := nodes.servers[:]
+	if len(args) > 1 && args[0] == "first" {
+		servers, args = servers[:1], args[1:]
+	}
 	if len(args) == 1 && args[0] == "none" {
-		nodes.servers[0].SetHook(nil)
+		for _, srv := range servers {
+			srv.SetHook(nil)
+		}
 		return
 	}
 	if neg || len(args) != 2 && len(args) != 5 {
-		ts.Fatalf("usage: fails METHOD CODE [OUTCOME ACKS NEED]")
+		ts.Fatalf("usage: fails [first] METHOD CODE [OUTCOME ACKS NEED]")
 	}
 	err := clienttest.Fail(errcode.Code(args[1]), "made to fail", nil)
 	if len(args) == 5 {
@@ -147,13 +154,15 @@ func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(errors.Join(aerr, nerr))
 		err = clienttest.FailWrite(errcode.Code(args[1]), errcode.Outcome(args[2]), acks, need, "made to fail")
 	}
-	nodes.servers[0].SetHook(func(_ context.Context, method string, req any) error {
-		// A put fails alike by itself and in a batch.
-		if _, put := req.(*pairdbv1.PutRequest); strings.HasSuffix(method, "/"+args[0]) || put && args[0] == "Put" {
-			return err
-		}
-		return nil
-	})
+	for _, srv := range servers {
+		srv.SetHook(func(_ context.Context, method string, req any) error {
+			// A put fails alike by itself and in a batch.
+			if _, put := req.(*pairdbv1.PutRequest); strings.HasSuffix(method, "/"+args[0]) || put && args[0] == "Put" {
+				return err
+			}
+			return nil
+		})
+	}
 }
 
 // stop ends the first node.
