@@ -72,7 +72,7 @@ func (h *Handler) scanKeys(w http.ResponseWriter, r *http.Request) {
 			h.writeLine(w, r, h.errorOf(r, err))
 			return
 		case !begun:
-			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.Header().Set("Content-Type", jsonLines)
 			w.WriteHeader(http.StatusOK)
 			begun = true
 		}
