@@ -34,11 +34,25 @@ const (
 	peerBufferBytes  = 128 << 10
 )
 
-// link is one connection to a peer with a stream for each lane. It lives and
-// dies as a whole, so that a reply may come back in another lane.
+// A peer whose machine is gone says nothing, and neither does the network. What
+// was sent to it has to be acknowledged by its kernel within peerSilence
+// (TCP_USER_TIMEOUT, which gRPC sets to its keepalive's timeout), and so has a
+// probe of the kernel when nothing was sent for a while (tunePeerConn). Only a
+// peer whose kernel answers but whose process does not is left to gRPC's pings,
+// which a client sends after 10 s without any answer at the earliest.
+const (
+	peerSilence     = 4 * time.Second
+	clientPingAfter = 10 * time.Second
+	serverPingAfter = 5 * time.Second
+)
+
+// link is a connection to a peer for each lane, with one stream. It lives and
+// dies as a whole, so that a reply may come back in another lane. On one
+// connection small items would wait for what large ones have in the sockets'
+// buffers and in the network.
 type link struct {
 	p       *peer
-	conn    *grpc.ClientConn
+	conns   [laneCount]*grpc.ClientConn
 	cancel  context.CancelFunc
 	streams [laneCount]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame]
 }
@@ -113,7 +127,25 @@ func (p *peer) connect() (*link, error) {
 	if !ok {
 		return nil, errors.New("not a member")
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+	ctx, cancel := context.WithCancel(p.ps.ctx)
+	l := &link{p: p, cancel: cancel}
+	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
+	err := l.open(ctx, addr)
+	if err == nil && !giveUp.Stop() {
+		err = context.DeadlineExceeded
+	}
+	giveUp.Stop()
+	if err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("connect to %s: %w", addr, err), l.closeConns())
+	}
+	return l, nil
+}
+
+// dial prepares a connection, which is opened with its first stream.
+func (p *peer) dial(addr string) (*grpc.ClientConn, error) {
+	opts := &p.ps.opts
+	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(opts.Credentials),
 		grpc.WithContextDialer(opts.Dial),
 		grpc.WithDisableRetry(),
@@ -124,39 +156,37 @@ func (p *peer) connect() (*link, error) {
 		grpc.WithInitialConnWindowSize(peerConnWindow),
 		grpc.WithWriteBufferSize(peerBufferBytes),
 		grpc.WithReadBufferSize(peerBufferBytes),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingAfter, Timeout: peerSilence}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(p.ps.codec),
 			grpc.MaxCallRecvMsgSize(MaxFrameBytes+64),
 		),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+}
+
+func (l *link) closeConns() error {
+	var errs []error
+	for _, conn := range l.conns {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
 	}
-	ctx, cancel := context.WithCancel(p.ps.ctx)
-	l := &link{p: p, conn: conn, cancel: cancel}
-	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
-	err = l.open(ctx)
-	if err == nil && !giveUp.Stop() {
-		err = context.DeadlineExceeded
-	}
-	giveUp.Stop()
-	if err != nil {
-		cancel()
-		return nil, errors.Join(fmt.Errorf("connect to %s: %w", addr, err), conn.Close())
-	}
-	return l, nil
+	return errors.Join(errs...)
 }
 
 // open opens the streams and waits until the peer has accepted them.
-func (l *link) open(ctx context.Context) error {
+func (l *link) open(ctx context.Context, addr string) error {
 	p := l.p
-	client := peerv1.NewPeerClient(l.conn)
 	number := fmt.Sprintf("%016x", rand.Uint64())
 	for lane := range Lane(laneCount) {
 		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
 			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
-		stream, err := client.Frames(metadata.NewOutgoingContext(ctx, md))
+		conn, err := p.dial(addr)
+		if err != nil {
+			return err
+		}
+		l.conns[lane] = conn
+		stream, err := peerv1.NewPeerClient(conn).Frames(metadata.NewOutgoingContext(ctx, md))
 		if err != nil {
 			return err
 		}
@@ -207,7 +237,7 @@ func (l *link) serve() error {
 		wg.Go(func() { broke(l.receiveLoop(lane)) })
 	}
 	wg.Wait()
-	if err := l.conn.Close(); err != nil {
+	if err := l.closeConns(); err != nil {
 		l.p.ps.opts.Logger.Debug("closing a broken link", "peer", l.p.id.Short(), "err", err)
 	}
 	return cause

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -200,6 +201,9 @@ func (p *peer) sweep() {
 	var taken [laneCount]uint64
 	for i := range p.mu.lanes {
 		taken[i] = p.mu.lanes[i].takenSeq
+		if len(over) > 0 {
+			p.discardExpiredLocked(&p.mu.lanes[i])
+		}
 	}
 	if next := p.mu.pending.next; !next.IsZero() && p.mu.state != linkGone {
 		p.watchLocked(next)
@@ -208,11 +212,21 @@ func (p *peer) sweep() {
 	p.ps.stats.expired.Add(uint64(len(over)))
 	for _, s := range over {
 		if s.frame > taken[s.lane] {
-			// It is sent yet, but with no time left, and is not served.
+			// If it shares its frame with others it is sent yet, but with no
+			// time left, and is not served.
 			s.reply(coord.Reply{}, notSent("wait in the queue to %s: %w", p.id.Short(), ErrExpired))
 			continue
 		}
 		s.reply(coord.Reply{}, fmt.Errorf("wait for %s: %w", p.id.Short(), ErrExpired))
+	}
+}
+
+// discardExpiredLocked takes frames out of the queue for which nobody waits any
+// more. To a peer that stands still they would keep fresh ones out, and when it
+// goes on they would be first.
+func (p *peer) discardExpiredLocked(o *outbox) {
+	for _, f := range o.discard(func(f *pendingFrame) bool { return !slices.ContainsFunc(f.ids, p.mu.pending.has) }) {
+		p.ps.pool.Put(f.buf)
 	}
 }
 

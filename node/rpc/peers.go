@@ -64,8 +64,7 @@ type PeersOptions struct {
 // EnsureDefaults fills in what is not set.
 func (o *PeersOptions) EnsureDefaults() {
 	if o.Dial == nil {
-		d := &net.Dialer{KeepAlive: 15 * time.Second}
-		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+		o.Dial = dialPeer
 	}
 	if o.Credentials == nil {
 		o.Credentials = insecure.NewCredentials()
@@ -83,6 +82,16 @@ func (o *PeersOptions) EnsureDefaults() {
 	setDefault(&o.MaxQueuedItems, 8192)
 	setDefault(&o.MaxQueuedBytes, 64<<20)
 	setDefault(&o.MaxPending, 65536)
+}
+
+// dialPeer opens a connection to the peer at addr.
+func dialPeer(ctx context.Context, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err == nil {
+		// See peerListener.Accept.
+		_ = tunePeerConn(c)
+	}
+	return c, err
 }
 
 // setDefault sets *v to d if it is zero.

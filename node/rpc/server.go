@@ -63,9 +63,10 @@ type Options struct {
 	// DefaultTimeout is for calls without a deadline; default 10 s.
 	DefaultTimeout time.Duration
 	// MaxUnanswered, MaxHeldBytes and MaxReplyBytes bound what one peer has
-	// under way here: requests without a reply, bytes of their frames, and
-	// bytes of replies it has not read. Beyond, no more is read from it.
-	// Defaults 16384, 256 MiB, 64 MiB.
+	// under way here: requests of each lane without a reply, bytes of their
+	// frames, and bytes of replies it has not read. A quarter of the bytes is
+	// the small lane's. Beyond, no more is read from the lane that has too
+	// much. Defaults 16384, 256 MiB, 64 MiB.
 	MaxUnanswered, MaxHeldBytes, MaxReplyBytes int
 }
 
@@ -163,7 +164,7 @@ func NewServer(opts Options) (*Server, error) {
 			_, ok := opts.Metadata.Snapshot().Member(id)
 			return ok
 		},
-		maxUnanswered: opts.MaxUnanswered, maxHeld: opts.MaxHeldBytes, maxReplies: opts.MaxReplyBytes,
+		maxUnanswered: opts.MaxUnanswered, maxHeld: laneBounds(opts.MaxHeldBytes), maxReplies: laneBounds(opts.MaxReplyBytes),
 	}
 	s.frames.mu.sessions = make(map[sessionKey]*session)
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
@@ -222,7 +223,7 @@ func (s *Server) peerOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(peerBufferBytes),
 		grpc.ReadBufferSize(peerBufferBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: peerSilence}),
 		grpc.ChainUnaryInterceptor(s.peerUnary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.WaitForHandlers(true),
@@ -233,7 +234,7 @@ func (s *Server) peerOptions() []grpc.ServerOption {
 func (s *Server) ServeClients(l net.Listener) error { return s.serve(s.client, l, "clients") }
 
 // ServePeers serves other nodes on l, which the server closes in the end.
-func (s *Server) ServePeers(l net.Listener) error { return s.serve(s.peer, l, "peers") }
+func (s *Server) ServePeers(l net.Listener) error { return s.serve(s.peer, peerListener{l}, "peers") }
 
 func (s *Server) serve(g *grpc.Server, l net.Listener, whom string) error {
 	s.mu.Lock()
