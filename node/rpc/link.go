@@ -34,6 +34,13 @@ const (
 	peerBufferBytes  = 128 << 10
 )
 
+const (
+	// refreshPatience is what an attempt to connect has left after a Refresh.
+	refreshPatience = time.Second
+	// closeGrace is how long closing a connection may take in good order.
+	closeGrace = 100 * time.Millisecond
+)
+
 // A peer whose machine is gone says nothing, and neither does the network. What
 // was sent to it has to be acknowledged by its kernel within peerSilence
 // (TCP_USER_TIMEOUT, which gRPC sets to its keepalive's timeout), and so has a
@@ -53,6 +60,7 @@ const (
 type link struct {
 	p       *peer
 	conns   [laneCount]*grpc.ClientConn
+	sockets sockets
 	cancel  context.CancelFunc
 	streams [laneCount]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame]
 }
@@ -66,8 +74,10 @@ func (p *peer) run() {
 		if err == nil {
 			began := time.Now()
 			p.setUp()
+			opts.LinkChanged(p.id, true, "")
 			err = l.serve()
 			p.ps.stats.disconnect.Add(1)
+			opts.LinkChanged(p.id, false, err.Error())
 			opts.Logger.Info("peer link lost", "peer", p.id.Short(), "after", time.Since(began), "err", err)
 			if p.ps.ctx.Err() == nil && time.Since(began) >= healthyAfter {
 				pause = 0
@@ -85,6 +95,9 @@ func (p *peer) run() {
 			return
 		}
 		p.setDown(linkDown, err)
+		if l == nil {
+			p.ps.stats.connectFailures.Add(1)
+		}
 		if pause == 0 {
 			opts.Logger.Warn("peer not reachable", "peer", p.id.Short(), "err", err)
 		}
@@ -129,6 +142,7 @@ func (p *peer) connect() (*link, error) {
 	}
 	ctx, cancel := context.WithCancel(p.ps.ctx)
 	l := &link{p: p, cancel: cancel}
+	defer p.cutShort(cancel)()
 	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
 	err := l.open(ctx, addr)
 	if err == nil && !giveUp.Stop() {
@@ -142,12 +156,45 @@ func (p *peer) connect() (*link, error) {
 	return l, nil
 }
 
+// cutShort has a Refresh during an attempt leave it one second more, and makes
+// the next at once: the attempt may be to an address that is none any more, or
+// wait for the repetition of a packet that nobody was there for. The function
+// that it returns ends this.
+func (p *peer) cutShort(cancel context.CancelFunc) (stop func()) {
+	over := make(chan struct{})
+	p.ps.wg.Go(func() { // run holds one meanwhile
+		select {
+		case <-p.kick:
+		case <-over:
+			return
+		}
+		t := time.NewTimer(refreshPatience)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-over:
+		}
+		p.refresh()
+	})
+	return func() { close(over) }
+}
+
+// refresh ends the pause between attempts, or the next one.
+func (p *peer) refresh() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
 // dial prepares a connection, which is opened with its first stream.
-func (p *peer) dial(addr string) (*grpc.ClientConn, error) {
+func (l *link) dial(addr string) (*grpc.ClientConn, error) {
+	p := l.p
 	opts := &p.ps.opts
 	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(opts.Credentials),
-		grpc.WithContextDialer(opts.Dial),
+		grpc.WithContextDialer(l.sockets.dialer(opts.Dial)),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
@@ -164,7 +211,10 @@ func (p *peer) dial(addr string) (*grpc.ClientConn, error) {
 	)
 }
 
+// closeConns closes the connections. gRPC wants to say goodbye first, for which
+// a peer that reads nothing would keep it up to 5 s.
 func (l *link) closeConns() error {
+	defer time.AfterFunc(closeGrace, l.sockets.close).Stop()
 	var errs []error
 	for _, conn := range l.conns {
 		if conn != nil {
@@ -179,14 +229,17 @@ func (l *link) open(ctx context.Context, addr string) error {
 	p := l.p
 	number := fmt.Sprintf("%016x", rand.Uint64())
 	for lane := range Lane(laneCount) {
-		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
-			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
-		conn, err := p.dial(addr)
+		conn, err := l.dial(addr)
 		if err != nil {
 			return err
 		}
 		l.conns[lane] = conn
-		stream, err := peerv1.NewPeerClient(conn).Frames(metadata.NewOutgoingContext(ctx, md))
+		conn.Connect() // both at once
+	}
+	for lane := range Lane(laneCount) {
+		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
+			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
+		stream, err := peerv1.NewPeerClient(l.conns[lane]).Frames(metadata.NewOutgoingContext(ctx, md))
 		if err != nil {
 			return err
 		}

@@ -36,6 +36,10 @@ type PeersOptions struct {
 	// Now is the clock that Message.Deadline was made with; default time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
+	// LinkChanged is called when there is a link to a node, and when it is lost
+	// and why. It is called in order for each node, for several nodes at once,
+	// and holds up that node's link: it must be quick. Default: nobody is told.
+	LinkChanged func(id ring.NodeID, up bool, why string)
 
 	// ConnectWindow is how long messages wait for the first attempt to connect
 	// after the first message or after the loss of a link. When it is over or
@@ -74,6 +78,9 @@ func (o *PeersOptions) EnsureDefaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.LinkChanged == nil {
+		o.LinkChanged = func(ring.NodeID, bool, string) {}
 	}
 	setDefault(&o.ConnectWindow, time.Second)
 	setDefault(&o.DialTimeout, 3*time.Second)
@@ -151,6 +158,7 @@ var _ coord.Bundler = (*Peers)(nil)
 type peerCounters struct {
 	framesSent, itemsSent, bytesSent, repliesReceived  atomic.Uint64
 	refused, expired, lost, late, connects, disconnect atomic.Uint64
+	connectFailures                                    atomic.Uint64
 }
 
 // PeerStats are the figures of Peers, for metrics. Those without another word
@@ -161,6 +169,8 @@ type PeerStats struct {
 	// link, Late replies came after that.
 	Refused, Expired, Lost, Late uint64
 	Connects, Disconnects        uint64
+	// ConnectFailures are attempts to connect that came to nothing.
+	ConnectFailures uint64
 	// Connected peers, Pending requests and queued items and bytes now.
 	Connected, Pending, QueuedItems, QueuedBytes int
 }
@@ -240,13 +250,10 @@ func (ps *Peers) forget(p *peer) {
 }
 
 // Refresh lets peers that wait before another attempt to connect try at once,
-// and ask Resolve again. Call it when addresses or members have changed.
+// and ask Resolve again; an attempt under way has a second more. Call it when addresses or members have changed.
 func (ps *Peers) Refresh() {
 	for _, p := range *ps.byID.Load() {
-		select {
-		case p.kick <- struct{}{}:
-		default:
-		}
+		p.refresh()
 	}
 }
 
@@ -257,6 +264,7 @@ func (ps *Peers) Stats() PeerStats {
 		FramesSent: c.framesSent.Load(), ItemsSent: c.itemsSent.Load(), BytesSent: c.bytesSent.Load(),
 		RepliesReceived: c.repliesReceived.Load(), Refused: c.refused.Load(), Expired: c.expired.Load(),
 		Lost: c.lost.Load(), Late: c.late.Load(), Connects: c.connects.Load(), Disconnects: c.disconnect.Load(),
+		ConnectFailures: c.connectFailures.Load(),
 	}
 	for _, p := range *ps.byID.Load() {
 		p.addStats(&s)

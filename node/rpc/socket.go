@@ -1,8 +1,10 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -42,4 +44,43 @@ func (l peerListener) Accept() (net.Conn, error) {
 		_ = tunePeerConn(c)
 	}
 	return c, err
+}
+
+// sockets are the connections that gRPC was given for a link, so that they can
+// be closed without its leave. The zero value is ready.
+type sockets struct {
+	mu     sync.Mutex
+	conns  []net.Conn
+	closed bool
+}
+
+// dialer is dial, and keeps what it returns.
+func (s *sockets) dialer(dial func(context.Context, string) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			// Of an attempt that was given up; whatever else closing says is
+			// of no interest.
+			_ = c.Close()
+			return nil, net.ErrClosed
+		}
+		s.conns = append(s.conns, c)
+		return c, nil
+	}
+}
+
+// close closes all of them, those that gRPC has closed once more.
+func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, c := range s.conns {
+		// They are closed, or broken, or are to be.
+		_ = c.Close()
+	}
 }
