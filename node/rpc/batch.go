@@ -28,6 +28,10 @@ type batch struct {
 // receive hands one frame to the handler.
 func (s *session) receive(payload []byte, lane Lane) error {
 	fs := s.fs
+	payload, err := expandFrame(payload)
+	if err != nil {
+		return err
+	}
 	h, items, err := decodeHeader(payload)
 	if err != nil {
 		return err

@@ -13,12 +13,15 @@ import (
 
 // A frame is a header and items, integers big-endian:
 //
-//	format  u8   frameFormat
+//	format  u8   frameFormat, or frameCompressed
 //	kind    u8   kindRequests or kindReplies
 //	cluster 16   the sender's cluster id
 //	sender  16   the sender's node id
 //	waited  u32  ms that passed between the frame's first item and its sending
 //	count   u32  items
+//
+// Of a compressed frame all items are one s2 block. It is sent only to a node that
+// said, when the stream was opened, that it understands them.
 //
 // A request item:
 //
@@ -44,7 +47,8 @@ import (
 //	digest  16   if flagDigest
 //	body    the rest
 const (
-	frameFormat = 1
+	frameFormat     = 1
+	frameCompressed = 2
 
 	kindRequests = 1
 	kindReplies  = 2

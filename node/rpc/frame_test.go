@@ -213,8 +213,31 @@ func FuzzDecodeFrame(f *testing.F) {
 	b = appendReply(b, 7, &coord.Reply{Status: coord.StatusStale, Version: 3, Digest: [16]byte{1}, Body: []byte("x")})
 	sealFrame(b, 1, time.Second)
 	f.Add(b)
+	big := requestFrame(0, time.Second, coord.Message{Op: coord.OpMerge, Body: text(2 * leastSqueezed)})
+	f.Add(big)
+	if c, ok := compressFrame(big, new(bufferPool)); ok {
+		f.Add(*c)
+		f.Add((*c)[:len(*c)-1])
+	}
 	now := time.Unix(1<<30, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		b, err := expandFrame(b)
+		if err != nil {
+			if !errors.Is(err, errFrame) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if len(b) > MaxFrameBytes {
+			t.Fatalf("a frame of %d bytes", len(b))
+		}
+		if len(b) > headerLen && b[0] == frameFormat {
+			if c, ok := compressFrame(b, new(bufferPool)); ok {
+				if back, err := expandFrame(*c); err != nil || !bytes.Equal(back, b) {
+					t.Fatalf("%x came back as %x: %v", b, back, err)
+				}
+			}
+		}
 		h, items, err := decodeHeader(b)
 		if err != nil {
 			return

@@ -35,6 +35,8 @@ type frameServer struct {
 	// by others. A lane never waits for another.
 	maxUnanswered       int
 	maxHeld, maxReplies [laneCount]int
+	noCompression       bool
+	compress            compressCounters
 
 	mu struct {
 		sync.Mutex
@@ -92,6 +94,14 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 		return err
 	}
 	answer := metadata.Pairs(mdCluster, fs.cluster().String(), mdFrom, fs.self.String())
+	var c *compressor
+	if !fs.noCompression {
+		answer.Set(mdAccept, acceptBlock)
+		if md, _ := metadata.FromIncomingContext(stream.Context()); acceptsCompressed(md) {
+			c = newCompressor(lane, &fs.compress)
+			defer c.end()
+		}
+	}
 	if err := stream.SendHeader(answer); err != nil {
 		fs.detach(s, lane, err)
 		return err
@@ -108,7 +118,7 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 		defer fs.wg.Done()
 		s.finish(s.receiveLoop(stream, lane))
 	}()
-	err = s.sendLoop(stream, lane)
+	err = s.sendLoop(stream, lane, c)
 	fs.detach(s, lane, err)
 	return err
 }
@@ -288,13 +298,13 @@ func (s *session) wakeLocked() {
 
 // sendLoop sends the replies that gather in the lane until the session is over,
 // and returns the status the stream ends with.
-func (s *session) sendLoop(stream grpc.ServerStream, lane Lane) error {
+func (s *session) sendLoop(stream grpc.ServerStream, lane Lane, c *compressor) error {
 	o := &s.mu.lanes[lane]
 	stopped := func() bool { return s.mu.end != nil || s.drainedLocked() }
 	for {
 		s.mu.Lock()
 		f := o.take(stopped)
-		end := s.mu.end
+		end, waiting := s.mu.end, o.bytes
 		if f != nil {
 			s.mu.sending++
 		}
@@ -313,7 +323,7 @@ func (s *session) sendLoop(stream grpc.ServerStream, lane Lane) error {
 			return status.Error(codes.InvalidArgument, end.Error())
 		}
 		sealFrame(*f.buf, f.count, 0)
-		if err := stream.SendMsg(&outFrame{buf: f.buf, pool: s.fs.pool}); err != nil {
+		if err := stream.SendMsg(c.frame(f, waiting, s.fs.pool)); err != nil {
 			return err
 		}
 		s.sent()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,13 @@ const (
 	mdTo      = "pairdb-to"
 	mdLink    = "pairdb-link"
 	mdLane    = "pairdb-lane"
+	// mdAccept is said by either side that understands compressed frames.
+	mdAccept    = "pairdb-accept"
+	acceptBlock = "s2"
 )
+
+// acceptsCompressed says that the other side does.
+func acceptsCompressed(md metadata.MD) bool { return slices.Contains(md.Get(mdAccept), acceptBlock) }
 
 const (
 	peerStreamWindow = 8 << 20
@@ -63,6 +70,8 @@ type link struct {
 	sockets sockets
 	cancel  context.CancelFunc
 	streams [laneCount]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame]
+	// compress has a compressor for each lane if the peer understands it.
+	compress [laneCount]*compressor
 }
 
 // run keeps a link to the peer until Peers is closed or the peer is no member.
@@ -239,13 +248,16 @@ func (l *link) open(ctx context.Context, addr string) error {
 	for lane := range Lane(laneCount) {
 		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
 			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
+		if !p.ps.opts.NoCompression {
+			md.Set(mdAccept, acceptBlock)
+		}
 		stream, err := peerv1.NewPeerClient(l.conns[lane]).Frames(metadata.NewOutgoingContext(ctx, md))
 		if err != nil {
 			return err
 		}
 		l.streams[lane] = stream
 	}
-	for _, stream := range l.streams {
+	for lane, stream := range l.streams {
 		md, err := stream.Header()
 		if err != nil {
 			return err
@@ -260,6 +272,9 @@ func (l *link) open(ctx context.Context, addr string) error {
 		id, err := ring.ParseNodeID(md.Get(mdFrom)[0])
 		if err != nil || id != p.id {
 			return fmt.Errorf("the other side is node %q", md.Get(mdFrom)[0])
+		}
+		if acceptsCompressed(md) && !p.ps.opts.NoCompression {
+			l.compress[lane] = newCompressor(Lane(lane), &p.ps.stats.compress)
 		}
 	}
 	return nil
@@ -290,6 +305,9 @@ func (l *link) serve() error {
 		wg.Go(func() { broke(l.receiveLoop(lane)) })
 	}
 	wg.Wait()
+	for _, c := range l.compress {
+		c.end()
+	}
 	if err := l.closeConns(); err != nil {
 		l.p.ps.opts.Logger.Debug("closing a broken link", "peer", l.p.id.Short(), "err", err)
 	}
@@ -305,6 +323,7 @@ func (l *link) sendLoop(lane Lane) error {
 	for {
 		p.mu.Lock()
 		f := o.take(stopped)
+		waiting := o.bytes
 		p.mu.Unlock()
 		if f == nil {
 			return nil
@@ -313,8 +332,9 @@ func (l *link) sendLoop(lane Lane) error {
 		c := &p.ps.stats
 		c.framesSent.Add(1)
 		c.itemsSent.Add(uint64(f.count))
-		c.bytesSent.Add(uint64(len(*f.buf)))
-		if err := l.streams[lane].SendMsg(&outFrame{buf: f.buf, pool: p.ps.pool}); err != nil {
+		out := l.compress[lane].frame(f, waiting, p.ps.pool)
+		c.bytesSent.Add(uint64(len(*out.buf)))
+		if err := l.streams[lane].SendMsg(out); err != nil {
 			return err
 		}
 	}

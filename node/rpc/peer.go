@@ -232,6 +232,10 @@ func (p *peer) discardExpiredLocked(o *outbox) {
 
 // receive hands the replies of one frame to those who wait for them.
 func (p *peer) receive(payload []byte) error {
+	payload, err := expandFrame(payload)
+	if err != nil {
+		return err
+	}
 	h, items, err := decodeHeader(payload)
 	if err != nil {
 		return err

@@ -41,6 +41,10 @@ type PeersOptions struct {
 	// and holds up that node's link: it must be quick. Default: nobody is told.
 	LinkChanged func(id ring.NodeID, up bool, why string)
 
+	// NoCompression neither sends compressed frames nor lets the peer send
+	// any. Default false: frames are compressed while it pays, see DESIGN.md.
+	NoCompression bool
+
 	// ConnectWindow is how long messages wait for the first attempt to connect
 	// after the first message or after the loss of a link. When it is over or
 	// the attempt failed, what waits fails and Send refuses at once until there
@@ -159,6 +163,7 @@ type peerCounters struct {
 	framesSent, itemsSent, bytesSent, repliesReceived  atomic.Uint64
 	refused, expired, lost, late, connects, disconnect atomic.Uint64
 	connectFailures                                    atomic.Uint64
+	compress                                           compressCounters
 }
 
 // PeerStats are the figures of Peers, for metrics. Those without another word
@@ -169,6 +174,8 @@ type PeerStats struct {
 	// link, Late replies came after that.
 	Refused, Expired, Lost, Late uint64
 	Connects, Disconnects        uint64
+	// Compression is that of requests.
+	Compression CompressionStats
 	// ConnectFailures are attempts to connect that came to nothing.
 	ConnectFailures uint64
 	// Connected peers, Pending requests and queued items and bytes now.
@@ -264,6 +271,7 @@ func (ps *Peers) Stats() PeerStats {
 		FramesSent: c.framesSent.Load(), ItemsSent: c.itemsSent.Load(), BytesSent: c.bytesSent.Load(),
 		RepliesReceived: c.repliesReceived.Load(), Refused: c.refused.Load(), Expired: c.expired.Load(),
 		Lost: c.lost.Load(), Late: c.late.Load(), Connects: c.connects.Load(), Disconnects: c.disconnect.Load(),
+		Compression:     c.compress.stats(),
 		ConnectFailures: c.connectFailures.Load(),
 	}
 	for _, p := range *ps.byID.Load() {

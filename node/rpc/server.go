@@ -62,6 +62,8 @@ type Options struct {
 	Logger *slog.Logger
 	// DefaultTimeout is for calls without a deadline; default 10 s.
 	DefaultTimeout time.Duration
+	// NoCompression is as in PeersOptions, for the replies to other nodes.
+	NoCompression bool
 	// MaxUnanswered, MaxHeldBytes and MaxReplyBytes bound what one peer has
 	// under way here: requests of each lane without a reply, bytes of their
 	// frames, and bytes of replies it has not read. A quarter of the bytes is
@@ -165,6 +167,7 @@ func NewServer(opts Options) (*Server, error) {
 			return ok
 		},
 		maxUnanswered: opts.MaxUnanswered, maxHeld: laneBounds(opts.MaxHeldBytes), maxReplies: laneBounds(opts.MaxReplyBytes),
+		noCompression: opts.NoCompression,
 	}
 	s.frames.mu.sessions = make(map[sessionKey]*session)
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}

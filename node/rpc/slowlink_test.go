@@ -127,7 +127,7 @@ func (b *bucket) wait(n int) {
 	b.mu.Lock()
 	now := time.Now()
 	// What a late timer lost may be made up for, within limits.
-	if earliest := now.Add(-2 * time.Millisecond); b.next.Before(earliest) {
+	if earliest := now.Add(-20 * time.Millisecond); b.next.Before(earliest) {
 		b.next = earliest
 	}
 	b.next = b.next.Add(time.Duration(n) * time.Second / time.Duration(rate))
