@@ -22,6 +22,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.diskSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
+		newCollector(n.sessionSeries()),
 		newCollector(n.recordSeries()),
 	} {
 		if err := n.reg.Register(c); err != nil {
@@ -216,31 +217,6 @@ func (n *Node) clusterSeries() ([]series, func(emit)) {
 		e(tenants, float64(len(snap.Tenants())))
 		e(ready, boolValue(n.serves()))
 		e(insecure, boolValue(n.cfg.Cluster.Insecure))
-	}
-}
-
-func (n *Node) peerSeries() ([]series, func(emit)) {
-	frames := counter("pairdb_peer_frames_sent_total", "Frames sent to other nodes.")
-	items := counter("pairdb_peer_items_sent_total", "Requests sent to other nodes in those frames.")
-	bytes := counter("pairdb_peer_bytes_sent_total", "Bytes of those frames.")
-	failed := counter("pairdb_peer_items_failed_total", "Requests to other nodes without an answer, by reason.", "reason")
-	connects := counter("pairdb_peer_connects_total", "Connections opened to other nodes.")
-	connected := gauge("pairdb_peer_connected", "Other nodes with a connection.")
-	pending := gauge("pairdb_peer_pending", "Requests to other nodes that wait for an answer.")
-	queued := gauge("pairdb_peer_queued_bytes", "Bytes queued for other nodes.")
-	all := []series{frames, items, bytes, failed, connects, connected, pending, queued}
-	return all, func(e emit) {
-		s := n.peers.Stats()
-		e(frames, float64(s.FramesSent))
-		e(items, float64(s.ItemsSent))
-		e(bytes, float64(s.BytesSent))
-		e(failed, float64(s.Refused), "refused")
-		e(failed, float64(s.Expired), "expired")
-		e(failed, float64(s.Lost), "connection lost")
-		e(connects, float64(s.Connects))
-		e(connected, float64(s.Connected))
-		e(pending, float64(s.Pending))
-		e(queued, float64(s.QueuedBytes))
 	}
 }
 

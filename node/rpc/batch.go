@@ -139,9 +139,11 @@ func (s *session) queueLocked(b *batch, i int, id uint64, r *coord.Reply, size i
 	if size > MaxFrameBytes-headerLen || o.bytes > 0 && o.bytes+size > 2*s.fs.maxReplies[lane] {
 		if !b.reads[i] {
 			// It was done; there is no honest reply but that none came.
+			s.fs.counters.unread.Add(1)
 			s.endLocked(status.Error(codes.ResourceExhausted, "the peer does not read its replies"))
 			return
 		}
+		s.fs.counters.refusedReplies.Add(1)
 		r = &coord.Reply{Status: coord.StatusOverloaded}
 		size = replySize(r)
 	}

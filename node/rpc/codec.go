@@ -19,8 +19,8 @@ const framePayloadTag = 1<<3 | 2
 type (
 	// outFrame gives its buffer away: gRPC returns it once written, to pool.
 	outFrame struct {
-		buf  *[]byte
-		pool *bufferPool
+		buf   *[]byte
+		pool  *bufferPool
 		timed *timing // nil if nobody wants to know when that was
 	}
 	// inFrame gets a buffer of its own, which the receiver may keep.

@@ -36,7 +36,7 @@ type frameServer struct {
 	maxUnanswered       int
 	maxHeld, maxReplies [laneCount]int
 	noCompression       bool
-	compress            compressCounters
+	counters            sessionCounters
 
 	mu struct {
 		sync.Mutex
@@ -98,7 +98,7 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 	if !fs.noCompression {
 		answer.Set(mdAccept, acceptBlock)
 		if md, _ := metadata.FromIncomingContext(stream.Context()); acceptsCompressed(md) {
-			c = newCompressor(lane, &fs.compress)
+			c = newCompressor(lane, &fs.counters.compress)
 			defer c.end()
 		}
 	}
@@ -212,6 +212,7 @@ func (fs *frameServer) makeRoomLocked(from ring.NodeID) error {
 		return status.Errorf(codes.ResourceExhausted, "%d links from node %s are open", all, from)
 	}
 	if live >= maxSessions {
+		fs.counters.superseded.Add(1)
 		oldest.finish(status.Errorf(codes.Aborted, "%d newer links from node %s", live, from))
 	}
 	return nil
@@ -375,8 +376,12 @@ func (s *session) receiveLoop(stream grpc.ServerStream, lane Lane) (err error) {
 func (s *session) waitForRoom(lane Lane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.mu.end == nil && (s.mu.unanswered[lane] >= s.fs.maxUnanswered || s.mu.held[lane] >= s.fs.maxHeld[lane] ||
-		s.mu.lanes[lane].bytes >= s.fs.maxReplies[lane]) {
+	for paused := false; s.mu.end == nil && (s.mu.unanswered[lane] >= s.fs.maxUnanswered || s.mu.held[lane] >= s.fs.maxHeld[lane] ||
+		s.mu.lanes[lane].bytes >= s.fs.maxReplies[lane]); {
+		if !paused {
+			paused = true
+			s.fs.counters.pauses[lane].Add(1)
+		}
 		s.mu.room[lane].Wait()
 	}
 	return s.mu.end == nil

@@ -373,6 +373,9 @@ func TestSessionsAreBounded(t *testing.T) {
 			t.Errorf("the oldest link: %v", err)
 		}
 	}
+	if st := s.SessionStats(); st.Superseded != 3 {
+		t.Errorf("stats %+v", st)
+	}
 	if err := streams[3].Send(&peerv1.Frame{Payload: requestFrame(0, time.Minute, coord.Message{})}); err != nil {
 		t.Error(err)
 	}

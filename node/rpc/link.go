@@ -329,7 +329,7 @@ func (l *link) sendLoop(lane Lane) error {
 			return nil
 		}
 		sealFrame(*f.buf, f.count, p.ps.opts.Now().Sub(f.begun))
-		c := &p.ps.stats
+		c := &p.ps.stats.lanes[lane]
 		c.framesSent.Add(1)
 		c.itemsSent.Add(uint64(f.count))
 		out := l.compress[lane].frame(f, waiting, p.ps.pool)

@@ -212,6 +212,7 @@ func (p *peer) sweep() {
 	p.ps.stats.expired.Add(uint64(len(over)))
 	for _, s := range over {
 		if s.frame > taken[s.lane] {
+			p.ps.stats.expiredUnsent.Add(1)
 			// If it shares its frame with others it is sent yet, but with no
 			// time left, and is not served.
 			s.reply(coord.Reply{}, notSent("wait in the queue to %s: %w", p.id.Short(), ErrExpired))
@@ -322,19 +323,5 @@ func (p *peer) failAll(unsent, sent []pendingSlot, refusal, why error) {
 	}
 	for _, s := range sent {
 		s.reply(coord.Reply{}, fmt.Errorf("wait for %s: %w: %w", p.id.Short(), ErrLinkLost, why))
-	}
-}
-
-// addStats adds the peer's state of now.
-func (p *peer) addStats(s *PeerStats) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.mu.state == linkUp {
-		s.Connected++
-	}
-	s.Pending += p.mu.pending.count
-	for i := range p.mu.lanes {
-		s.QueuedItems += p.mu.lanes[i].items
-		s.QueuedBytes += p.mu.lanes[i].bytes
 	}
 }

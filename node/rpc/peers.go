@@ -158,30 +158,6 @@ type Peers struct {
 
 var _ coord.Bundler = (*Peers)(nil)
 
-// peerCounters count since the start.
-type peerCounters struct {
-	framesSent, itemsSent, bytesSent, repliesReceived  atomic.Uint64
-	refused, expired, lost, late, connects, disconnect atomic.Uint64
-	connectFailures                                    atomic.Uint64
-	compress                                           compressCounters
-}
-
-// PeerStats are the figures of Peers, for metrics. Those without another word
-// count since the start.
-type PeerStats struct {
-	FramesSent, ItemsSent, BytesSent, RepliesReceived uint64
-	// Refused were not queued, Expired ran out of time, Lost went with a
-	// link, Late replies came after that.
-	Refused, Expired, Lost, Late uint64
-	Connects, Disconnects        uint64
-	// Compression is that of requests.
-	Compression CompressionStats
-	// ConnectFailures are attempts to connect that came to nothing.
-	ConnectFailures uint64
-	// Connected peers, Pending requests and queued items and bytes now.
-	Connected, Pending, QueuedItems, QueuedBytes int
-}
-
 // NewPeers returns Peers without any link.
 func NewPeers(opts PeersOptions) (*Peers, error) {
 	opts.EnsureDefaults()
@@ -202,7 +178,7 @@ func (ps *Peers) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, 
 		err = p.send(m, reply)
 	}
 	if err != nil {
-		ps.refuse(reply, err)
+		ps.refuse(laneOf(requestSize(m)), reply, err)
 	}
 }
 
@@ -262,22 +238,6 @@ func (ps *Peers) Refresh() {
 	for _, p := range *ps.byID.Load() {
 		p.refresh()
 	}
-}
-
-// Stats returns the figures.
-func (ps *Peers) Stats() PeerStats {
-	c := &ps.stats
-	s := PeerStats{
-		FramesSent: c.framesSent.Load(), ItemsSent: c.itemsSent.Load(), BytesSent: c.bytesSent.Load(),
-		RepliesReceived: c.repliesReceived.Load(), Refused: c.refused.Load(), Expired: c.expired.Load(),
-		Lost: c.lost.Load(), Late: c.late.Load(), Connects: c.connects.Load(), Disconnects: c.disconnect.Load(),
-		Compression:     c.compress.stats(),
-		ConnectFailures: c.connectFailures.Load(),
-	}
-	for _, p := range *ps.byID.Load() {
-		p.addStats(&s)
-	}
-	return s
 }
 
 // Close fails what is pending, closes the links and returns when all goroutines

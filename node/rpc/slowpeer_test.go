@@ -51,7 +51,7 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 			h := newPark()
 			opts := serverOptions(t, nodeB, clusterOf(nodeB, nodeA), h)
 			opts.MaxUnanswered, opts.MaxHeldBytes = 10, 4<<20
-			_, addr := startPeerServer(t, opts)
+			s, addr := startPeerServer(t, opts)
 			ps := startPeers(t, peersOptions(t, constant(addr)))
 			var wg sync.WaitGroup
 			const sent = 60
@@ -77,8 +77,17 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 			if n := len(h.arrived); n > c.atMost+10 || n == 0 {
 				t.Errorf("%d were read from the lane that is full", n)
 			}
+			st := s.SessionStats()
+			full, free := st.Lanes[laneOf(c.parked)], st.Lanes[1-laneOf(c.parked)]
+			if full.Pauses == 0 || full.Unanswered == 0 || full.HeldBytes == 0 || free.Pauses != 0 {
+				t.Errorf("stats %+v", st)
+			}
 			close(h.release)
 			wg.Wait()
+			waitFor(t, func() bool {
+				st := s.SessionStats()
+				return st.Lanes[LaneSmall].Unanswered+st.Lanes[LaneLarge].Unanswered == 0 && st.Lanes[LaneSmall].HeldBytes+st.Lanes[LaneLarge].HeldBytes == 0
+			})
 		})
 	}
 }
@@ -133,8 +142,12 @@ func TestLargeRepliesNobodyReads(t *testing.T) {
 			answered = answered || id == 1000 && r.Status == coord.StatusOK
 		}
 	}
+	waitFor(t, func() bool { st := s.SessionStats(); return st.RepliesRefused > 0 && st.Lanes[LaneSmall].Unanswered == 0 })
 	if n := queuedReplies(s); n > 2*(4<<20)+1<<20 {
 		t.Errorf("%d bytes of replies wait", n)
+	}
+	if st := s.SessionStats(); st.Unread != 0 || st.Sessions != 1 || st.Lanes[LaneLarge].ReplyBytes == 0 {
+		t.Errorf("stats %+v", st)
 	}
 	if err := small.Send(&peerv1.Frame{Payload: requestFrame(0, time.Minute, coord.Message{Op: coord.OpMerge})}); err != nil {
 		t.Fatal(err)
@@ -174,7 +187,13 @@ func TestSlowPeerDelaysNobodyElse(t *testing.T) {
 			})
 		}
 	}
-	if s := ps.Stats(); s.QueuedBytes > laneCount*4<<20 || refused[LaneSmall].Load() == 0 || refused[LaneLarge].Load() == 0 {
+	s := ps.Stats()
+	for lane := range Lane(laneCount) {
+		if l := s.Lanes[lane]; l.QueuedBytes > 4<<20 || l.QueuedBytes == 0 || l.Overloaded != uint64(refused[lane].Load()) || l.TooLarge+l.Disconnected != 0 {
+			t.Errorf("lane %v: %+v, refused %d", lane, l, refused[lane].Load())
+		}
+	}
+	if s.QueuedBytes > laneCount*4<<20 || refused[LaneSmall].Load() == 0 || refused[LaneLarge].Load() == 0 {
 		t.Errorf("%d bytes wait, %d and %d refused", s.QueuedBytes, refused[LaneSmall].Load(), refused[LaneLarge].Load())
 	}
 	for range 100 {
@@ -252,7 +271,7 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 	if refused.Load() == 0 || notSent.Load() == 0 {
 		t.Fatalf("%d refused, %d expired, %d of them not sent", refused.Load(), expired.Load(), notSent.Load())
 	}
-	if s := ps.Stats(); s.QueuedItems != 0 || s.QueuedBytes != 0 || s.Pending != 0 {
+	if s := ps.Stats(); s.QueuedItems != 0 || s.QueuedBytes != 0 || s.Pending != 0 || s.ExpiredUnsent != uint64(notSent.Load()) {
 		t.Errorf("expired, and still there: %+v", s)
 	}
 	before := refused.Load()
