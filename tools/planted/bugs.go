@@ -88,6 +88,22 @@ var bugs = []bug{
 		"if _, ok := p.mu.ids[id]; ok {", "if _, ok := p.mu.ids[id]; ok && id == 0 {", "node/rpc", "^TestPipeline",
 	},
 	{
+		"queue for a peer without a bound in bytes", "node/rpc/peer.go",
+		"o.items >= opts.MaxQueuedItems || (o.items > 0 && o.bytes+size > opts.MaxQueuedBytes):", "o.items >= opts.MaxQueuedItems:", "node/rpc", "^TestFullQueueRefuses$",
+	},
+	{
+		"keep in the queue to a peer what has expired", "node/rpc/peer.go",
+		"		if len(over) > 0 {\n", "		if len(over) < 0 {\n", "node/rpc", "^TestExpiredLeaveTheQueue$",
+	},
+	{
+		"let the small lane of a link wait for what the large one holds", "node/rpc/frames.go",
+		"s.mu.held[lane] >= s.fs.maxHeld[lane]", "s.mu.held[LaneLarge] >= s.fs.maxHeld[LaneLarge]", "node/rpc", "^TestLanesDoNotWaitForEachOther$",
+	},
+	{
+		"compress on, though no more gets through than before", "node/rpc/squeeze.go",
+		"case through < s.before*gainPercent/100:", "case through < 0:", "node/rpc", "^TestSqueeze",
+	},
+	{
 		"send every request of a broken pipeline again, also a write that may have been done", "client/pipelinestream.go",
 		"safe := !sent || untouched || q.kind != writes || e.Outcome == errcode.NotApplied", "safe := true", "client", "^TestPipeline",
 	},
