@@ -24,7 +24,7 @@ func BenchmarkLanes(b *testing.B) {
 }
 
 func benchLanes(b *testing.B, rate int64, beside string) {
-	big := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 10<<20/8)
+	big := noise(10 << 20)
 	handler := handlerFunc(func(_ ring.NodeID, msgs []coord.Message, reply func(int, coord.Reply)) {
 		for i := range msgs {
 			r := coord.Reply{Status: coord.StatusOK}

@@ -142,7 +142,10 @@ func TestLargeRepliesNobodyReads(t *testing.T) {
 			answered = answered || id == 1000 && r.Status == coord.StatusOK
 		}
 	}
-	waitFor(t, func() bool { st := s.SessionStats(); return st.RepliesRefused > 0 && st.Lanes[LaneSmall].Unanswered == 0 })
+	waitFor(t, func() bool {
+		st := s.SessionStats()
+		return st.RepliesRefused > 0 && st.Lanes[LaneSmall].Unanswered == 0
+	})
 	if n := queuedReplies(s); n > 2*(4<<20)+1<<20 {
 		t.Errorf("%d bytes of replies wait", n)
 	}
