@@ -27,6 +27,7 @@ type Coordinator struct {
 		ended   bool // drained is closed
 	}
 	refresh  refresher
+	health   health
 	catching catchUps
 	// reserved are the clocks of writes that were given a dot before they are
 	// in an object.
@@ -44,6 +45,7 @@ func New(opts Options) (*Coordinator, error) {
 	c := &Coordinator{opts: opts}
 	c.mu.drained = make(chan struct{})
 	c.refresh.c = c
+	c.health.init(c)
 	return c, nil
 }
 
@@ -228,8 +230,10 @@ type job struct {
 	bundle *bundle
 	// forwarded says that a peer sent it: it is not sent on.
 	forwarded bool
-	began     time.Time
-	done      func(result, *Error) // exactly once
+	// tried says that owners that do not answer were asked whether they do.
+	tried bool
+	began time.Time
+	done  func(result, *Error) // exactly once
 	// found, if set, gets what a read found instead of done.
 	found func(*causal.Object)
 	// looked is what the read before the write has found, nil before it.
@@ -254,11 +258,21 @@ func (j *job) run() {
 	if err == nil {
 		err = u.reachable(j)
 	}
+	wait := false
+	if err == nil {
+		wait, err = c.answering(j, u)
+	}
+	if err == nil && !wait {
+		c.probe(u, nil)
+	}
 	switch {
+	case wait:
 	case err != nil:
 		j.done(result{}, err)
 	case u.self >= 0 && j.kind == KindGet:
 		startRead(j, u)
+	case u.self >= 0 && c.diskHangs(j, u) != nil:
+		startForward(j, u, c.diskHangs(j, u))
 	case u.self >= 0 && len(j.idempotencyKey) > 0:
 		startOnce(j, u)
 	case u.self >= 0 && j.mustLook(u):

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -147,7 +148,11 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 		return
 	}
 	f.c.hold(len(items))
+	disk := f.c.health.sent(f.c.health.table.Disk(), peerhealth.Write)
 	f.c.opts.Replica.Merge(items, func(k int, uncovered []byte, err error) {
+		if k == 0 { // they share a sync
+			f.c.health.heard(disk, nil)
+		}
 		if err != nil {
 			f.fail(indices[k], asError(err))
 		} else {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -32,15 +33,18 @@ type read struct {
 		// whole says that digests are no longer enough.
 		whole bool
 		// joined and tally are those of the write-back; nil before it.
-		joined   *causal.Object
-		encoded  []byte
-		tally    quorum.Tally
-		sent     uint16 // owners the join was sent to
-		stale    uint16
-		catching bool
-		answered bool
-		stop     func() bool
-		unhedge  func() bool
+		joined  *causal.Object
+		encoded []byte
+		tally   quorum.Tally
+		sent    uint16 // owners the join was sent to
+		// hedged are owners asked because others kept the read waiting, left those
+		// that are not written back to because they do not answer.
+		hedged, left uint16
+		stale        uint16
+		catching     bool
+		answered     bool
+		stop         func() bool
+		unhedge      func() bool
 	}
 }
 
@@ -70,7 +74,8 @@ func startRead(j *job, u *unit) {
 	r.mu.Lock()
 	r.mu.stop = stop
 	r.mu.Unlock()
-	r.armHedge()
+	c.health.hedges.Earn()
+	r.armHedge(r.wait())
 	r.mu.Lock()
 	r.advance()
 }
@@ -79,8 +84,9 @@ func startRead(j *job, u *unit) {
 // holds r.
 func (r *read) reset(u *unit) {
 	r.mu.u, r.mu.need = u, quorum.Need(r.job.level, len(u.owners))
-	r.mu.order = u.order(r.mu.order[:0])
+	r.mu.order = r.job.c.order(u, r.mu.order[:0])
 	r.mu.next, r.mu.whole, r.mu.joined, r.mu.sent = 0, false, nil, 0
+	r.mu.hedged, r.mu.left = 0, 0
 	r.mu.answers = make([]answer, len(u.owners))
 	r.mu.round++
 }
@@ -190,30 +196,42 @@ func (r *read) ask(u *unit, round int, qs []question) {
 	c := r.job.c
 	c.hold(len(qs))
 	for _, q := range qs {
-		switch {
-		case q.i != u.self:
-			op := OpDigest
-			if q.whole {
-				op = OpRead
-			}
-			m := u.message(op)
-			m.Deadline = r.job.deadline
-			r.job.send(u.owners[q.i], &m, func(rep Reply, err error) {
-				r.reply(q, round, rep, err)
-				c.leave()
-			})
-		case q.whole:
-			c.opts.Replica.Read(u.Address, func(object []byte, err error) {
-				r.local(q, round, object, [16]byte{}, err)
-				c.leave()
-			})
-		default:
-			c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
-				r.local(q, round, nil, digest, err)
-				c.leave()
-			})
+		if q.i == u.self {
+			r.askSelf(u, round, q)
+			continue
 		}
+		op := OpDigest
+		if q.whole {
+			op = OpRead
+		}
+		m := u.message(op)
+		m.Deadline = r.job.deadline
+		a := c.health.sentTo(u.owners[q.i], peerhealth.Read)
+		r.job.send(u.owners[q.i], &m, func(rep Reply, err error) {
+			c.health.heard(a, err)
+			r.reply(q, round, rep, err)
+			c.leave()
+		})
 	}
+}
+
+// askSelf asks this node's own replica.
+func (r *read) askSelf(u *unit, round int, q question) {
+	c := r.job.c
+	a := c.health.sent(c.health.table.Reads(), peerhealth.Read)
+	if q.whole {
+		c.opts.Replica.Read(u.Address, func(object []byte, err error) {
+			c.health.heard(a, nil)
+			r.local(q, round, object, [16]byte{}, err)
+			c.leave()
+		})
+		return
+	}
+	c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
+		c.health.heard(a, nil)
+		r.local(q, round, nil, digest, err)
+		c.leave()
+	})
 }
 
 func (r *read) local(q question, round int, object []byte, digest [16]byte, err error) {
@@ -269,52 +287,6 @@ func (r *read) heard(i, round int, a answer) {
 // seen the winner does no harm: the read came before it. The lock is held.
 // bounce learns the ring that an owner has before this node; the read then
 // starts over.
-// armHedge involves one more owner after each delay without an answer.
-func (r *read) armHedge() {
-	c := r.job.c
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.answered {
-		return
-	}
-	r.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, r.hedge)
-}
-
-func (r *read) hedge() {
-	c := r.job.c
-	r.mu.Lock()
-	if r.mu.answered {
-		r.mu.Unlock()
-		return
-	}
-	c.hold(1) // the answer may be given before this has sent
-	defer c.leave()
-	u, round := r.mu.u, r.mu.round
-	var qs []question
-	var send []int
-	if r.mu.joined == nil {
-		if r.mu.next < len(r.mu.order) {
-			q := r.askNext()
-			q.whole = true
-			qs = append(qs, q)
-		}
-	} else {
-		for i := range r.mu.answers {
-			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !r.failed(i) {
-				r.mu.sent |= 1 << i
-				send = append(send, i)
-				break
-			}
-		}
-	}
-	r.mu.Unlock()
-	r.ask(u, round, qs)
-	r.writeBack(u, round, send)
-	if len(qs)+len(send) > 0 {
-		r.armHedge()
-	}
-}
-
 // lost is the error of a read that missed its level. The lock is held.
 func (r *read) lost(code errcode.Code, msg string) *Error {
 	u := r.mu.u
@@ -359,10 +331,13 @@ func (r *read) finish(o *causal.Object, e *Error) {
 		r.mu.unhedge()
 	}
 	u, round := r.mu.u, r.mu.round
+	if e == nil && r.hedgeWon() {
+		r.job.c.opts.Metrics.HedgeWon()
+	}
 	var rest []int
 	if o != nil && r.mu.joined != nil {
 		for i := range r.mu.answers {
-			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !u.down(i) {
+			if (r.mu.sent|r.mu.left)>>i&1 == 0 && !r.mu.tally.Acked(i) && !u.down(i) {
 				r.mu.sent |= 1 << i
 				rest = append(rest, i)
 			}

@@ -157,11 +157,7 @@ func (u *unit) reachable(j *job) *Error {
 	if t.Verdict() != quorum.Lost {
 		return nil
 	}
-	of := "the key"
-	if j.scan != nil {
-		of = "a partition"
-	}
-	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+of+" are down")
+	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+j.subject()+" are down")
 }
 
 func (u *unit) tally(l quorum.Level) quorum.Tally {
