@@ -22,6 +22,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.diskSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
+		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
 	} {
 		if err := n.reg.Register(c); err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 )
 
 // counters are the series of what happens beside the answers: repairs,
@@ -16,6 +17,9 @@ type counters struct {
 	remints, forwards, staleBounces        prometheus.Counter
 	duplicates                             prometheus.Counter
 	manySiblings                           prometheus.Counter
+	hedges, hedgesWon, hedgesRefused       prometheus.Counter
+	forwardRetries, forwardsRefused        prometheus.Counter
+	peerStates                             *prometheus.CounterVec
 	rpcSeconds, httpSeconds                *prometheus.HistogramVec
 }
 
@@ -33,17 +37,30 @@ func newCounters(reg prometheus.Registerer) *counters {
 		reg.MustRegister(h)
 		return h
 	}
+	states := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pairdb_peer_state_changes_total", Help: "Times that this node changed how it treats a peer, or its own disk or reads, by the new state.",
+	}, []string{"to"})
+	reg.MustRegister(states)
+	for _, to := range []peerhealth.State{peerhealth.Closed, peerhealth.Slow, peerhealth.Open} {
+		states.WithLabelValues(to.String())
+	}
 	return &counters{
-		quorumFailures: counter("pairdb_quorum_failures_total", "Operations that missed their consistency level or their deadline."),
-		conflicts:      counter("pairdb_conflicts_total", "Reads and merges that left concurrent siblings."),
-		readRepairs:    counter("pairdb_read_repairs_total", "Objects that reads wrote back to replicas that lacked something."),
-		remints:        counter("pairdb_remints_total", "Writes minted a second time because the minter was behind another owner."),
-		duplicates:     counter("pairdb_idempotent_duplicates_total", "Writes answered as begun by an earlier attempt with the same idempotency key."),
-		forwards:       counter("pairdb_forwards_total", "Operations handed to an owner because this node is none."),
-		staleBounces:   counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
-		manySiblings:   counter("pairdb_many_siblings_total", "Clients' writes that left a key with 16 siblings or more: somebody does not resolve them."),
-		rpcSeconds:     seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, or one request of KV.Pipeline, in seconds, by method and code.", "method", "code"),
-		httpSeconds:    seconds("pairdb_http_duration_seconds", "Time to serve an HTTP request, in seconds, by route and status.", "route", "status"),
+		peerStates:      states,
+		hedges:          counter("pairdb_hedges_total", "Owners asked, or given an operation, because others kept it waiting."),
+		hedgesWon:       counter("pairdb_hedges_won_total", "Operations answered with what such an owner said while one of the others had not."),
+		hedgesRefused:   counter("pairdb_hedges_refused_total", "Times that no further owner was asked because the budget for it was spent: many owners are slow."),
+		forwardRetries:  counter("pairdb_forward_retries_total", "Operations handed to a further owner because one had not taken them."),
+		forwardsRefused: counter("pairdb_forward_retries_refused_total", "Operations not handed to a further owner because the budget for it was spent: many owners refuse."),
+		quorumFailures:  counter("pairdb_quorum_failures_total", "Operations that missed their consistency level or their deadline."),
+		conflicts:       counter("pairdb_conflicts_total", "Reads and merges that left concurrent siblings."),
+		readRepairs:     counter("pairdb_read_repairs_total", "Objects that reads wrote back to replicas that lacked something."),
+		remints:         counter("pairdb_remints_total", "Writes minted a second time because the minter was behind another owner."),
+		duplicates:      counter("pairdb_idempotent_duplicates_total", "Writes answered as begun by an earlier attempt with the same idempotency key."),
+		forwards:        counter("pairdb_forwards_total", "Operations handed to an owner because this node is none, or its own copy takes no writes."),
+		staleBounces:    counter("pairdb_stale_ring_bounces_total", "Answers of peers that said that this node's ring or tenant is behind."),
+		manySiblings:    counter("pairdb_many_siblings_total", "Clients' writes that left a key with 16 siblings or more: somebody does not resolve them."),
+		rpcSeconds:      seconds("pairdb_rpc_duration_seconds", "Time to serve a client's gRPC call, or one request of KV.Pipeline, in seconds, by method and code.", "method", "code"),
+		httpSeconds:     seconds("pairdb_http_duration_seconds", "Time to serve an HTTP request, in seconds, by route and status.", "route", "status"),
 	}
 }
 
@@ -59,6 +76,13 @@ func (c *counters) hooks(ops *operations) coord.Metrics {
 		Forward:       c.forwards.Inc,
 		StaleBounce:   c.staleBounces.Inc,
 		ManySiblings:  c.manySiblings.Inc,
+
+		Hedge:          c.hedges.Inc,
+		HedgeWon:       c.hedgesWon.Inc,
+		HedgeRefused:   c.hedgesRefused.Inc,
+		ForwardRetry:   c.forwardRetries.Inc,
+		ForwardRefused: c.forwardsRefused.Inc,
+		PeerState:      func(to peerhealth.State) { c.peerStates.WithLabelValues(to.String()).Inc() },
 	}
 }
 

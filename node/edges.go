@@ -91,6 +91,7 @@ func (n *Node) openCoordinator() error {
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
 		Metrics:      n.events.hooks(n.ops),
+		PeerChanged:  n.peerChanged,
 		Logger:       n.log.With("component", "coord"),
 	})
 	return err
