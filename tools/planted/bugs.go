@@ -160,6 +160,26 @@ var bugs = []bug{
 		"		h.Write(part)\n", "", "coord", "PageToken|^TestScripts$",
 	},
 	{
+		"count the answer to a hedge twice", "coord/read.go",
+		"		case hasAnswered:\n			answers++\n", "		case hasAnswered:\n			answers += 1 + int(r.mu.hedged>>i&1)\n", "coord", "^TestHedge",
+	},
+	{
+		"never close a breaker", "coord/peerhealth/breaker.go",
+		"	if b.state != Open && b.state != HalfOpen {\n		return false\n	}\n	b.close(now)\n", "	if b.state < Closed {\n		b.close(now)\n	}\n", "coord/peerhealth", "^TestOpensAndRecovers$",
+	},
+	{
+		"blame peers for what is overdue because this node was stopped", "coord/peerhealth/breaker.go",
+		"	case paused:\n", "	case paused && step < 0:\n", "coord/peerhealth", "^TestOwnPause$",
+	},
+	{
+		"hedge whatever it costs", "coord/health.go",
+		"if !free && !c.health.hedges.Take() {", "if !free && c.health.hedges == nil {", "coord", "^TestHedgesHaveABudget$",
+	},
+	{
+		"mint a write though nothing gets to this node's disk", "coord/health.go",
+		"if !disk.Shut() || j.kind.reads() || j.forwarded {", "if !disk.Shut() || j.kind.reads() || !j.forwarded {", "coord", "^TestOwnDiskHangs$",
+	},
+	{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
