@@ -183,8 +183,8 @@ func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode
 }
 
 // order appends the indices of the owners that may answer to dst: this node,
-// then those that are alive, then those nobody is sure of, each in the order
-// of the layout.
+// then those that are alive, then those nobody is sure of and those that have
+// withdrawn, each in the order of the layout.
 func (u *unit) order(dst []int) []int {
 	if u.self >= 0 {
 		dst = append(dst, u.self)
@@ -192,7 +192,7 @@ func (u *unit) order(dst []int) []int {
 	for _, want := range []bool{true, false} {
 		for i := range u.owners {
 			m, ok := u.snap.Member(u.owners[i])
-			alive := ok && m.Liveness == schema.Alive
+			alive := ok && m.Liveness == schema.Alive && !m.Withdrawn
 			if i != u.self && alive == want && !u.down(i) {
 				dst = append(dst, i)
 			}

@@ -177,8 +177,8 @@ func (n *Node) diskSeries() ([]series, func(emit)) {
 	used := gauge("pairdb_disk_used_bytes", "Bytes in use of the file system that holds the data, by whatever.")
 	state := gauge("pairdb_disk_state", "1 for the state that the disk is in, else 0: ok, warn, throttle (large writes are refused), full (writes are refused).", "state")
 	refused := counter("pairdb_disk_refused_writes_total", "Batches of writes refused for lack of space, by code.", "code")
-	stalls := counter("pairdb_disk_stalls_total", "Times that a call to the disk hung for longer than storage.disk_stall.")
-	stalled := gauge("pairdb_disk_stalled_seconds", "For how long a call to the disk has hung by now; 0: none does.")
+	stalls := counter("pairdb_disk_stalls_total", "Times that the disk did not answer: a call hung for longer than storage.disk_slow or storage.disk_stall.")
+	stalled := gauge("pairdb_disk_stalled_seconds", "For how long the disk has not answered by now; 0: it does.")
 	all := []series{total, free, used, state, refused, stalls, stalled}
 	return all, func(e emit) {
 		m := n.db.Metrics().Disk

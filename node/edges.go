@@ -184,7 +184,7 @@ func diskCheck(p *vfs.Pending, m *engine.DiskMetrics) rest.Check {
 	c := rest.Check{Name: "disk", OK: p == nil}
 	switch {
 	case p != nil:
-		c.Detail = fmt.Sprintf("a %s of a %s hangs; see whether the disk is sound", p.Op, p.File)
+		c.Detail = fmt.Sprintf("a %s of a %s hangs; writes are refused until the disk answers; see whether it is sound", p.Op, p.File)
 	case m.State == disk.Full:
 		c.Detail = "full: writes are refused until space is freed"
 	case m.State == disk.Throttle:

@@ -63,6 +63,7 @@ type Node struct {
 	// stallChanged has room for one notice that it is another one.
 	stalled      atomic.Pointer[vfs.Pending]
 	stallChanged chan struct{}
+	withdrawing  sync.Mutex // held by withdraw
 
 	lis   *listeners
 	addrs Addresses
@@ -164,6 +165,7 @@ func (n *Node) openEngine() error {
 		DiskWarn:        s.DiskWarn,
 		DiskThrottle:    s.DiskThrottle,
 		DiskStop:        s.DiskStop,
+		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
 		OnRecovered:     func([]byte) { recovered++ },
@@ -282,14 +284,16 @@ func (n *Node) Serve(ctx context.Context) error {
 				pulse.Go(func() { n.pulse(ctx) })
 			}
 		case <-n.stallChanged:
-			// Reads from memory may go on; but whoever waits for the disk
-			// waits, and the others do not.
+			// Reads from memory may go on, but this node is no good place for
+			// writes, and the others are asked first for reads.
 			n.server.SetReady(n.serves())
+			n.jobs.Go("withdraw", n.withdraw)
 		case <-n.asked:
 		case <-readOnly:
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
 			n.server.SetReady(false)
+			n.jobs.Go("withdraw", n.withdraw)
 		case <-address.C:
 			if err := n.checkAddress(); err != nil {
 				return err
@@ -393,6 +397,26 @@ func (n *Node) serves() bool {
 	default:
 		return n.gossip.Snapshot().Ready && !n.stopping.Load() && n.stalled.Load() == nil
 	}
+}
+
+// withdraw tells whoever waits for the disk that it does not answer, and the
+// members whether this node's data can be used. It is a job: the metadata may wait
+// for the same disk. A node that is stopping says goodbye instead.
+func (n *Node) withdraw() {
+	// What holds by the time that it is this job's turn is told.
+	n.withdrawing.Lock()
+	defer n.withdrawing.Unlock()
+	stalled := n.stalled.Load() != nil
+	if stalled {
+		n.store.FailWaiting()
+	}
+	withdrawn := stalled
+	select {
+	case <-n.readOnly:
+		withdrawn = true
+	default:
+	}
+	n.gossip.SetWithdrawn(withdrawn)
 }
 
 // setStalled notes that the disk hangs, or with nil that it answers again. It

@@ -141,6 +141,9 @@ type Member struct {
 	Actor     uint64
 	Addresses Addresses
 	Liveness  Liveness
+	// Withdrawn says that the node answers gossip and tells that it cannot do
+	// its part, because its disk does not answer, say: others are asked first.
+	Withdrawn bool
 	// AckedVersion is the last log entry the node has durably; it may be behind
 	// what the node has by now.
 	AckedVersion ring.Version

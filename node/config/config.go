@@ -90,7 +90,7 @@ type Storage struct {
 	WALSegmentSize                     Size
 	// Percents of the file system in use.
 	DiskWarn, DiskThrottle, DiskStop int
-	DiskStall                        time.Duration
+	DiskSlow, DiskStall              time.Duration
 	// CompactionRate is bytes a second, 0 for no bound.
 	CompactionRate Size
 }

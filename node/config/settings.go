@@ -280,8 +280,13 @@ func storageSettings() []Setting {
 			field: func(c *Config) any { return &c.Storage.DiskStop },
 		},
 		{
+			Path: "storage.disk_slow", Default: "2s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "For how long a write or sync of the log, or a read of a table, may hang before this node withdraws: it is not ready, refuses writes at once, and others are asked first. It comes back by itself. Shorter diverts clients sooner, longer bears slower disks.",
+			field: func(c *Config) any { return &c.Storage.DiskSlow },
+		},
+		{
 			Path: "storage.disk_stall", Default: "10s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
-			Help:  "For how long a call to the disk may hang before this node says that it is not ready. Shorter diverts clients sooner, longer bears slower disks.",
+			Help:  "The same for calls that no client waits for, such as a sync of a large table.",
 			field: func(c *Config) any { return &c.Storage.DiskStall },
 		},
 		{

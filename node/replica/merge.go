@@ -53,6 +53,12 @@ type mergeItem struct {
 // Merge implements coord.Replica. Items of one key are joined in order and
 // written once.
 func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte, err error)) {
+	if err := s.takesWrites(); err != nil {
+		for i := range items {
+			done(i, nil, err)
+		}
+		return
+	}
 	m := &merging{s: s, items: make([]mergeItem, len(items)), bufs: make([]*[]byte, 0, 2*len(items)+1)}
 	defer m.release()
 	for i := range items {

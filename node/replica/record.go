@@ -38,6 +38,10 @@ func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum
 
 // Lookup implements coord.Replica.
 func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, done func(h coord.Held, err error)) {
+	if err := s.takesReads(); err != nil {
+		done(coord.Held{}, err)
+		return
+	}
 	kb, vb := s.buffer(), s.buffer()
 	var h coord.Held
 	// The record first: what is written between the two reads is then in the
@@ -73,6 +77,10 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 
 // Claim implements coord.Replica.
 func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record, now time.Time, done func(held causal.Record, err error)) {
+	if err := s.takesWrites(); err != nil {
+		done(causal.Record{}, err)
+		return
+	}
 	kb, vb := s.buffer(), s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	lock := &s.stripes[stripeOf(*kb)]

@@ -34,6 +34,10 @@ type Engine interface {
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
 	WaitDurable(seq base.SeqNum) error
+	// Hangs says whether the disk does not answer, so that Apply refuses and
+	// WaitDurable may take long, and whether reads of tables hang, too. It is
+	// cheap.
+	Hangs() (writes, reads bool)
 }
 
 // Options configure a Store. All fields are required.
@@ -160,6 +164,9 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 	if int(at.Partition) >= len(s.counters) {
 		return nil, fmt.Errorf("update: partition %d is out of range", at.Partition)
 	}
+	if err := s.takesWrites(); err != nil {
+		return nil, err
+	}
 	kb, vb := s.buffer(), s.buffer()
 	defer s.release(kb)
 	defer s.release(vb)
@@ -218,6 +225,10 @@ func (s *Store) apply(b *engine.Batch, frees bool) (base.SeqNum, error) {
 
 // Read implements coord.Replica.
 func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
+	if err := s.takesReads(); err != nil {
+		done(nil, err)
+		return
+	}
 	kb := s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
@@ -241,6 +252,10 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 
 // ReadDigest implements coord.Replica.
 func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
+	if err := s.takesReads(); err != nil {
+		done([16]byte{}, err)
+		return
+	}
 	kb, vb := s.buffer(), s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	h, err := s.load(vb, *kb)
@@ -292,6 +307,8 @@ func writeError(err error, applied bool) error {
 		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
 	case errors.Is(err, base.ErrClosed):
 		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	case errors.Is(err, base.ErrStalled):
+		e.Code, e.Message = errcode.Unavailable, stalledText
 	case errors.Is(err, base.ErrCorrupt):
 		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
 	}

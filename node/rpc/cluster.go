@@ -95,12 +95,14 @@ func (c *clusterService) ask(ctx context.Context) report {
 // up says that a node serves, as far as can be told from here.
 func (r *report) up(id ring.NodeID) bool {
 	_, answered := r.figures[id]
-	return answered
+	m, ok := r.snap.Member(id)
+	return answered && !(ok && m.Withdrawn)
 }
 
 // state is the word for a node in NodeStatus.
 func (r *report) state(id ring.NodeID) string {
 	m, ok := r.snap.Member(id)
+	_, answered := r.figures[id]
 	switch {
 	case !ok:
 		return "down"
@@ -111,8 +113,11 @@ func (r *report) state(id ring.NodeID) string {
 		return "suspect"
 	case m.Liveness != schema.Alive:
 		return "down"
-	case !r.up(id):
+	case !answered:
 		return "suspect"
+	}
+	if m.Withdrawn {
+		return "withdrawn"
 	}
 	if r.snap.Layout != nil {
 		if _, ok := r.snap.Layout.Node(id); ok {

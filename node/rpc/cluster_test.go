@@ -68,6 +68,16 @@ func (f *fakeCluster) with(t *testing.T, liveness map[int]schema.Liveness) {
 	f.snap.Store(f.Snapshot().WithMembers(members))
 }
 
+// withdraw marks a node as withdrawn.
+func (f *fakeCluster) withdraw(i int) {
+	id, _, _ := named(i)
+	members := slices.Clone(f.Snapshot().Members)
+	for j := range members {
+		members[j].Withdrawn = members[j].ID == id
+	}
+	f.snap.Store(f.Snapshot().WithMembers(members))
+}
+
 // fakeAsker answers for every node but the silent ones.
 type fakeAsker struct {
 	mu     sync.Mutex
@@ -99,6 +109,7 @@ func TestStatus(t *testing.T) {
 		nodes       int
 		liveness    map[int]schema.Liveness
 		silent      map[string]bool
+		withdrawn   int // which node has withdrawn, from 1; 0: none
 		wrong       string
 		verdict     string
 		reason      string
@@ -114,6 +125,13 @@ func TestStatus(t *testing.T) {
 		"one does not answer": {
 			nodes: 5, silent: map[string]bool{"peer2": true},
 			verdict: "degraded", reason: "node2", states: []string{"up", "up", "suspect", "up", "up"}, unreachable: []string{"node2"},
+		},
+		"one has withdrawn": {
+			nodes: 3, withdrawn: 3, verdict: "degraded", reason: "Down: node2 (withdrawn). Every partition has a quorum.",
+			states: []string{"up", "up", "withdrawn"},
+		},
+		"this one has withdrawn": {
+			nodes: 3, withdrawn: 1, verdict: "degraded", reason: "Down: node0 (withdrawn).", states: []string{"withdrawn", "up", "up"},
 		},
 		"one suspected": {
 			nodes: 3, liveness: map[int]schema.Liveness{1: schema.Suspect},
@@ -132,6 +150,9 @@ func TestStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := foundedCluster(t, c.nodes)
 			f.with(t, c.liveness)
+			if c.withdrawn > 0 {
+				f.withdraw(c.withdrawn - 1)
+			}
 			asker := &fakeAsker{silent: c.silent, wrong: c.wrong}
 			opts := serverOptions(t, f.Snapshot().Self, f, echo)
 			opts.Asker = asker
