@@ -163,6 +163,27 @@ var bugs = []bug{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
+	{
+		"hold a key's lock while its write is synced", "node/replica/replica.go",
+		"	object, seq, err := s.update(&at, *kb, vb, edit)\n",
+		"	object, seq, err := s.update(&at, *kb, vb, edit)\n	if err == nil {\n		_ = s.opts.Engine.WaitDurable(seq)\n	}\n", "cmd/pairdb/e2e", "^TestHotKeySharesSyncs$",
+	},
+	{
+		"let whoever waits for a disk that hangs go on waiting", "node/replica/sync.go",
+		"	q.mu.group, q.mu.waiting = nil, nil\n", "	failed = nil\n", "node/replica", ".",
+	},
+	{
+		"take a disk back only when the process starts again", "engine/stalled.go",
+		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "Stall",
+	},
+	{
+		"take a disk that is slow each time back each time", "engine/stalled.go",
+		"			r.pause = r.slow\n", "", "engine", "^TestStallRule$",
+	},
+	{
+		"ask an owner first that has withdrawn", "coord/unit.go",
+		" && !m.Withdrawn\n", "\n", "coord", "^TestOrderOfOwners$",
+	},
 }
 
 // realBugs are those that the gate's clusters of real processes show.
