@@ -254,6 +254,9 @@ func (j *job) run() {
 	if err == nil {
 		err = u.reachable(j)
 	}
+	if err == nil && u.self >= 0 && j.found == nil {
+		c.opts.Metrics.Key(u.Tenant, j.key, j.kind != KindGet)
+	}
 	switch {
 	case err != nil:
 		j.done(result{}, err)

@@ -110,6 +110,10 @@ type Metrics struct {
 	Forward func()
 	// StaleBounce counts answers that said this node's ring is behind.
 	StaleBounce func()
+	// Key is called for each client operation on a key that this node
+	// coordinates, in the way of the operation: it takes next to no time, and
+	// does not keep the key.
+	Key func(tenant ring.TenantNumber, key []byte, write bool)
 	// ManySiblings counts clients' writes that left a key with 16 siblings or
 	// more.
 	ManySiblings func()
@@ -121,6 +125,9 @@ func (m *Metrics) ensureDefaults() {
 		if *f == nil {
 			*f = nop
 		}
+	}
+	if m.Key == nil {
+		m.Key = func(ring.TenantNumber, []byte, bool) {}
 	}
 	if m.Request == nil {
 		m.Request = func(Kind, quorum.Level, errcode.Code, time.Duration) {}

@@ -1,0 +1,10 @@
+package coord
+
+// UnderWay returns how many operations and callbacks of this node are under way:
+// those of its clients, what it serves for peers, and what of either goes on after
+// the answer.
+func (c *Coordinator) UnderWay() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.held
+}
