@@ -42,10 +42,12 @@ func layers() map[string][]string {
 		"node/replica":  {"engine", "coord", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
 		"node/access":   {},
 		"node/freeport": {},
+		"node/events":   {},
+		"node/hotkeys":  {"gossip/ring"},
 		"node/rpc":      append([]string{"node/access"}, edge...),
 		"node/rest":     append([]string{"node/access"}, edge...),
 		"node": append([]string{
-			"engine", "hints", "coord/repair", "node/config", "node/replica", "node/rpc", "node/rest",
+			"engine", "hints", "coord/repair", "node/config", "node/replica", "node/rpc", "node/rest", "node/events", "node/hotkeys",
 		}, edge...),
 		"configs": {},
 		"cmd":     {"node", "node/config", "node/freeport", "client", "api", "api/errcode", "engine", "configs"},

@@ -254,7 +254,8 @@ func (j *job) run() {
 	if err == nil {
 		err = u.reachable(j)
 	}
-	if err == nil && u.self >= 0 && j.found == nil {
+	if err == nil && u.self >= 0 && j.found == nil && j.looked == nil {
+		// Once for each operation, whatever it reads before, at the node that does it.
 		c.opts.Metrics.Key(u.Tenant, j.key, j.kind != KindGet)
 	}
 	switch {

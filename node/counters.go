@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/hotkeys"
 )
 
 // counters are the series of what happens beside the answers: repairs,
@@ -48,9 +49,10 @@ func newCounters(reg prometheus.Registerer) *counters {
 }
 
 // hooks are what the coordinator calls.
-func (c *counters) hooks(ops *operations) coord.Metrics {
+func (c *counters) hooks(ops *operations, hot *hotkeys.Tracker) coord.Metrics {
 	return coord.Metrics{
 		Request:       ops.observe,
+		Key:           hot.Touch,
 		QuorumFailure: c.quorumFailures.Inc,
 		Conflict:      c.conflicts.Inc,
 		ReadRepair:    c.readRepairs.Inc,

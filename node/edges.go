@@ -90,7 +90,7 @@ func (n *Node) openCoordinator() error {
 		WriteTimeout: n.cfg.Timeouts.Write,
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
-		Metrics:      n.events.hooks(n.ops),
+		Metrics:      n.events.hooks(n.ops, n.hot),
 		Logger:       n.log.With("component", "coord"),
 	})
 	return err
@@ -110,6 +110,7 @@ func (n *Node) openEdges() error {
 		Peer:        n.coord,
 		Local:       n.localInfo,
 		Admin:       admin{n},
+		Observer:    observer{n},
 		Asker:       n.meta,
 		Classify:    classify,
 		Observe:     n.events.rpc,

@@ -19,6 +19,8 @@ import (
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/node/config"
+	"github.com/pairdb/pairdb/node/events"
+	"github.com/pairdb/pairdb/node/hotkeys"
 	"github.com/pairdb/pairdb/node/replica"
 	"github.com/pairdb/pairdb/node/rpc"
 )
@@ -74,6 +76,11 @@ type Node struct {
 	reg     *prometheus.Registry
 	ops     *operations
 	events  *counters
+	// happened is what an operator may want to know of, traffic and hot are what
+	// clients do.
+	happened *events.Log
+	traffic  *traffic
+	hot      *hotkeys.Tracker
 
 	meta   *rpc.MetaClient
 	gossip *gossip.Gossip
@@ -129,7 +136,8 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
-	for _, build := range []func() error{n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
+	n.traffic, n.hot = newTraffic(n.ops, time.Now()), hotkeys.New(time.Now())
+	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -171,14 +179,7 @@ func (n *Node) openEngine() error {
 		OnRecovered:     func([]byte) { recovered++ },
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
-		Events: engine.Events{
-			BackgroundError: func(job string, err error) {
-				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
-			},
-			DiskStalled:   func(p vfs.Pending) { n.setStalled(&p) },
-			DiskRecovered: func(vfs.Pending) { n.setStalled(nil) },
-			ReadOnly:      func(error) { close(n.readOnly) }, // once; the engine has logged it
-		},
+		Events:           n.engineEvents(),
 	})
 	if err != nil {
 		return explainEngine(dir, err)
@@ -253,6 +254,8 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
+	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
+	pulse.Go(func() { n.watch(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
 	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
@@ -277,6 +280,7 @@ func (n *Node) Serve(ctx context.Context) error {
 		case <-ready:
 			ready = nil
 			n.server.SetReady(n.serves())
+			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
@@ -346,6 +350,7 @@ func (n *Node) unready() {
 	if n.stopping.Swap(true) {
 		return
 	}
+	n.happened.AddLogged(events.Lifecycle, events.Info, "this node is stopping")
 	if n.opts.Stopping != nil {
 		n.opts.Stopping(n.cfg.Timeouts.DrainDelay + n.cfg.Timeouts.Shutdown)
 	}
@@ -387,46 +392,6 @@ func (n *Node) release() error {
 		errs = append(errs, n.lis.close())
 	}
 	return errors.Join(errs...)
-}
-
-// serves says whether clients may be sent here.
-func (n *Node) serves() bool {
-	select {
-	case <-n.readOnly:
-		return false
-	default:
-		return n.gossip.Snapshot().Ready && !n.stopping.Load() && n.stalled.Load() == nil
-	}
-}
-
-// withdraw tells whoever waits for the disk that it does not answer, and the
-// members whether this node's data can be used. It is a job: the metadata may wait
-// for the same disk. A node that is stopping says goodbye instead.
-func (n *Node) withdraw() {
-	// What holds by the time that it is this job's turn is told.
-	n.withdrawing.Lock()
-	defer n.withdrawing.Unlock()
-	stalled := n.stalled.Load() != nil
-	if stalled {
-		n.store.FailWaiting()
-	}
-	withdrawn := stalled
-	select {
-	case <-n.readOnly:
-		withdrawn = true
-	default:
-	}
-	n.gossip.SetWithdrawn(withdrawn)
-}
-
-// setStalled notes that the disk hangs, or with nil that it answers again. It
-// waits for nothing.
-func (n *Node) setStalled(p *vfs.Pending) {
-	n.stalled.Store(p)
-	select {
-	case n.stallChanged <- struct{}{}:
-	default:
-	}
 }
 
 // noneIfZero turns the configuration's 0, which means none, into the engine's

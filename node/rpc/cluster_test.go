@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -102,6 +103,15 @@ func (a *fakeAsker) Info(_ context.Context, addr string) (NodeInfo, error) {
 		id = ring.NodeID{0xff}
 	}
 	return NodeInfo{Node: id, Bytes: uint64(1000 + i), Keys: uint64(i), Incarnation: 3}, nil
+}
+
+// Observe answers with one event and one hot key, as the node of that number.
+func (a *fakeAsker) Observe(_ context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	info, err := a.Info(context.Background(), addr)
+	if err != nil {
+		return nil, err
+	}
+	return observed(int(info.Keys), info.Node, req), nil
 }
 
 func TestStatus(t *testing.T) {

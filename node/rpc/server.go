@@ -45,6 +45,8 @@ type Options struct {
 	Local func() NodeInfo
 	// Admin does the upkeep of this node.
 	Admin Admin
+	// Observer tells what this node did and what happened to it.
+	Observer Observer
 	// Asker asks others for theirs.
 	Asker Asker
 
@@ -109,6 +111,7 @@ func (o *Options) Validate() error {
 		{"Peer", o.Peer == nil},
 		{"Local", o.Local == nil},
 		{"Admin", o.Admin == nil},
+		{"Observer", o.Observer == nil},
 		{"Asker", o.Asker == nil},
 	} {
 		if f.absent {
@@ -177,13 +180,14 @@ func NewServer(opts Options) (*Server, error) {
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
+	pairdbv1.RegisterObserveServer(s.client, &observeService{s: s})
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
 	reflection.Register(s.client)
 	s.SetReady(false)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
-	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo})
+	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil
 }
@@ -276,6 +280,7 @@ func (s *Server) SetReady(ready bool) {
 	}
 	for _, service := range []string{
 		"", pairdbv1.KV_ServiceDesc.ServiceName, pairdbv1.Tenants_ServiceDesc.ServiceName, pairdbv1.Cluster_ServiceDesc.ServiceName, pairdbv1.Admin_ServiceDesc.ServiceName,
+		pairdbv1.Observe_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, st)
 	}
