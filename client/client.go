@@ -58,6 +58,7 @@ type conn struct {
 	tenants  pairdbv1.TenantsClient
 	cluster  pairdbv1.ClusterClient
 	admin    pairdbv1.AdminClient
+	observe  pairdbv1.ObserveClient
 	health   healthpb.HealthClient
 	// seed is the position among Options.Endpoints, -1 for a node that was
 	// found by its routes.
@@ -117,6 +118,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 		tenants:  pairdbv1.NewTenantsClient(cc),
 		cluster:  pairdbv1.NewClusterClient(cc),
 		admin:    pairdbv1.NewAdminClient(cc),
+		observe:  pairdbv1.NewObserveClient(cc),
 		health:   healthpb.NewHealthClient(cc),
 	}, nil
 }

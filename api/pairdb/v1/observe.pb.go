@@ -478,8 +478,9 @@ type NodeTraffic struct {
 	// Operations and parts of them that are under way at the node, for clients and
 	// for other nodes.
 	UnderWay uint64 `protobuf:"varint,4,opt,name=under_way,json=underWay,proto3" json:"under_way,omitempty"`
-	// Reads of single keys that the node coordinated a second, and writes.
-	ReadsPerSecond  float64 `protobuf:"fixed64,5,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	// Reads of single keys that the node coordinated, a second.
+	ReadsPerSecond float64 `protobuf:"fixed64,5,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	// Writes that the node coordinated, a second.
 	WritesPerSecond float64 `protobuf:"fixed64,6,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -567,10 +568,11 @@ type OperationTraffic struct {
 	// Of these, those that failed other than with KEY_NOT_FOUND or
 	// PRECONDITION_FAILED, which are answers.
 	FailedPerSecond float64 `protobuf:"fixed64,3,opt,name=failed_per_second,json=failedPerSecond,proto3" json:"failed_per_second,omitempty"`
-	// About how long they took, at the median and two percentiles: read off buckets
-	// that double.
-	P50           *durationpb.Duration `protobuf:"bytes,4,opt,name=p50,proto3" json:"p50,omitempty"`
-	P95           *durationpb.Duration `protobuf:"bytes,5,opt,name=p95,proto3" json:"p95,omitempty"`
+	// About how long they took, at the median: read off buckets that double.
+	P50 *durationpb.Duration `protobuf:"bytes,4,opt,name=p50,proto3" json:"p50,omitempty"`
+	// The same at the 95th percentile.
+	P95 *durationpb.Duration `protobuf:"bytes,5,opt,name=p95,proto3" json:"p95,omitempty"`
+	// The same at the 99th percentile.
 	P99           *durationpb.Duration `protobuf:"bytes,6,opt,name=p99,proto3" json:"p99,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -657,10 +659,10 @@ type HotKey struct {
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// "read" or "write".
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The estimate of operations a second, and how far off it may be either way: by
-	// what the sketch cannot tell apart and, with a probability of 95 %, by what
-	// looking at a sample brings.
-	PerSecond      float64 `protobuf:"fixed64,4,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	// The estimate of operations a second.
+	PerSecond float64 `protobuf:"fixed64,4,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	// How far off it may be either way: by what the sketch cannot tell apart and,
+	// with a probability of 95 %, by what looking at a sample brings.
 	PerSecondError float64 `protobuf:"fixed64,5,opt,name=per_second_error,json=perSecondError,proto3" json:"per_second_error,omitempty"`
 	// The part of all such operations, 0 to 1.
 	Share         float64 `protobuf:"fixed64,6,opt,name=share,proto3" json:"share,omitempty"`

@@ -494,16 +494,19 @@ type ObserveResponse struct {
 	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Its boot counter.
 	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The events, the newest last, and the number of the last one looked at.
+	// The events, the newest last.
 	Events []*v1.Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
-	Number uint64      `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
+	// The number of the last one looked at.
+	Number uint64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	// The traffic; unset if it was not asked for.
 	Traffic *v1.NodeTraffic `protobuf:"bytes,5,opt,name=traffic,proto3" json:"traffic,omitempty"`
-	// The hot keys, and the most a second that a key may have that is not among
-	// those that the node keeps.
-	HotKeys       []*KeyRate `protobuf:"bytes,6,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`
-	ReadFloor     float64    `protobuf:"fixed64,7,opt,name=read_floor,json=readFloor,proto3" json:"read_floor,omitempty"`
-	WriteFloor    float64    `protobuf:"fixed64,8,opt,name=write_floor,json=writeFloor,proto3" json:"write_floor,omitempty"`
+	// The hot keys.
+	HotKeys []*KeyRate `protobuf:"bytes,6,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`
+	// The most reads a second that a key may have that is not among those that the
+	// node keeps.
+	ReadFloor float64 `protobuf:"fixed64,7,opt,name=read_floor,json=readFloor,proto3" json:"read_floor,omitempty"`
+	// The same for writes.
+	WriteFloor    float64 `protobuf:"fixed64,8,opt,name=write_floor,json=writeFloor,proto3" json:"write_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,12 +599,16 @@ func (x *ObserveResponse) GetWriteFloor() float64 {
 
 // KeyRate says between which rates a key is used at a node.
 type KeyRate struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant uint32                 `protobuf:"varint,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Key    []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Write  bool                   `protobuf:"varint,3,opt,name=write,proto3" json:"write,omitempty"`
-	// Operations a second, at least and at most, by what was looked at.
-	Low  float64 `protobuf:"fixed64,4,opt,name=low,proto3" json:"low,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's number.
+	Tenant uint32 `protobuf:"varint,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The key, or its first 1024 bytes.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Whether the operations are writes; else reads.
+	Write bool `protobuf:"varint,3,opt,name=write,proto3" json:"write,omitempty"`
+	// Operations a second at least, by what was looked at.
+	Low float64 `protobuf:"fixed64,4,opt,name=low,proto3" json:"low,omitempty"`
+	// The same at most.
 	High float64 `protobuf:"fixed64,5,opt,name=high,proto3" json:"high,omitempty"`
 	// The doubled standard deviation that looking at a sample brings.
 	Noise         float64 `protobuf:"fixed64,6,opt,name=noise,proto3" json:"noise,omitempty"`
