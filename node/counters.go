@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/hotkeys"
 )
 
@@ -18,6 +19,7 @@ type counters struct {
 	duplicates                             prometheus.Counter
 	manySiblings                           prometheus.Counter
 	rpcSeconds, httpSeconds                *prometheus.HistogramVec
+	happened                               map[events.Kind]prometheus.Counter
 }
 
 func newCounters(reg prometheus.Registerer) *counters {
@@ -34,7 +36,17 @@ func newCounters(reg prometheus.Registerer) *counters {
 		reg.MustRegister(h)
 		return h
 	}
+	total := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pairdb_events_total",
+		Help: "Events of this node by what they are about, those included that repeat one or were too many to keep.",
+	}, []string{"kind"})
+	reg.MustRegister(total)
+	happened := make(map[events.Kind]prometheus.Counter)
+	for _, k := range events.Kinds() {
+		happened[k] = total.WithLabelValues(string(k))
+	}
 	return &counters{
+		happened:       happened,
 		quorumFailures: counter("pairdb_quorum_failures_total", "Operations that missed their consistency level or their deadline."),
 		conflicts:      counter("pairdb_conflicts_total", "Reads and merges that left concurrent siblings."),
 		readRepairs:    counter("pairdb_read_repairs_total", "Objects that reads wrote back to replicas that lacked something."),
@@ -61,6 +73,13 @@ func (c *counters) hooks(ops *operations, hot *hotkeys.Tracker) coord.Metrics {
 		Forward:       c.forwards.Inc,
 		StaleBounce:   c.staleBounces.Inc,
 		ManySiblings:  c.manySiblings.Inc,
+	}
+}
+
+// event counts an event of one of the kinds there are.
+func (c *counters) event(k events.Kind) {
+	if total, ok := c.happened[k]; ok {
+		total.Inc()
 	}
 }
 

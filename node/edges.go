@@ -133,6 +133,8 @@ func (n *Node) openEdges() error {
 			}
 			return figures
 		},
+		Events:        n.server.Events,
+		Traffic:       n.server.Traffic,
 		Classify:      classify,
 		Outcome:       rpc.WriteOutcome,
 		Checks:        n.checks,

@@ -5,7 +5,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,19 +17,7 @@ import (
 // openEvents makes the log of events. It is the first part of a node, since all
 // others may have something to say.
 func (n *Node) openEvents() error {
-	total := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "pairdb_events_total",
-		Help: "Events of this node by what they are about, those included that repeat one or were too many to keep.",
-	}, []string{"kind"})
-	n.reg.MustRegister(total)
-	byKind := make(map[events.Kind]prometheus.Counter)
-	for _, k := range events.Kinds() {
-		byKind[k] = total.WithLabelValues(string(k))
-	}
-	n.happened = events.New(events.Options{
-		Logger: n.log.With("component", "events"), Now: n.clock.Now,
-		Observe: func(k events.Kind) { byKind[k].Inc() },
-	})
+	n.happened = events.New(events.Options{Logger: n.log.With("component", "events"), Now: n.clock.Now, Observe: n.events.event})
 	return nil
 }
 

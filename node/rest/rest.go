@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -58,6 +59,9 @@ type Options struct {
 	// Figures asks every member for its own figures; a member that did not
 	// answer is missing from the result.
 	Figures func(ctx context.Context) map[ring.NodeID]NodeFigures
+	// Events and Traffic ask every member what happened to it and what clients do.
+	Events  func(context.Context, *pairdbv1.EventsRequest) (*pairdbv1.EventsResponse, error)
+	Traffic func(context.Context, *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error)
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
 	// Outcome says what a failed write did when its error does not: what its
@@ -98,7 +102,7 @@ type Handler struct {
 func New(opts Options) (*Handler, error) {
 	var missing []string
 	for name, absent := range map[string]bool{
-		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil,
+		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil, "Events": opts.Events == nil, "Traffic": opts.Traffic == nil,
 		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
 		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
 	} {
@@ -142,6 +146,8 @@ func (h *Handler) routes() []route {
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
+		{"GET /v1/admin/events", h.events},
+		{"GET /v1/admin/traffic", h.traffic},
 		{"GET /v1/openapi.json", h.openAPI},
 		{"GET /health", h.live},
 		{"GET /healthz", h.live},

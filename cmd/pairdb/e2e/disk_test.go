@@ -400,6 +400,20 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 		t.Errorf("back after %s: %v", back, err)
 	}
 	load("after")
+
+	// Each of it is an event, at the node itself and at the others, from any node.
+	log := mustRun(t, "events", "-o", "jsonl", "--endpoint", c.agents[1].addr.GRPC)
+	for _, want := range []string{
+		`"kind":"disk","severity":"error","text":"the disk does not answer: this node withdraws"`, `"text":"the disk answers again"`,
+		`"text":"node-3 has withdrawn: its disk does not answer, or can only be read"`, `"text":"node-3 takes part again"`,
+	} {
+		if !strings.Contains(log.stdout, want) {
+			t.Errorf("no event has %s in\n%s", want, log.stdout)
+		}
+	}
+	if n, err := sick.series("pairdb_events_total", `kind="disk"`); err != nil || n < 2 {
+		t.Errorf("%g events of the disk, %v", n, err)
+	}
 }
 
 // get asks a node over HTTP.

@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,5 +93,25 @@ func TestHotKeySharesSyncs(t *testing.T) {
 		if oneSyncs > kind.most {
 			t.Errorf("%s: %.2f syncs a call for one key, at most %.1f", kind.name, oneSyncs, kind.most)
 		}
+	}
+	// The key is the hottest of the cluster, for writes about half of them.
+	var hot struct {
+		HotKeys []struct {
+			Key, Kind      string
+			Share          float64
+			PerSecond      float64 `json:"per_second"`
+			PerSecondError float64 `json:"per_second_error"`
+		} `json:"hot_keys"`
+	}
+	r := mustRun(t, "stats", "--hot", "-o", "json", "--endpoint", c.agents[1].addr.GRPC)
+	if err := json.Unmarshal([]byte(r.stdout), &hot); err != nil || len(hot.HotKeys) < 40 {
+		t.Fatalf("%v\n%s", err, r.stdout)
+	}
+	first := hot.HotKeys[0]
+	if key, err := base64.StdEncoding.DecodeString(first.Key); err != nil || string(key) != "hot" || first.Kind != "write" || first.Share < 0.3 || first.Share > 0.7 || first.PerSecondError > first.PerSecond/2 {
+		t.Errorf("the hottest key: %+v", first)
+	}
+	if table := mustRun(t, "stats", "--traffic", "--endpoint", c.agents[1].addr.GRPC).stdout; !strings.Contains(table, " put ") || !strings.Contains(table, "under way") {
+		t.Errorf("traffic:\n%s", table)
 	}
 }
