@@ -341,8 +341,12 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 		var took []time.Duration
 		for i := range 900 {
 			cl, key := c.client(i%3), fmt.Sprintf("key-%d", i/3)
+			var opts []client.CallOption
+			if i%5 == 0 {
+				opts = append(opts, client.WithIdempotencyKey(fmt.Sprint(round, i)))
+			}
 			began := time.Now()
-			if _, err := cl.Put(ctx, key, []byte(round)); err != nil {
+			if _, err := cl.Put(ctx, key, []byte(round), opts...); err != nil {
 				t.Errorf("%s: put %d through node %d: %v", round, i, i%3+1, err)
 			}
 			if res, err := c.client((i+1)%3).Get(ctx, key); err != nil || string(res.Siblings[0].Value) != round {
