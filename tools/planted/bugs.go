@@ -174,7 +174,7 @@ var bugs = []bug{
 	},
 	{
 		"take a disk back only when the process starts again", "engine/stalled.go",
-		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "Stall",
+		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "^TestStallRule$",
 	},
 	{
 		"take a disk that is slow each time back each time", "engine/stalled.go",
