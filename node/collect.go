@@ -23,6 +23,8 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
 		newCollector(n.recordSeries()),
+		newCollector(n.admissionSeries()),
+		newCollector(n.doorSeries()),
 	} {
 		if err := n.reg.Register(c); err != nil {
 			return err

@@ -18,7 +18,9 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/node/admission"
 	"github.com/pairdb/pairdb/node/config"
+	"github.com/pairdb/pairdb/node/door"
 	"github.com/pairdb/pairdb/node/replica"
 	"github.com/pairdb/pairdb/node/rpc"
 )
@@ -64,8 +66,11 @@ type Node struct {
 	stalled      atomic.Pointer[vfs.Pending]
 	stallChanged chan struct{}
 
-	lis   *listeners
-	addrs Addresses
+	lis  *listeners
+	door *door.Door
+	// clients are the listeners of clients behind the door.
+	clients struct{ grpc, http *door.Listener }
+	addrs   Addresses
 	// host is what others were told, machine the addresses there were then.
 	host    string
 	machine []netip.Addr
@@ -82,6 +87,7 @@ type Node struct {
 	records *replica.RecordSpace
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
+	gate    *admission.Gate
 	server  *rpc.Server
 	http    *http.Server
 }
@@ -128,7 +134,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
-	for _, build := range []func() error{n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
+	for _, build := range []func() error{n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -232,11 +238,11 @@ func (n *Node) Serve(ctx context.Context) error {
 	if err := n.server.ServePeers(n.lis.peer); err != nil {
 		return err
 	}
-	if err := n.server.ServeClients(n.lis.grpc); err != nil {
+	if err := n.server.ServeClients(n.clients.grpc); err != nil {
 		return err
 	}
 	httpErr := make(chan error, 1)
-	go func() { httpErr <- n.http.Serve(n.lis.http) }()
+	go func() { httpErr <- n.http.Serve(n.clients.http) }()
 	if err := n.gossip.Start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to stop before it had begun
@@ -253,6 +259,8 @@ func (n *Node) Serve(ctx context.Context) error {
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
 	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
 	var drained <-chan time.Time
 	for {
@@ -290,6 +298,9 @@ func (n *Node) Serve(ctx context.Context) error {
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
 			n.server.SetReady(false)
+		case <-second.C:
+			n.gate.Tick()
+			n.door.Sweep()
 		case <-address.C:
 			if err := n.checkAddress(); err != nil {
 				return err

@@ -305,6 +305,41 @@ func otherSettings() []Setting {
 			field: func(c *Config) any { return &c.Limits.IdempotencyBytes },
 		},
 		{
+			Path: "limits.concurrency_min", Default: "512", Unit: "operations", min: 1, max: 1 << 16,
+			Help:  "How many reads, and how many writes, of clients this node always lets be under way at once. The limit itself goes up from there while latency stays near what it is at rest, and comes back when it does not. A batch counts 1 for 8 items, a page of a scan 1 for 128 keys. Lower answers sooner under overload, but too low a bound leaves syncs and frames to other nodes half empty.",
+			field: func(c *Config) any { return &c.Limits.ConcurrencyMin },
+		},
+		{
+			Path: "limits.concurrency_max", Default: "8192", Unit: "operations", min: 1, max: 1 << 20,
+			Help:  "The most that the limit of reads and that of writes under way can become. Higher takes more memory and bears clients that are farther away, lower bounds latency under overload.",
+			field: func(c *Config) any { return &c.Limits.ConcurrencyMax },
+		},
+		{
+			Path: "limits.queue", Default: "512", Unit: "operations", min: 1, max: 1 << 16,
+			Help:  "How many reads, and how many writes, may wait for one under way to end. Beyond it they are refused with RATE_LIMITED and a time to wait. Longer bears larger bursts, shorter answers sooner under overload.",
+			field: func(c *Config) any { return &c.Limits.Queue },
+		},
+		{
+			Path: "limits.queue_wait", Default: "500ms", min: int64(time.Millisecond), max: int64(time.Minute),
+			Help:  "How long an operation may wait for its turn before it is refused with RATE_LIMITED. One whose deadline would pass sooner is refused at once.",
+			field: func(c *Config) any { return &c.Limits.QueueWait },
+		},
+		{
+			Path: "limits.connections", Default: "10000", Unit: "connections", min: 1, max: 1 << 20,
+			Help:  "How many connections of clients the gRPC port has at once, and the HTTP port as many. One more is closed at once. An idle one takes about 20 KiB.",
+			field: func(c *Config) any { return &c.Limits.Connections },
+		},
+		{
+			Path: "limits.connections_per_ip", Default: "2000", Unit: "connections", max: 1 << 20,
+			Help:  "How many of them one address may have, so that one machine does not take them all; addresses of this machine itself are not bounded. Behind a proxy that hides clients' addresses it has to be as large as limits.connections. 0: no bound.",
+			field: func(c *Config) any { return &c.Limits.ConnectionsPerIP },
+		},
+		{
+			Path: "limits.reader_stall", Default: "30s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long a client may leave an answer unread before its connection is closed. To this is added the time that what it has not read takes at 256 KiB a second.",
+			field: func(c *Config) any { return &c.Limits.ReaderStall },
+		},
+		{
 			Path: "timeouts.write", Default: "5s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),
 			Help:  "How long a write may take; a client's earlier deadline goes first.",
 			field: func(c *Config) any { return &c.Timeouts.Write },

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 // errorBody is the one error shape of every route.
@@ -51,7 +52,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
 	body := h.errorOf(r, err)
-	if errcode.Lookup(body.ErrorCode).Retryable && status == http.StatusServiceUnavailable {
+	if errcode.Lookup(body.ErrorCode).Retryable && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
+		// The header has whole seconds; no delay that a node names is longer.
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, r, status, body)
@@ -94,6 +96,12 @@ func safe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
+// hold counts an answer on its connection until it has been written, which waits
+// for the client to read.
+func hold(r *http.Request, size int) *door.Hold {
+	return door.FromContext(r.Context()).Hold(size)
+}
+
 // write sends v as JSON. A client that went away is no error of ours.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v any) {
 	b, err := json.Marshal(v)
@@ -103,6 +111,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v an
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+	defer hold(r, len(b)).Release()
 	if _, err := w.Write(append(b, '\n')); err != nil {
 		h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
 	}

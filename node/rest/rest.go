@@ -50,7 +50,7 @@ type NodeFigures struct {
 	DiskUsedPercent float64
 }
 
-// Options configure a Handler. All fields but Outcome, MaxValueBytes and
+// Options configure a Handler. All fields but Outcome, Refuse, MaxValueBytes and
 // CORSOrigins are required.
 type Options struct {
 	KV       KV
@@ -63,6 +63,9 @@ type Options struct {
 	// Outcome says what a failed write did when its error does not: what its
 	// code tells, "" for nothing. Default: always indeterminate.
 	Outcome func(errcode.Code) errcode.Outcome
+	// Refuse says what a request that reads or writes keys would be refused with
+	// now, before it is looked at. Default: nothing ever is.
+	Refuse func(write bool) *coord.Error
 	// Checks says what keeps the node from serving; empty means ready.
 	Checks func() []Check
 	// Metrics serves GET /metrics.
@@ -111,6 +114,9 @@ func New(opts Options) (*Handler, error) {
 	}
 	if opts.Outcome == nil {
 		opts.Outcome = func(errcode.Code) errcode.Outcome { return errcode.Indeterminate }
+	}
+	if opts.Refuse == nil {
+		opts.Refuse = func(bool) *coord.Error { return nil }
 	}
 	if opts.MaxValueBytes == 0 {
 		opts.MaxValueBytes = 10 << 20
@@ -193,7 +199,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(rec, r, forbidden("a page of another origin may not write here: "+err.Error()))
 		return
 	}
+	if keyRoute(pattern) {
+		if e := h.opts.Refuse(!safe(r.Method)); e != nil {
+			h.fail(rec, r, e)
+			return
+		}
+	}
 	serve.ServeHTTP(rec, r)
+}
+
+// keyRoute says whether a route reads or writes keys, so that it may be refused
+// when there is too much to do. Tenants, administration, health and metrics never
+// are.
+func keyRoute(pattern string) bool {
+	_, path, _ := strings.Cut(pattern, " ")
+	return path == "/v1/key-value" || path == "/v1/batch" || path == "/v1/scan" || path == rawPattern
 }
 
 // noRoute answers in the API's own error shape, and says which methods the

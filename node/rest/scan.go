@@ -78,7 +78,10 @@ func (h *Handler) scanKeys(w http.ResponseWriter, r *http.Request) {
 		}
 		// Not every writer has deadlines; those of the server have.
 		_ = out.SetWriteDeadline(time.Now().Add(scanWrite))
-		if _, err := w.Write(body); err != nil {
+		held := hold(r, len(body))
+		_, err = w.Write(body)
+		held.Release()
+		if err != nil {
 			h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
 			return
 		}

@@ -87,6 +87,9 @@ func putAnswer(w *coord.WriteResponse) *pairdbv1.PutResponse {
 // Get implements pairdbv1.KVServer.
 func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
 	t, err := k.termsOf(ctx, req)
+	if err == nil {
+		err = unread(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -84,6 +84,9 @@ func sameTerms(i int, batch *pairdbv1.BatchRequest, item interface {
 // MultiGet implements pairdbv1.KVServer.
 func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest) (*pairdbv1.MultiGetResponse, error) {
 	t, err := k.termsOf(ctx, req)
+	if err == nil {
+		err = unread(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 const (
@@ -80,6 +81,9 @@ func (p *pipeline) operation(it *pairdbv1.PipelineItem, now time.Time) (coord.It
 	case *pairdbv1.PipelineItem_Get:
 		t, err := p.terms(it, r.Get, now)
 		op := getOf(t, r.Get.GetKey())
+		if err == nil && p.conn.Full() {
+			err = errUnread()
+		}
 		return coord.Item{Get: &op}, err
 	case *pairdbv1.PipelineItem_Delete:
 		t, err := p.terms(it, r.Delete, now)
@@ -145,14 +149,15 @@ func (p *pipeline) push(it *pairdbv1.PipelineItem, out *pairdbv1.PipelineResult,
 	if claimed {
 		delete(p.mu.ids, it.GetId())
 	}
-	if p.mu.readyBytes > 0 && p.mu.readyBytes+size > 4*maxReadyBytes && out.GetGet() != nil {
-		out.Result = &pairdbv1.PipelineResult_Error{Error: itemErrorOf(&coord.Error{
-			Code:    errcode.ResourceExhausted,
-			Message: "replies wait for the client to read them, and there is no room for this value; ask for it again",
-		})}
+	if out.GetGet() != nil && (p.mu.readyBytes > 0 && p.mu.readyBytes+size > 4*maxReadyBytes || size >= heldBytes && p.conn.Full()) {
+		out.Result = &pairdbv1.PipelineResult_Error{Error: itemErrorOf(errUnread())}
 		size = replyOverhead
 	}
-	p.mu.ready = append(p.mu.ready, reply{out, size, request})
+	var hold *door.Hold
+	if size >= heldBytes && !p.mu.gone {
+		hold = p.conn.Hold(size)
+	}
+	p.mu.ready = append(p.mu.ready, reply{out, size, request, hold})
 	p.mu.readyBytes += size
 	first := len(p.mu.ready) == 1
 	p.mu.Unlock()

@@ -45,6 +45,10 @@ type Options struct {
 	Local func() NodeInfo
 	// Admin does the upkeep of this node.
 	Admin Admin
+	// Refuse says what a call of KV that reads or writes would be refused with
+	// now, before its message is decoded. The errors are few and never change.
+	// Default: nothing ever is.
+	Refuse func(write bool) *coord.Error
 	// Asker asks others for theirs.
 	Asker Asker
 
@@ -76,6 +80,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string, time.Duration) {}
+	}
+	if o.Refuse == nil {
+		o.Refuse = func(bool) *coord.Error { return nil }
 	}
 	if o.ClientCredentials == nil {
 		o.ClientCredentials = insecure.NewCredentials()
@@ -173,7 +180,7 @@ func NewServer(opts Options) (*Server, error) {
 		coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout,
 		itemError: s.itemError, observe: opts.Observe, panicked: s.panicked, stopping: s.stopping,
 	}
-	pairdbv1.RegisterKVServer(s.client, s.kv)
+	s.client.RegisterService(s.refusing(&pairdbv1.KV_ServiceDesc), s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
