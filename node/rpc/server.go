@@ -46,7 +46,8 @@ type Options struct {
 	// Admin does the upkeep of this node.
 	Admin Admin
 	// Refuse says what a call of KV that reads or writes would be refused with
-	// now, before its message is decoded. The errors are few and never change.
+	// now, before anything is done for it. The errors are few and never change. It
+	// must not wait.
 	// Default: nothing ever is.
 	Refuse func(write bool) *coord.Error
 	// Asker asks others for theirs.
@@ -82,7 +83,7 @@ func (o *Options) EnsureDefaults() {
 		o.Observe = func(string, string, time.Duration) {}
 	}
 	if o.Refuse == nil {
-		o.Refuse = func(bool) *coord.Error { return nil }
+		o.Refuse = refusesNothing
 	}
 	if o.ClientCredentials == nil {
 		o.ClientCredentials = insecure.NewCredentials()
@@ -175,12 +176,13 @@ func NewServer(opts Options) (*Server, error) {
 	s.frames.mu.sessions = make(map[sessionKey]*session)
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
-	s.client = grpc.NewServer(s.clientOptions()...)
+	r := &refuser{refuse: opts.Refuse, observe: opts.Observe}
+	s.client = grpc.NewServer(append(s.clientOptions(), grpc.InTapHandle(r.tap))...)
 	s.kv = &kvService{
 		coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout,
 		itemError: s.itemError, observe: opts.Observe, panicked: s.panicked, stopping: s.stopping,
 	}
-	s.client.RegisterService(s.refusing(&pairdbv1.KV_ServiceDesc), s.kv)
+	s.client.RegisterService(r.service(&pairdbv1.KV_ServiceDesc), s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})

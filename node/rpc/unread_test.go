@@ -191,7 +191,8 @@ func settled(t *testing.T, f func() int64) {
 }
 
 // TestRefusedBeforeItIsDecoded: a call of KV that the gate refuses does not reach
-// the coordinator, and its status has all that a client needs; calls of other
+// the coordinator, whether it is refused in the transport or, for its deadline is
+// far away, later; and its status has all that a client needs; calls of other
 // services are not asked about.
 func TestRefusedBeforeItIsDecoded(t *testing.T) {
 	refusal := map[bool]*coord.Error{
@@ -225,18 +226,20 @@ func TestRefusedBeforeItIsDecoded(t *testing.T) {
 	defer conn.Close()
 	kv := pairdbv1.NewKVClient(conn)
 	key := []byte("key")
-	for name, call := range map[string]func() error{
-		"Put": func() error { _, err := kv.Put(t.Context(), &pairdbv1.PutRequest{Key: key}); return err },
-		"Delete": func() error {
-			_, err := kv.Delete(t.Context(), &pairdbv1.DeleteRequest{Key: key})
+	far, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Put": func(ctx context.Context) error { _, err := kv.Put(ctx, &pairdbv1.PutRequest{Key: key}); return err },
+		"Delete": func(ctx context.Context) error {
+			_, err := kv.Delete(ctx, &pairdbv1.DeleteRequest{Key: key})
 			return err
 		},
-		"Batch":    func() error { _, err := kv.Batch(t.Context(), &pairdbv1.BatchRequest{}); return err },
-		"Get":      func() error { _, err := kv.Get(t.Context(), &pairdbv1.GetRequest{Key: key}); return err },
-		"MultiGet": func() error { _, err := kv.MultiGet(t.Context(), &pairdbv1.MultiGetRequest{}); return err },
+		"Batch":    func(ctx context.Context) error { _, err := kv.Batch(ctx, &pairdbv1.BatchRequest{}); return err },
+		"Get":      func(ctx context.Context) error { _, err := kv.Get(ctx, &pairdbv1.GetRequest{Key: key}); return err },
+		"MultiGet": func(ctx context.Context) error { _, err := kv.MultiGet(ctx, &pairdbv1.MultiGetRequest{}); return err },
 	} {
-		for range 2 { // made, then known
-			err := call()
+		for _, ctx := range []context.Context{t.Context(), far} {
+			err := call(ctx)
 			if status.Code(err) != codes.ResourceExhausted {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -256,5 +259,35 @@ func TestRefusedBeforeItIsDecoded(t *testing.T) {
 	}
 	if _, err := pairdbv1.NewClusterClient(conn).Status(t.Context(), &pairdbv1.StatusRequest{}); err != nil {
 		t.Errorf("a call of another service: %v", err)
+	}
+}
+
+// TestTimersLeftAreBounded: calls refused in the transport leave no more timers
+// behind than their bound, and are refused all the same; when the time of those
+// is over, there is room again.
+func TestTimersLeftAreBounded(t *testing.T) {
+	var left timersLeft
+	const now = 1_000_000
+	for i := range maxTimersLeft {
+		if !left.add(now, 10+int64(i%2)) {
+			t.Fatalf("there is no room for the %d-th", i)
+		}
+	}
+	for _, tc := range []struct {
+		at   int64
+		room int
+	}{{now, 0}, {now - 5, 0}, {now + 10, 0}, {now + 11, maxTimersLeft / 2}, {now + 500, maxTimersLeft}} {
+		n := 0
+		for n <= maxTimersLeft && left.add(tc.at, 30) {
+			n++
+		}
+		if n != tc.room {
+			t.Errorf("at %d there was room for %d, want %d", tc.at-now, n, tc.room)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if new(timersLeft).room(ctx) || !left.room(t.Context()) {
+		t.Error("a timer of an hour may be left, or a call without one may not be refused")
 	}
 }
