@@ -67,9 +67,10 @@ type Options struct {
 // safe for concurrent use; make one with New, and call its Tick about once a
 // second.
 type Gate struct {
-	kv     KV
-	opts   Options
-	limits [classes]*Limiter
+	kv       KV
+	opts     Options
+	limits   [classes]*Limiter
+	pressure [classes]pressure
 
 	mu struct {
 		sync.Mutex
@@ -317,18 +318,24 @@ func (g *Gate) Tick() {
 
 // refusal is the error of an operation that was refused.
 func (g *Gate) refusal(c Class, why Reason) *coord.Error {
-	g.note(why)
+	now := g.opts.Now()
+	g.note(why, now)
 	l := g.limits[c]
-	return refusalOf(c, why, time.Duration(l.service.Load()), uint64(l.refused[why].Load()))
+	var all int64
+	for i := range l.refused {
+		all += l.refused[i].Load()
+	}
+	step := g.pressure[c].next(now, all, l.admitted())
+	// Neighbours get different delays, so that they do not come back together.
+	return refusals[c][why][step+int(all%2)]
 }
 
 // note notices that shedding begins.
-func (g *Gate) note(why Reason) {
+func (g *Gate) note(why Reason, now time.Time) {
 	if why == Gone {
 		return // nobody was turned away
 	}
 	g.mu.Lock()
-	now := g.opts.Now()
 	g.mu.last = now
 	began := !g.mu.shedding && now.Sub(g.mu.told) >= time.Second
 	if began {
@@ -339,9 +346,6 @@ func (g *Gate) note(why Reason) {
 		g.opts.Shedding(true, why)
 	}
 }
-
-// Retry delays that a refusal names, in steps, so that refusals are made once.
-var retrySteps = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond}
 
 // refusals has all errors of refusals, which are never changed.
 var refusals = makeRefusals()
@@ -369,15 +373,4 @@ func makeRefusals() (all [classes][reasons][len(retrySteps)]*coord.Error) {
 		}
 	}
 	return all
-}
-
-// refusalOf is the error for a refusal, the n-th of its kind. The delay it names
-// is that in which what is under way has ended twice over; neighbours get
-// different ones, so that they do not come back together.
-func refusalOf(c Class, why Reason, service time.Duration, n uint64) *coord.Error {
-	step := 0
-	for step < len(retrySteps)-2 && retrySteps[step] < 2*service {
-		step++
-	}
-	return refusals[c][why][step+int(n%2)]
 }

@@ -137,6 +137,9 @@ func (l *Limiter) TryAcquire(weight int) (Token, bool) {
 // both is a weight in both halves of the state.
 func both(w int64) uint64 { return uint64(w)<<32 | uint64(w) }
 
+// admitted is how many were let in so far; it wraps around.
+func (l *Limiter) admitted() uint32 { return uint32(l.state.Load() >> 32) }
+
 func (l *Limiter) underWay() int64 { return int64(uint32(l.state.Load())) }
 
 // giveBack takes back what was added for somebody who is not let in. Others may

@@ -2,8 +2,11 @@ package rest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
@@ -53,10 +56,19 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
 	body := h.errorOf(r, err)
 	if errcode.Lookup(body.ErrorCode).Retryable && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
-		// The header has whole seconds; no delay that a node names is longer.
-		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
 	}
 	h.write(w, r, status, body)
+}
+
+// retryAfter is how long a client should wait, in whole seconds as the header has
+// them, at least 1.
+func retryAfter(err error) int {
+	var e *coord.Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return int((e.RetryAfter + time.Second - 1) / time.Second)
+	}
+	return 1
 }
 
 // errorOf is the body of a request's error.
