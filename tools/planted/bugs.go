@@ -163,6 +163,16 @@ var bugs = []bug{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
+	{
+		"an unbounded queue: let any number of operations wait for their turn", "node/admission/limiter.go",
+		"	if waiting+w > int64(l.bounds.Queue) {", "	if waiting+w < 0 {", "node/admission", "^TestQueueIsBounded$",
+	},
+	{
+		"shed after the work was done: ask for room once a write has been made", "node/admission/gate.go",
+		"	t, err := g.enter(ctx, Writes, 1, r.Deadline)\n	if err != nil {\n		return coord.WriteResponse{}, err\n	}\n	defer t.Release()\n	return g.kv.Put(ctx, r)",
+		"	w, err := g.kv.Put(ctx, r)\n	t, full := g.enter(ctx, Writes, 1, r.Deadline)\n	if full != nil {\n		return coord.WriteResponse{}, full\n	}\n	defer t.Release()\n	return w, err",
+		"node/admission", "^TestRefusedBeforeAnyWork$",
+	},
 }
 
 // realBugs are those that the gate's clusters of real processes show.
