@@ -18,8 +18,10 @@ const (
 	// admittedValue is the size from which a value is counted, in bytes. Smaller
 	// ones are bounded by the number of calls, and do not wait for large ones.
 	admittedValue = 64 << 10
-	// Bounds of the bytes of values under way.
-	minAdmitted, maxAdmitted = 16 << 20, 1 << 30
+	// Bounds of the bytes of values under way. More than the upper one at once
+	// makes large values no faster, and all of them would be in the log before the
+	// next small write.
+	minAdmitted, maxAdmitted = 16 << 20, 64 << 20
 	// admittedShare is the part of the usable memory that values under way may
 	// have. Each of them is held several times on its way through the log, the
 	// memtable and the streams to other owners.
