@@ -21,6 +21,11 @@ const (
 	restDown, restUp, restBound = 0.2, 0.05, 0.0005
 	// shrink is the part of the way to the aim that one window goes down.
 	shrink = 0.2
+	// slow is a latency that is too long whatever it is at rest: timeouts are a few
+	// times as long. Only beyond it the limit goes below the floor, to the lowest
+	// part of it.
+	slow   = time.Second
+	lowest = 0.25
 	// leastGradient bounds how far the aim of one window is below the limit.
 	leastGradient = 0.5
 )
@@ -69,13 +74,22 @@ func (l *law) step(w window) int {
 		l.rest += restUp * (mean - l.rest)
 	}
 	gradient := min(max(tolerance*l.rest/l.now, leastGradient), 1)
+	floor := l.floor
 	switch {
+	case l.now > float64(slow):
+		gradient = min(gradient, max(float64(slow)/l.now, leastGradient))
+		floor = max(lowest*l.floor, 1)
+		l.limit += shrink * (l.limit*gradient - l.limit)
+	case l.limit < l.floor:
+		// Back to the floor, as fast as it was left.
+		l.limit += shrink*(l.floor-l.limit) + 1
+		floor = l.limit
 	case gradient < 1:
 		l.limit += shrink * (l.limit*gradient - l.limit)
 	case w.bound:
 		l.limit += math.Sqrt(l.limit)
 	}
-	l.limit = min(max(l.limit, l.floor), l.ceiling)
+	l.limit = min(max(l.limit, floor), l.ceiling)
 	return int(l.limit)
 }
 

@@ -198,16 +198,43 @@ func TestLimitFollowsDistance(t *testing.T) {
 	})
 }
 
+// TestStarvedServerInVirtualTime: a server that has a fiftieth of its capacity
+// left, with a floor that would take it seconds, has so few under way that callers
+// are answered before they lose patience, and is as before when it has all again.
+func TestStarvedServerInVirtualTime(t *testing.T) {
+	const capacity, deadline = 5000, 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(Bounds{Floor: 512, Ceiling: 4096, Queue: 512, Wait: 500 * time.Millisecond})
+		s := &station{base: time.Millisecond, each: time.Second / capacity}
+		arrive(l, s, capacity/2, 2*time.Second, deadline)
+		s.set(time.Millisecond, 50*time.Second/capacity)
+		arrive(l, s, capacity/10, 40*time.Second, deadline)
+		r := arrive(l, s, capacity/10, 10*time.Second, deadline)
+		t.Logf("starved: %v; limit %d", r, l.Stats().Limit)
+		if r.good < 900 || r.p99() > 3*time.Second {
+			t.Errorf("starved: %v, want the 1000 that it can do, each within 3 s", r)
+		}
+		s.set(time.Millisecond, time.Second/capacity)
+		arrive(l, s, capacity/2, 3*time.Second, deadline)
+		if n := l.Stats().Limit; n < 500 {
+			t.Errorf("the limit is %d 3 s after", n)
+		}
+	})
+}
+
 // TestLawKeepsItsBounds whatever it is told.
 func TestLawKeepsItsBounds(t *testing.T) {
 	l := newLaw(8, 64)
+	last := 8
 	for i := range 10_000 {
 		w := window{mean: time.Duration(i*i*7919%1_000_003) * time.Microsecond, bound: i%3 > 0}
 		if i%10 == 0 {
 			w.mean = 0
 		}
-		if n := l.step(w); n < 8 || n > 64 {
+		if n := l.step(w); n < 2 || n > 64 || n < min(last, 8) && l.now <= float64(slow) {
 			t.Fatalf("step %d: the limit is %d", i, n)
+		} else {
+			last = n
 		}
 	}
 }

@@ -306,7 +306,7 @@ func otherSettings() []Setting {
 		},
 		{
 			Path: "limits.concurrency_min", Default: "512", Unit: "operations", min: 1, max: 1 << 16,
-			Help:  "How many reads, and how many writes, of clients this node always lets be under way at once. The limit itself goes up from there while latency stays near what it is at rest, and comes back when it does not. A batch counts 1 for 8 items, a page of a scan 1 for 128 keys. Lower answers sooner under overload, but too low a bound leaves syncs and frames to other nodes half empty.",
+			Help:  "How many reads, and how many writes, of clients this node lets be under way at once at the least; a quarter of it while they take more than a second. The limit itself goes up from there while latency stays near what it is at rest, and comes back when it does not. A batch counts 1 for 8 items, a page of a scan 1 for 128 keys. Lower answers sooner under overload, but too low a bound leaves syncs and frames to other nodes half empty.",
 			field: func(c *Config) any { return &c.Limits.ConcurrencyMin },
 		},
 		{
