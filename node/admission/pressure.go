@@ -18,13 +18,13 @@ const (
 	// Above raise refusals to each operation let in the delay goes up a step, below
 	// lower it goes down. At the first, refusing costs a small part of what the
 	// operations do.
-	raise, lower = 1.0, 0.25
+	raise, lower = 2.0, 0.5
 )
 
 // pressure decides for how long those that are refused stay away. A refusal costs
 // less than an operation, not nothing: a thousand clients that come back every
-// 50 ms take two cores to be refused. So the delay doubles until those that are
-// refused are fewer than those that are let in. The delay never decides who is let
+// 50 ms take two cores to be refused. So the delay doubles until at most two are
+// refused for each that is let in. The delay never decides who is let
 // in. It is safe for concurrent use.
 type pressure struct {
 	mu       sync.Mutex
