@@ -165,7 +165,7 @@ func TestOpenLoopDrops(t *testing.T) {
 		if strings.HasSuffix(method, "/Put") {
 			<-ctx.Done()
 		}
-		return nil
+		return ctx.Err()
 	})
 	r := benchJSON(t, 1, "--op", "put", "--rate", "1000", "--duration", "100ms", "--arrivals", "even", "--outstanding", "7", "--timeout", "500ms", "--endpoint", s.Addr())
 	// Each time that a timeout passes while the generator gets no time, 7 more begin.
