@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/pairdb/pairdb/api/errcode"
 )
 
 const (
@@ -92,8 +94,8 @@ func endingOf(e *Error) ending {
 	case e.answered:
 		return served
 	}
-	switch status.Code(e.Err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+	switch e.Code {
+	case errcode.Timeout, errcode.Unavailable: // or cancelled
 		return unheard
 	}
 	return served
@@ -193,8 +195,7 @@ func (w *watcher) watch() bool {
 			return false
 		}
 		now := time.Now()
-		// If this process did not run, the nodes had no chance to be heard.
-		passed := min(now.Sub(last), 2*lookEach)
+		passed := elapsed(last, now)
 		last = now
 		if undigested += passed; undigested >= digestEach {
 			undigested = 0
@@ -207,6 +208,10 @@ func (w *watcher) watch() bool {
 	}
 	return true
 }
+
+// elapsed is how much of the time between two looks counts: if this process did not
+// run meanwhile, the nodes had no chance to be heard.
+func elapsed(last, now time.Time) time.Duration { return min(now.Sub(last), 2*lookEach) }
 
 // busy says that there are calls under way.
 func (w *watcher) busy() bool {
