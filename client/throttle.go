@@ -18,7 +18,7 @@ const (
 	throttleSlack = 10
 	// throttleMost is the largest share that is refused here, so that the end of an
 	// overload is noticed soon: with the memory of throttleMemory, after which a
-	// call counts for 37 %, calls pass again 3 to 5 s after it.
+	// call counts for 37 %, nearly all calls pass again about 5 s after it.
 	throttleMost   = 0.9
 	throttleMemory = 1500 * time.Millisecond
 	// throttleStep is how exactly that is computed.

@@ -114,6 +114,7 @@ func TestRefusedCallsAreNotSent(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			c, store, servers := start(t, 1, Options{Retries: -1, NoRouting: true})
 			store.SetValue("default", "k", []byte("v"))
 			p := c.Pipeline()

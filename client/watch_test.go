@@ -276,7 +276,7 @@ func TestPipelineOfAStoppedNode(t *testing.T) {
 
 // TestMovesHaveABudget: when all nodes fail, not all calls are sent to all of them.
 func TestMovesHaveABudget(t *testing.T) {
-	c, _, servers := start(t, 3, Options{Retries: -1, NoRouting: true, NoThrottling: true, NoNodeHealth: true})
+	c, _, servers := start(t, 3, Options{Retries: -1, NoRouting: true, NoThrottling: true, NoNodeHealth: true, NoHedging: true})
 	counts := counted(servers)
 	for i, s := range servers {
 		s.SetHook(func(context.Context, string, any) error {

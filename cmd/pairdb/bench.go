@@ -87,8 +87,10 @@ machine) is divided by the operations that went well.
 The json, jsonl and yaml outputs have a time series, but not with --count: a row
 for each second (more seconds if it would be over 3600 rows) says what became of
 the operations that were due in it. Refused are RATE_LIMITED, RESOURCE_EXHAUSTED
-and DISK_THROTTLED; dropped were never sent; latencies are of those that went
-well, up to 3.2 % too high.`,
+and DISK_THROTTLED, and what the client held back because of such; dropped were
+never begun; latencies are of those that went well, up to 3.2 % too high. Under
+"client" is what the Go client did about slow nodes and refusals; --plain-client
+has it do nothing.`,
 		Example: "  pairdb bench run --op put --duration 30s --pid $(pgrep -d, pairdb)\n  pairdb bench run --op mix --read-percent 95 --rate 2000:10s,20000:20s,2000:40s --timeout 1s -o json",
 		Args:    args(),
 	}, &f)
@@ -113,6 +115,7 @@ well, up to 3.2 % too high.`,
 	fs.BoolVar(&o.noLoad, "no-load", false, "do not store the keys before a get or mix; they are there already")
 	fs.IntVar(&o.batch, "batch", o.batch, "keys in one request, 1 to 1000")
 	fs.BoolVar(&o.pipeline, "pipeline", false, "send requests on one stream per connection")
+	fs.BoolVar(&f.plain, "plain-client", false, "do not avoid slow nodes, hedge gets or hold back what was refused, so that the nodes alone are measured")
 	fs.IntSliceVar(&o.pids, "pid", nil, "process whose CPU time is counted as the servers'; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(cmd); err != nil {
@@ -238,6 +241,7 @@ func (a *app) bench(ctx context.Context, f *clientFlags, o benchOptions) (benchR
 	if err != nil {
 		return benchReport{}, err
 	}
+	l.before = l.stats()
 	own := ownCPU()
 	var took time.Duration
 	if o.steps != nil {

@@ -49,6 +49,7 @@ type load struct {
 	series *series
 	steps  []row // of an open loop
 	lag    time.Duration
+	before clientFigures // what the clients had done before the measurement
 }
 
 // worker makes one request after another.
@@ -68,6 +69,7 @@ type tally struct {
 	mu         sync.Mutex
 	puts, gets *hdrhistogram.Histogram
 	failed     map[string]int64
+	refused    int64
 }
 
 func newTally() *tally {
@@ -78,6 +80,14 @@ func (t *tally) reset() {
 	t.puts.Reset()
 	t.gets.Reset()
 	clear(t.failed)
+	t.refused = 0
+}
+
+// refuse counts operations that failed because they were refused.
+func (t *tally) refuse(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refused += n
 }
 
 // add counts the operations of a request.
@@ -265,8 +275,11 @@ func (w *worker) step(ctx context.Context, due time.Time, into []*row) {
 	code := client.CodeOf(err)
 	w.tally.add(put, done, failed, string(code), took)
 	refused := int64(0)
-	if isRefusal(code) {
+	if isRefusal(code) || errors.Is(err, client.ErrThrottled) {
 		refused, failed = failed, 0
+	}
+	if refused > 0 {
+		w.tally.refuse(refused)
 	}
 	for _, r := range into {
 		r.add(done, refused, failed, took)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,5 +212,28 @@ func TestGetsAskForWhatExists(t *testing.T) {
 		if r := benchJSON(t, 0, args...); r.Ops != 60 || len(r.Errors) != 0 {
 			t.Errorf("%v: %+v", args, r)
 		}
+	}
+}
+
+// TestBenchSaysWhatTheClientHeldBack: what a client does not send counts as
+// refused, and a plain client sends all.
+func TestBenchSaysWhatTheClientHeldBack(t *testing.T) {
+	s := benchServer(t)
+	var asked atomic.Int64
+	s.SetHook(func(_ context.Context, method string, _ any) error {
+		if strings.HasSuffix(method, "/Put") {
+			asked.Add(1)
+			return clienttest.FailWrite(errcode.RateLimited, errcode.NotApplied, 0, 0, "too much")
+		}
+		return nil
+	})
+	args := []string{"--op", "put", "--count", "600", "--endpoint", s.Addr()}
+	r := benchJSON(t, 1, args...)
+	if r.Client.Throttled == 0 || r.Refused != 600 || r.Errors["RATE_LIMITED"] != 600 || asked.Load()+int64(r.Client.Throttled) < 600 {
+		t.Errorf("sent %d: %+v", asked.Load(), r)
+	}
+	asked.Store(0)
+	if r := benchJSON(t, 1, append(args, "--plain-client")...); r.Client.Throttled != 0 || r.Refused != 600 || asked.Load() < 600 {
+		t.Errorf("sent %d: %+v", asked.Load(), r)
 	}
 }

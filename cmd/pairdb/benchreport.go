@@ -9,7 +9,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/client"
 )
 
@@ -46,6 +45,8 @@ type benchReport struct {
 	Dropped int64            `json:"dropped"`
 	// Latency of operations that succeeded, by operation.
 	Latency map[string]latencyFigures `json:"latency_us"`
+	// Client is what the clients did about slow nodes and refusals.
+	Client clientFigures `json:"client"`
 	// CPU time per operation that succeeded. Nil without --pid.
 	ClientCPU float64  `json:"client_cpu_us_per_op"`
 	ServerCPU *float64 `json:"server_cpu_us_per_op"`
@@ -53,6 +54,37 @@ type benchReport struct {
 	// Series is the time series, with a row for every SeriesWidth seconds.
 	SeriesWidth float64      `json:"series_width_s,omitempty"`
 	Series      []rowFigures `json:"series,omitempty"`
+}
+
+// clientFigures are counts of client.Stats.
+type clientFigures struct {
+	Retries   uint64 `json:"retries"`
+	Redirects uint64 `json:"redirects"`
+	Hedges    uint64 `json:"hedges"`
+	HedgesWon uint64 `json:"hedges_won"`
+	Throttled uint64 `json:"throttled"`
+	Avoided   uint64 `json:"avoided"`
+}
+
+// stats adds up what the clients have done so far.
+func (l *load) stats() (sum clientFigures) {
+	for _, c := range l.clients {
+		s := c.Stats()
+		sum.Retries += s.Retries
+		sum.Redirects += s.Redirects
+		sum.Hedges += s.Hedges
+		sum.HedgesWon += s.HedgesWon
+		sum.Throttled += s.Throttled
+		sum.Avoided += s.Avoided
+	}
+	return sum
+}
+
+func (f clientFigures) since(before clientFigures) clientFigures {
+	return clientFigures{
+		f.Retries - before.Retries, f.Redirects - before.Redirects, f.Hedges - before.Hedges, f.HedgesWon - before.HedgesWon,
+		f.Throttled - before.Throttled, f.Avoided - before.Avoided,
+	}
 }
 
 // stepFigures are what came of the operations that were due in one step.
@@ -114,6 +146,9 @@ func (r benchReport) view() view {
 		},
 		columns: []string{"OP", "COUNT", "MEAN µs", "P50", "P90", "P99", "P99.9", "MAX"},
 	}
+	if c := r.Client; c != (clientFigures{}) {
+		v.head = append(v.head, fmt.Sprintf("client    %d retries, %d redirects, %d hedges of which %d won, %d operations held back, nodes avoided %d times", c.Retries, c.Redirects, c.Hedges, c.HedgesWon, c.Throttled, c.Avoided))
+	}
 	for _, s := range r.Rate {
 		v.head = append(v.head, fmt.Sprintf("step      %.0f ops/s for %.1f s: %d went well, %d refused, %d failed, %d dropped; p50 %d µs, p99 %d µs", s.Rate, s.Seconds, s.OK, s.Refused, s.Errors, s.Dropped, s.P50, s.P99))
 	}
@@ -148,14 +183,13 @@ func (l *load) report(f *clientFlags, took, own, servers time.Duration) benchRep
 	for _, t := range l.tallies() {
 		puts.Merge(t.puts)
 		gets.Merge(t.gets)
+		r.Refused += t.refused
 		for code, n := range t.failed {
 			r.Errors[code] += n
-			if isRefusal(errcode.Code(code)) {
-				r.Refused += n
-			}
 		}
 	}
 	l.reportOpen(&r)
+	r.Client = l.stats().since(l.before)
 	if l.series != nil {
 		r.SeriesWidth, r.Series = l.series.width.Seconds(), l.series.figures()
 	}
