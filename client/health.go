@@ -141,9 +141,10 @@ func (v *vigil) lookSilent(s signs, answered bool) (trial bool) {
 	case answered:
 		v.turn(fine)
 	case !v.trying && s.probed && v.since >= v.hold:
-		v.trying, v.quiet, v.since = true, 0, 0
+		v.trying, v.since = true, 0
 		return true
-	case v.trying && v.quiet > silence(s.high):
+	case v.trying && v.since > silence(s.high):
+		// It hangs, or was given up by its caller: there will be another.
 		v.trying, v.since = false, 0
 		v.hold = min(2*v.hold, maxHold)
 	}

@@ -89,7 +89,7 @@ var bugs = []bug{
 	},
 	{
 		"send every request of a broken pipeline again, also a write that may have been done", "client/pipelinestream.go",
-		"safe := !sent || untouched || q.kind != writes || e.Outcome == errcode.NotApplied", "safe := true", "client", "^TestPipeline",
+		"safe := !sent || mayMove && (untouched || q.kind != writes || e.Outcome == errcode.NotApplied)", "safe := true", "client", "^TestPipeline",
 	},
 	{
 		"acknowledge a write that was replaced before what replaced it wins", "coord/update.go",
@@ -162,6 +162,26 @@ var bugs = []bug{
 	{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
+	},
+	{
+		"in the SDK, never use a node again that was silent", "client/health.go",
+		"	case answered:\n		v.turn(fine)\n", "	case answered && false:\n		v.turn(fine)\n", "client", "^TestBackWithinSeconds$",
+	},
+	{
+		"in the SDK, blame the nodes for a pause of its own", "client/watch.go",
+		"return min(now.Sub(last), 2*lookEach)", "return now.Sub(last)", "client", "^TestOwnPause$",
+	},
+	{
+		"in the SDK, hedge writes that have an idempotency key", "client/hedge.go",
+		"k == reads && (cl == getClass || cl == multiGetClass)", "true", "client", "^TestWritesAreNotHedged$",
+	},
+	{
+		"in the SDK, hedge whatever was hedged before", "client/hedge.go",
+		"if !c.hedges.spend() {", "if false {", "client", "^TestHedgesHaveABudget$",
+	},
+	{
+		"in the SDK, refuse nearly all once all was refused", "client/throttle.go",
+		"random >= min(p, throttleMost)", "random >= p", "client", "^TestThrottle$",
 	},
 }
 
