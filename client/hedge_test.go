@@ -160,6 +160,7 @@ func TestWritesAreNotHedged(t *testing.T) {
 	if e := asError(t, err); e.Code != errcode.Timeout || e.Outcome != errcode.Indeterminate || asked.Load() != 0 {
 		t.Errorf("%v, asked %d times", e, asked.Load())
 	}
+	c.current.Store(0) // where it hangs
 	if _, err := c.Put(t.Context(), "k", nil, WithIdempotencyKey("id")); err != nil || asked.Load() != 1 {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
