@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
+	"sync"
 
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -47,7 +49,7 @@ func seal(s *schema.Snapshot, tenant ring.TenantNumber, key []byte, seen causal.
 	if len(b)+tokenMAC > MaxTokenSize {
 		return nil
 	}
-	return append(b, mac(k, s.ClusterID, tenant, key, b)...)
+	return appendMAC(b, k, s.ClusterID, tenant, key, b)
 }
 
 // open checks a token and returns what it says.
@@ -64,7 +66,8 @@ func open(s *schema.Snapshot, tenant ring.TenantNumber, key, token []byte) (seen
 		if k.ID != token[0] {
 			continue
 		}
-		if !hmac.Equal(mac(k, s.ClusterID, tenant, key, token[:n]), token[n:]) {
+		var sum [tokenMAC]byte
+		if !hmac.Equal(appendMAC(sum[:0], k, s.ClusterID, tenant, key, token[:n]), token[n:]) {
 			return nil, 0, errTokenMAC
 		}
 		seen, err := causal.DecodeContext(token[tokenHead:n], maxTokenActors)
@@ -76,15 +79,35 @@ func open(s *schema.Snapshot, tenant ring.TenantNumber, key, token []byte) (seen
 	return nil, 0, errTokenFormat
 }
 
-func mac(k *schema.TokenKey, cluster ring.ClusterID, tenant ring.TenantNumber, key, body []byte) []byte {
-	h := hmac.New(sha256.New, k.Key[:])
-	var head [42]byte
-	b := append(head[:0], "pairdb context token"...)
+// hasher makes MACs with one key. A hash that is used again keeps what it has
+// made of the key, which is half of the work for a token.
+type hasher struct {
+	key [32]byte
+	h   hash.Hash
+	buf [64]byte
+}
+
+var hashers sync.Pool // *hasher
+
+func hasherOf(k *schema.TokenKey) *hasher {
+	if x, ok := hashers.Get().(*hasher); ok && x.key == k.Key {
+		x.h.Reset()
+		return x
+	}
+	return &hasher{key: k.Key, h: hmac.New(sha256.New, k.Key[:])}
+}
+
+// appendMAC appends the MAC of a token that begins with body to dst.
+func appendMAC(dst []byte, k *schema.TokenKey, cluster ring.ClusterID, tenant ring.TenantNumber, key, body []byte) []byte {
+	x := hasherOf(k)
+	b := append(x.buf[:0], "pairdb context token"...)
 	b = append(b, cluster[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(tenant))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(key)))
-	h.Write(b) // a hash never fails
-	h.Write(key)
-	h.Write(body)
-	return h.Sum(nil)[:tokenMAC]
+	x.h.Write(b) // a hash never fails
+	x.h.Write(key)
+	x.h.Write(body)
+	dst = append(dst, x.h.Sum(x.buf[:0])[:tokenMAC]...)
+	hashers.Put(x)
+	return dst
 }
