@@ -63,8 +63,11 @@ func (r *request) size() int { return len(r.key) + len(r.value) + len(r.token) +
 // they send to one peer at first goes in as few frames as hold it. done is
 // called exactly once for each, maybe before StartAll returns, in any order.
 func (c *Coordinator) StartAll(items []Item, done func(i int, r ItemResult)) {
-	b := c.newBundle()
-	defer b.close()
+	var b *bundle // nothing to wait for if there is one
+	if len(items) > 1 {
+		b = c.newBundle()
+		defer b.close()
+	}
 	for i := range items {
 		if i > 0 && i%bundleItems == 0 {
 			b.flush()

@@ -33,6 +33,7 @@ type Coordinator struct {
 	reserved clocks
 	// pages lets a bounded number of pages of scans be made at once.
 	pages pageGate
+	sent  sync.Pool // *[]Outgoing, of bundles that were sent
 }
 
 // New returns a coordinator, or what is wrong with the options.
