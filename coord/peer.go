@@ -56,6 +56,12 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 	now := c.opts.Clock.Now()
 	var merges []MergeItem
 	var merged []int
+	merge := func(i int, item MergeItem) {
+		if merges == nil { // mostly the rest of the frame is merges, too
+			merges, merged = make([]MergeItem, 0, len(indices)), make([]int, 0, len(indices))
+		}
+		merges, merged = append(merges, item), append(merged, i)
+	}
 	// What forwarded operations send goes together, as they came.
 	var b *bundle
 	for _, i := range indices {
@@ -78,12 +84,10 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 		case verdict == fenceForeign:
 			f.reply(i, Reply{Status: StatusNotOwner})
 		case m.Op == OpMerge:
-			merges = append(merges, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
-			merged = append(merged, i)
+			merge(i, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
 		case m.Op == OpApply:
 			if item, ok := f.applied(i, t); ok {
-				merges = append(merges, item)
-				merged = append(merged, i)
+				merge(i, item)
 			}
 		case m.Op == OpForward:
 			if b == nil && len(indices) > 1 {

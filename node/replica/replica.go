@@ -90,6 +90,7 @@ type Store struct {
 	scans   scanQueue
 	buffers sync.Pool // *[]byte
 	batches sync.Pool // *engine.Batch
+	merges  sync.Pool // *merging
 }
 
 // New returns a store over an open engine.
