@@ -220,7 +220,7 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 	j := &job{request: r, c: c, bundle: b, forwarded: true, began: now}
 	j.deadline = c.operationDeadline(now, &j.request)
 	c.hold(1)
-	j.done = func(res result, e *Error) {
+	j.answer = func(res result, e *Error) {
 		switch {
 		case e != nil && e.Code == errcode.StaleRing:
 			f.reply(i, Reply{Status: StatusNotOwner})

@@ -61,6 +61,10 @@ type unit struct {
 	owners []ring.NodeID
 	// self is this node's index among the owners, or -1.
 	self int
+	// dead and alive have a bit for each owner that is known not to be there, and
+	// that is known to be; one of which nothing is known has neither.
+	dead, alive uint16
+	room        [ring.MaxRF]ring.NodeID // of owners
 }
 
 // look takes the snapshot and finds the tenant.
@@ -107,10 +111,18 @@ func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.
 	u := &unit{snap: s, tenant: t, self: -1}
 	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
 	u.pv = s.Layout.PV(u.Partition)
-	u.owners = s.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF), u.Partition, t.RF)
+	u.owners = s.Layout.Owners(u.room[:0], u.Partition, t.RF)
 	for i, id := range u.owners {
 		if id == c.opts.Self {
 			u.self = i
+		}
+		if m, ok := s.Member(id); ok {
+			switch m.Liveness {
+			case schema.Alive:
+				u.alive |= 1 << i
+			case schema.Dead, schema.Left:
+				u.dead |= 1 << i
+			}
 		}
 	}
 	return u
@@ -123,10 +135,7 @@ func (u *unit) same(v *unit) bool {
 
 // down reports whether owner i is known not to be there. Suspicion is not
 // knowledge, and neither is never having heard of it.
-func (u *unit) down(i int) bool {
-	m, ok := u.snap.Member(u.owners[i])
-	return ok && i != u.self && (m.Liveness == schema.Dead || m.Liveness == schema.Left)
-}
+func (u *unit) down(i int) bool { return i != u.self && u.dead>>i&1 == 1 }
 
 func (u *unit) name(i int) string {
 	if m, ok := u.snap.Member(u.owners[i]); ok {
@@ -189,11 +198,9 @@ func (u *unit) order(dst []int) []int {
 	if u.self >= 0 {
 		dst = append(dst, u.self)
 	}
-	for _, want := range []bool{true, false} {
+	for _, want := range []uint16{1, 0} {
 		for i := range u.owners {
-			m, ok := u.snap.Member(u.owners[i])
-			alive := ok && m.Liveness == schema.Alive
-			if i != u.self && alive == want && !u.down(i) {
+			if i != u.self && u.alive>>i&1 == want && !u.down(i) {
 				dst = append(dst, i)
 			}
 		}
