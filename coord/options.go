@@ -63,7 +63,8 @@ type Replica interface {
 	// called exactly once, when the object is on disk or can no longer get
 	// there. If edit fails, nothing is changed and Update returns its error; a
 	// dot that it minted is never yielded again. mint yields a fresh dot; edit
-	// must not call anything else that blocks.
+	// must not call anything else that blocks. held, and all it consists of, is
+	// edit's to look at and to return, not to keep.
 	Update(at Address, edit func(held *causal.Object, mint func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error)
 	// Merge joins each item into the key's object, all in one batch, and calls
 	// done exactly once for each: when what is then held is on disk, with what

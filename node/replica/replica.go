@@ -5,6 +5,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -86,11 +87,12 @@ type Store struct {
 	// and regained never sees a dot again.
 	counters [ring.MaxPartitions]atomic.Uint64
 
-	sync    syncQueue
-	scans   scanQueue
-	buffers sync.Pool // *[]byte
-	batches sync.Pool // *engine.Batch
-	merges  sync.Pool // *merging
+	sync      syncQueue
+	scans     scanQueue
+	buffers   sync.Pool // *[]byte
+	batches   sync.Pool // *engine.Batch
+	merges    sync.Pool // *merging
+	scratches sync.Pool // *scratch
 }
 
 // New returns a store over an open engine.
@@ -100,6 +102,7 @@ func New(opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts}
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
+	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
 	return s, nil
 }
@@ -130,18 +133,37 @@ type held struct {
 	size   int         // bytes of the object as stored; 0 if there is none
 }
 
-// load reads the object at a storage key into buf, which must live and stay
-// unchanged as long as the object is used.
-func (s *Store) load(buf *[]byte, key []byte) (held, error) {
-	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
+// scratch is the memory of one call, which uses it for itself until it returns.
+type scratch struct {
+	key, value, encoded []byte
+	objects             causal.Slab
+}
+
+func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
+
+// putBack lets go of what is in w, and keeps the memory if it is not too much.
+func (s *Store) putBack(w *scratch) {
+	w.objects.Reset()
+	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded} {
+		*b = (*b)[:0]
+		if cap(*b) > maxPooled {
+			*b = nil
+		}
+	}
+	s.scratches.Put(w)
+}
+
+// load reads the object at w.key. It is valid as long as w is not put back.
+func (s *Store) load(w *scratch) (held, error) {
+	b, seq, err := s.opts.Engine.GetSeq(w.value[:0], w.key)
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
 		return held{}, readError(err)
 	}
-	*buf = b
-	o, err := causal.Decode(b)
+	w.value = b
+	o, err := w.objects.Decode(b)
 	if err != nil {
 		return held{}, undecodable(err)
 	}
@@ -161,13 +183,12 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 	if int(at.Partition) >= len(s.counters) {
 		return nil, fmt.Errorf("update: partition %d is out of range", at.Partition)
 	}
-	kb, vb := s.buffer(), s.buffer()
-	defer s.release(kb)
-	defer s.release(vb)
-	*kb = appendKey((*kb)[:0], &at)
-	lock := &s.stripes[stripeOf(*kb)]
+	w := s.scratch()
+	defer s.putBack(w)
+	w.key = appendKey(w.key, &at)
+	lock := &s.stripes[stripeOf(w.key)]
 	lock.Lock()
-	object, seq, err := s.update(&at, *kb, vb, edit)
+	object, seq, err := s.update(&at, w, edit)
 	lock.Unlock()
 	if err != nil {
 		return nil, err
@@ -177,8 +198,8 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 }
 
 // update does the part of Update that needs the key's lock.
-func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
-	h, err := s.load(buf, key)
+func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
+	h, err := s.load(w)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -188,10 +209,11 @@ func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*ca
 	if err != nil {
 		return nil, 0, err
 	}
-	object := next.Append(make([]byte, 0, next.EncodedLen()))
+	w.encoded = next.Append(w.encoded)
+	object := bytes.Clone(w.encoded) // what it takes, not the bound that is known before
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
-	b.Set(key, object)
+	b.Set(w.key, object)
 	seq, err := s.apply(b, frees(&next, len(object), &h))
 	return object, seq, err
 }
@@ -242,23 +264,23 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 
 // ReadDigest implements coord.Replica.
 func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
-	kb, vb := s.buffer(), s.buffer()
-	*kb = appendKey((*kb)[:0], &at)
-	h, err := s.load(vb, *kb)
+	w := s.scratch()
+	w.key = appendKey(w.key, &at)
+	h, err := s.load(w)
 	digest := h.object.Digest()
-	s.release(kb)
-	s.release(vb)
+	s.putBack(w)
 	switch {
 	case err != nil:
 		done([16]byte{}, err)
 	case s.opts.Engine.DurableSeq() >= h.seq:
 		done(digest, nil)
 	default:
+		later := digest // only a closure's variable has to be on the heap
 		s.whenDurable(h.seq, func(err error) {
 			if err != nil {
-				digest = [16]byte{}
+				later = [16]byte{}
 			}
-			done(digest, err)
+			done(later, err)
 		})
 	}
 }
