@@ -23,7 +23,8 @@ type Options struct {
 	// Logger gets what an operator should see, default slog.DiscardHandler.
 	Logger *slog.Logger
 
-	// MemTableSize is the size of a memtable with its overhead. Larger means
+	// MemTableSize is the size of a memtable with its overhead, but for an index
+	// that takes a fourteenth of that besides. Larger means
 	// fewer flushes and less compaction, smaller means less memory and a
 	// faster recovery. Default 64 MiB.
 	MemTableSize int64
