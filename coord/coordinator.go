@@ -181,8 +181,9 @@ func (c *Coordinator) start(r request, b *bundle, done func(result, error)) {
 		done(result{}, &Error{Code: errcode.Unavailable, Outcome: outcome(&r, errcode.NotApplied), Message: "the node is shutting down"})
 		return
 	}
+	// From here on r is in op alone: what is captured would be copied.
 	op := &job{c: c, request: r, bundle: b, began: began}
-	op.deadline = c.operationDeadline(began, &r)
+	op.deadline = c.operationDeadline(began, &op.request)
 	op.done = func(res result, err *Error) {
 		code := errcode.OK
 		if err != nil {
@@ -191,7 +192,7 @@ func (c *Coordinator) start(r request, b *bundle, done func(result, error)) {
 				c.opts.Metrics.QuorumFailure()
 			}
 		}
-		c.opts.Metrics.Request(r.kind, r.level, code, c.opts.Clock.Now().Sub(began))
+		c.opts.Metrics.Request(op.kind, op.level, code, c.opts.Clock.Now().Sub(op.began))
 		if err != nil {
 			done(result{}, err)
 		} else {
@@ -206,7 +207,7 @@ func (c *Coordinator) start(r request, b *bundle, done func(result, error)) {
 	if _, ok := c.opts.View().Tenant(r.tenant); !ok && c.refresh.ask(r.tenant, op.run) {
 		return
 	}
-	op.run()
+	op.runAt(op.began)
 }
 
 // operationDeadline leaves a tenth of the client's time for the way back.
@@ -242,12 +243,15 @@ type job struct {
 }
 
 // run takes the snapshot and decides where the operation is coordinated.
-func (j *job) run() {
+func (j *job) run() { j.runAt(j.c.opts.Clock.Now()) }
+
+// runAt is run by whoever has just looked at the clock.
+func (j *job) runAt(now time.Time) {
 	c := j.c
 	// The answer may be given before everything is sent.
 	c.hold(1)
 	defer c.leave()
-	if !c.opts.Clock.Now().Before(j.deadline) {
+	if !now.Before(j.deadline) {
 		j.fail(errcode.Timeout, errcode.NotApplied, "the deadline was over before the operation began")
 		return
 	}

@@ -222,7 +222,7 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 			f.reply(i, Reply{Status: StatusNotOwner})
 		case e != nil:
 			f.fail(i, e)
-		case r.kind == KindGet:
+		case j.kind == KindGet:
 			f.reply(i, Reply{Status: StatusOK, Body: encodeGetResponse(&res.get)})
 		default:
 			f.reply(i, Reply{Status: StatusOK, Body: encodeWriteResponse(&res.write)})
@@ -233,5 +233,5 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 		j.done(result{}, err)
 		return
 	}
-	j.run()
+	j.runAt(now)
 }

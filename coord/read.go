@@ -2,10 +2,12 @@ package coord
 
 import (
 	"sync"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // read is a get at an owner. It goes through up to three phases: collect
@@ -41,8 +43,15 @@ type read struct {
 		answered bool
 		stop     func() bool
 		unhedge  func() bool
+		// orderRoom and answerRoom are what order and answers are in, unless there
+		// are more owners.
+		orderRoom  [ring.MaxRF]int
+		answerRoom [usualOwners]answer
 	}
 }
+
+// usualOwners is how many owners a read has room for without another allocation.
+const usualOwners = 3
 
 // answer is what one owner said.
 type answer struct {
@@ -63,9 +72,10 @@ const (
 )
 
 func startRead(j *job, u *unit) {
-	c := j.c
 	r := &read{job: j}
+	r.mu.order = r.mu.orderRoom[:0]
 	r.reset(u)
+	c := j.c
 	stop := c.opts.Clock.AfterFunc(c.remaining(j.deadline), r.timeout)
 	r.mu.Lock()
 	r.mu.stop = stop
@@ -81,7 +91,12 @@ func (r *read) reset(u *unit) {
 	r.mu.u, r.mu.need = u, quorum.Need(r.job.level, len(u.owners))
 	r.mu.order = u.order(r.mu.order[:0])
 	r.mu.next, r.mu.whole, r.mu.joined, r.mu.sent = 0, false, nil, 0
-	r.mu.answers = make([]answer, len(u.owners))
+	if n := len(u.owners); n <= len(r.mu.answerRoom) {
+		r.mu.answerRoom = [usualOwners]answer{}
+		r.mu.answers = r.mu.answerRoom[:n]
+	} else {
+		r.mu.answers = make([]answer, n)
+	}
 	r.mu.round++
 }
 
@@ -121,7 +136,8 @@ func (r *read) advance() {
 		r.compare()
 		return
 	}
-	var ask []question
+	var room [ring.MaxRF]question
+	ask := room[:0]
 	for have+open < r.mu.need && r.mu.next < len(r.mu.order) {
 		ask = append(ask, r.askNext())
 		open++
@@ -382,7 +398,11 @@ func (r *read) finish(o *causal.Object, e *Error) {
 
 // result shows an object to a client.
 func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
-	shown := u.shown(o, r.job.c.opts.Clock.Now())
+	var now time.Time
+	if o.Expires() { // a look at the clock is not free
+		now = r.job.c.opts.Clock.Now()
+	}
+	shown := u.shown(o, now)
 	if len(shown) == 0 {
 		return result{}, &Error{Code: errcode.KeyNotFound, Message: "the key has no value"}
 	}

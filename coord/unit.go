@@ -58,7 +58,9 @@ type unit struct {
 	snap   *schema.Snapshot
 	tenant *schema.Tenant
 	pv     ring.Version
+	// owners are in room, which saves an allocation.
 	owners []ring.NodeID
+	room   [ring.MaxRF]ring.NodeID
 	// self is this node's index among the owners, or -1.
 	self int
 }
@@ -107,7 +109,7 @@ func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.
 	u := &unit{snap: s, tenant: t, self: -1}
 	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
 	u.pv = s.Layout.PV(u.Partition)
-	u.owners = s.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF), u.Partition, t.RF)
+	u.owners = s.Layout.Owners(u.room[:0], u.Partition, t.RF)
 	for i, id := range u.owners {
 		if id == c.opts.Self {
 			u.self = i
