@@ -8,7 +8,7 @@ import "testing"
 // where it is: each is about a thousandth of what a single call costs a node. The
 // counts have some of the test's own.
 func TestOperationAllocates(t *testing.T) {
-	limits := map[string]float64{"GetOne": 20, "GetQuorum": 22, "PutQuorum": 24}
+	limits := map[string]float64{"GetOne": 14, "GetQuorum": 22, "PutQuorum": 24}
 	for name, op := range soloOps() {
 		s := newSolo(t)
 		run := func() { op(s, func(err error) { t.Fatal(err) }) }

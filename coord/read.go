@@ -41,8 +41,10 @@ type read struct {
 		stale    uint16
 		catching bool
 		answered bool
-		stop     func() bool
-		unhedge  func() bool
+		// stop ends the wait for the deadline, unhedge that for the next hedge; nil
+		// before begin has set them.
+		stop    func() bool
+		unhedge func() bool
 		// orderRoom and answerRoom are what order and answers are in, unless there
 		// are more owners.
 		orderRoom  [ring.MaxRF]int
@@ -75,14 +77,8 @@ func startRead(j *job, u *unit) {
 	r := &read{job: j}
 	r.mu.order = r.mu.orderRoom[:0]
 	r.reset(u)
-	c := j.c
-	stop := c.opts.Clock.AfterFunc(c.remaining(j.deadline), r.timeout)
 	r.mu.Lock()
-	r.mu.stop = stop
-	r.mu.Unlock()
-	r.armHedge()
-	r.mu.Lock()
-	r.advance()
+	r.begin()
 }
 
 // reset begins anew with the owners of u. The lock is held, or nobody else
