@@ -108,12 +108,20 @@ func getAnswer(key []byte, r *coord.GetResponse) *pairdbv1.GetResponse {
 }
 
 func siblingsOf(siblings []causal.Sibling) []*pairdbv1.Sibling {
+	// All that belongs to them in one piece: two allocations for any number.
+	pieces := make([]struct {
+		sibling pairdbv1.Sibling
+		dot     pairdbv1.Dot
+		written timestamppb.Timestamp
+	}, len(siblings))
 	wire := make([]*pairdbv1.Sibling, len(siblings))
 	for i := range siblings {
-		s := &siblings[i]
-		wire[i] = &pairdbv1.Sibling{
-			Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt()), ExpiresAt: expiresAt(s),
-		}
+		s, p := &siblings[i], &pieces[i]
+		at := s.WrittenAt()
+		p.dot.Actor, p.dot.Counter = s.Dot.Actor, s.Dot.Counter
+		p.written.Seconds, p.written.Nanos = at.Unix(), int32(at.Nanosecond())
+		p.sibling.Value, p.sibling.Dot, p.sibling.WrittenAt, p.sibling.ExpiresAt = s.Value, &p.dot, &p.written, expiresAt(s)
+		wire[i] = &p.sibling
 	}
 	return wire
 }
