@@ -247,13 +247,14 @@ func decodeRequests(h frameHeader, b []byte, now time.Time) (requests, error) {
 	return rs, nil
 }
 
-// decodeReplies decodes the items of a reply frame and hands them to each. The
-// replies alias b.
+// decodeReplies decodes the items of a reply frame and hands them to each, which
+// copies what it keeps of a Reply. What that points to aliases b.
 func decodeReplies(h frameHeader, b []byte, each func(id uint64, r *coord.Reply)) error {
 	if h.kind != kindReplies {
 		return fmt.Errorf("%w: kind %d where replies belong", errFrame, h.kind)
 	}
 	be := binary.BigEndian
+	var r coord.Reply // one for all: each takes what it wants of it
 	for range h.count {
 		item, rest, err := nextItem(b, replyFixed)
 		if err != nil {
@@ -261,7 +262,7 @@ func decodeReplies(h frameHeader, b []byte, each func(id uint64, r *coord.Reply)
 		}
 		b = rest
 		id, flags := be.Uint64(item), item[9]
-		r := coord.Reply{Status: coord.Status(item[8])}
+		r = coord.Reply{Status: coord.Status(item[8])}
 		item = item[replyFixed:]
 		if flags&^(flagVersion|flagDigest) != 0 {
 			return fmt.Errorf("%w: reply flags %#x", errFrame, flags)

@@ -117,6 +117,30 @@ func TestRepliesRoundTrip(t *testing.T) {
 	}
 }
 
+// TestRepliesAreDecodedInPlace: a frame of many costs no more allocations than
+// one of few.
+func TestRepliesAreDecodedInPlace(t *testing.T) {
+	const n = 100
+	b := appendHeader(nil, kindReplies, ring.ClusterID{1}, ring.NodeID{2})
+	for i := range n {
+		b = appendReply(b, uint64(i), &coord.Reply{Status: coord.StatusOK, Digest: [16]byte{byte(i) + 1}})
+	}
+	sealFrame(b, n, 0)
+	h, items, err := decodeHeader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	allocs := testing.AllocsPerRun(10, func() {
+		if err := decodeReplies(h, items, func(_ uint64, r *coord.Reply) { seen += int(r.Status) }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 2 {
+		t.Errorf("%v allocations for %d replies", allocs, n)
+	}
+}
+
 // TestDecodeRefuses checks each bound, and that no cut of a frame decodes.
 func TestDecodeRefuses(t *testing.T) {
 	good := requestFrame(0, time.Second, coord.Message{Key: []byte("k"), Body: []byte("b")}, coord.Message{Key: []byte("l")})
