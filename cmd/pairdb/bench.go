@@ -234,6 +234,7 @@ func (a *app) bench(ctx context.Context, f *clientFlags, o benchOptions) (benchR
 	if ctx.Err() != nil {
 		return benchReport{}, context.Cause(ctx)
 	}
+	a.note("measuring")
 	servers, err := readCPU(o.pids)
 	if err != nil {
 		return benchReport{}, err
