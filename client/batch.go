@@ -37,6 +37,12 @@ type BatchResult struct {
 	Err error
 }
 
+// from is an answer with the endpoint that it came from.
+type from[Resp any] struct {
+	answer   Resp
+	endpoint string
+}
+
 // Batch makes up to MaxBatchItems writes of different keys, with at most
 // MaxBatchBytes, at once and without order or atomicity: some may be applied while
 // others fail. It returns a result for each, in their order. An error means that
@@ -67,23 +73,23 @@ func (c *Client) Batch(ctx context.Context, ops []Write, opts ...CallOption) ([]
 	if size > MaxBatchBytes {
 		return nil, localError(op, writes, errcode.InvalidArgument, "the batch has %d bytes of keys, values, contexts and idempotency keys, at most %d (16 MiB) are possible", size, MaxBatchBytes)
 	}
-	var endpoint string
-	resp, err := invoke(ctx, c, op, k, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.BatchResponse, error) {
-		endpoint = cn.endpoint
-		return cn.kv.Batch(ctx, req, opts...)
+	resp, err := invokeAt(ctx, c, op, k, place{tenant: o.tenant, class: batchClass, items: true}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (from[*pairdbv1.BatchResponse], error) {
+		resp, err := cn.kv.Batch(ctx, req, opts...)
+		return from[*pairdbv1.BatchResponse]{resp, cn.endpoint}, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(resp.GetResults()) != len(ops) {
-		e := localError(op, writes, errcode.Internal, "the node answered %d writes with %d results", len(ops), len(resp.GetResults()))
+	if len(resp.answer.GetResults()) != len(ops) {
+		e := localError(op, writes, errcode.Internal, "the node answered %d writes with %d results", len(ops), len(resp.answer.GetResults()))
 		e.Outcome = errcode.Indeterminate
 		return nil, e
 	}
 	results := make([]BatchResult, len(ops))
-	for i, r := range resp.GetResults() {
-		results[i] = ops[i].result(k, endpoint, r)
+	for i, r := range resp.answer.GetResults() {
+		results[i] = ops[i].result(k, resp.endpoint, r)
 	}
+	noteItems(c, o.tenant, results, func(r *BatchResult) error { return r.Err })
 	return results, nil
 }
 
@@ -151,25 +157,25 @@ func (c *Client) MultiGet(ctx context.Context, keys []string, opts ...CallOption
 		}
 		req.Keys[i] = []byte(key)
 	}
-	var endpoint string
-	resp, err := invoke(ctx, c, op, reads, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.MultiGetResponse, error) {
-		endpoint = cn.endpoint
-		return cn.kv.MultiGet(ctx, req, opts...)
+	resp, err := invokeAt(ctx, c, op, reads, place{tenant: o.tenant, class: multiGetClass, items: true}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (from[*pairdbv1.MultiGetResponse], error) {
+		resp, err := cn.kv.MultiGet(ctx, req, opts...)
+		return from[*pairdbv1.MultiGetResponse]{resp, cn.endpoint}, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(resp.GetResults()) != len(keys) {
-		return nil, localError(op, reads, errcode.Internal, "the node answered for %d keys with %d results", len(keys), len(resp.GetResults()))
+	if len(resp.answer.GetResults()) != len(keys) {
+		return nil, localError(op, reads, errcode.Internal, "the node answered for %d keys with %d results", len(keys), len(resp.answer.GetResults()))
 	}
 	results := make([]KeyResult, len(keys))
-	for i, r := range resp.GetResults() {
+	for i, r := range resp.answer.GetResults() {
 		if e := r.GetError(); e != nil {
-			results[i].Err = itemError("get", reads, endpoint, e)
+			results[i].Err = itemError("get", reads, resp.endpoint, e)
 			continue
 		}
 		results[i].Get, results[i].Err = getResult("get", r.GetGet())
 	}
+	noteItems(c, o.tenant, results, func(r *KeyResult) error { return r.Err })
 	return results, nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/peer"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
@@ -44,10 +43,14 @@ type Client struct {
 	// worked last.
 	current   atomic.Uint32
 	router    *router
-	budget    budget
-	closed    atomic.Bool
-	closeOnce sync.Once
-	closeErr  error
+	watcher   *watcher
+	throttles throttles
+	// What may be sent again: whole calls, hedges, and calls to another endpoint.
+	budget, hedges, moves budget
+	counters              counters
+	closed                atomic.Bool
+	closeOnce             sync.Once
+	closeErr              error
 }
 
 // conn is the connection to one endpoint with its stubs.
@@ -58,12 +61,20 @@ type conn struct {
 	tenants  pairdbv1.TenantsClient
 	cluster  pairdbv1.ClusterClient
 	admin    pairdbv1.AdminClient
+	observe  pairdbv1.ObserveClient
 	health   healthpb.HealthClient
 	// seed is the position among Options.Endpoints, -1 for a node that was
 	// found by its routes.
 	seed int
 	// unused belongs to the router.
 	unused bool
+
+	// lanes are what is known of its calls, by class. probing says that a probe is
+	// on its way, probed that one was answered, and sinceProbe, which belongs to the
+	// watcher, how long ago the last one began.
+	lanes           [classes]lane
+	probing, probed atomic.Bool
+	sinceProbe      time.Duration
 }
 
 // New returns a Client. It does not connect: an endpoint that is down is found
@@ -73,14 +84,16 @@ func New(opts Options) (*Client, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{opts: opts}
+	c := &Client{opts: opts, budget: newBudget(budgetMost, budgetEarn), hedges: newBudget(hedgesMost, hedgesEarn), moves: newBudget(movesMost, movesEarn)}
 	c.router = newRouter(c)
+	c.watcher = newWatcher(c)
 	for i, e := range opts.Endpoints {
 		cn, err := dial(e, opts)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 		cn.seed = i
+		c.watcher.add(cn)
 		c.conns = append(c.conns, cn)
 	}
 	return c, nil
@@ -117,6 +130,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 		tenants:  pairdbv1.NewTenantsClient(cc),
 		cluster:  pairdbv1.NewClusterClient(cc),
 		admin:    pairdbv1.NewAdminClient(cc),
+		observe:  pairdbv1.NewObserveClient(cc),
 		health:   healthpb.NewHealthClient(cc),
 	}, nil
 }
@@ -126,6 +140,7 @@ func (c *Client) Close() error {
 	c.closeOnce.Do(func() {
 		c.closed.Store(true)
 		c.closeErr = c.router.close()
+		c.watcher.close()
 		for _, cn := range c.conns {
 			c.closeErr = errors.Join(c.closeErr, cn.cc.Close())
 		}
@@ -140,10 +155,15 @@ func (c *Client) Endpoint() string { return c.conns[c.current.Load()].endpoint }
 // Tenant returns the tenant of calls that name none.
 func (c *Client) Tenant() string { return c.opts.Tenant }
 
-// place is what a call is about, if it is about one key: the tenant and the key.
+// place is what a call is about: the tenant and the key, if it is about one, and
+// the class that its node is judged by.
 type place struct {
 	tenant string
 	key    []byte
+	class  class
+	// items says that the call holds several requests, of which its caller notes
+	// whether they were refused.
+	items bool
 }
 
 // invoke runs fn against one endpoint after another until one answers or
@@ -152,8 +172,8 @@ func invoke[Resp any](ctx context.Context, c *Client, op string, k kind, fn func
 	return invokeAt(ctx, c, op, k, place{}, fn)
 }
 
-// invokeAt is invoke for a call about one key, which begins at the key's owners
-// if they are known.
+// invokeAt is invoke for a call about the data of a tenant. If it is about one key
+// it begins at the key's owners if they are known.
 func invokeAt[Resp any](ctx context.Context, c *Client, op string, k kind, at place, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	var zero Resp
 	if c.closed.Load() {
@@ -168,9 +188,20 @@ func invokeAt[Resp any](ctx context.Context, c *Client, op string, k kind, at pl
 	}
 	var failed *Error
 	for n := 1; ; n++ {
+		if e := c.admit(op, k, at.tenant); e != nil {
+			if failed == nil {
+				failed = e
+			}
+			return zero, failed
+		}
 		resp, e := round(ctx, c, op, k, at, fn)
+		if e != nil || !at.items {
+			c.noteRefusal(at.tenant, refusal(e))
+		}
 		if e == nil {
 			c.budget.earn()
+			c.hedges.earn()
+			c.moves.earn()
 			return resp, nil
 		}
 		failed = after(failed, e)
@@ -185,9 +216,13 @@ func round[Resp any](ctx context.Context, c *Client, op string, k kind, at place
 	var zero Resp
 	var room [16]*conn
 	to := c.candidates(room[:0], at)
+	if c.watcher.resting.Load() && at.class != noClass {
+		c.watcher.rouse()
+	}
 	var failed *Error
-	for i, cn := range to {
-		resp, e := attempt(ctx, cn, op, k, len(to)-i, fn)
+	for i := 0; i < len(to); {
+		cn := to[i]
+		resp, flown, e := fly(ctx, c, op, k, at.class, to[i:], fn)
 		if e == nil {
 			if i > 0 && cn.seed >= 0 {
 				c.current.Store(uint32(cn.seed))
@@ -200,6 +235,12 @@ func round[Resp any](ctx context.Context, c *Client, op string, k kind, at place
 		failed = after(failed, e)
 		if ctx.Err() != nil || !mayMoveOn(k, e) {
 			c.leave(cn, e)
+			break
+		}
+		i += flown.asked
+		// Nothing was sent to an endpoint that was not reached.
+		if i < len(to) && !flown.paid && !e.NotConnected && !c.moves.spend() {
+			c.counters.budgetsEmpty.Add(1)
 			break
 		}
 	}
@@ -220,6 +261,7 @@ func (c *Client) candidates(to []*conn, at place) []*conn {
 			to = append(to, cn)
 		}
 	}
+	c.prefer(to, at.class)
 	return to
 }
 
@@ -232,24 +274,15 @@ func after(failed, e *Error) *Error {
 }
 
 // attempt sends one request to one endpoint. left is the number of endpoints
-// that may still be tried, this one included: what may be sent again gives each
-// its share of the time, so that one that hangs does not eat it all. Any other
-// write waits for its answer as long as it may, since leaving early makes it
-// indeterminate.
+// that are to be asked, this one included: each has its share of the time, so that
+// one that hangs does not eat it all.
 func attempt[Resp any](ctx context.Context, cn *conn, op string, k kind, left int, fn func(context.Context, *conn, ...grpc.CallOption) (Resp, error)) (Resp, *Error) {
 	if deadline, ok := ctx.Deadline(); ok && k != writes && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()
 	}
-	// gRPC fills in the peer once the request was handed to a connection. If it
-	// is empty after a failure, nothing was sent.
-	var to peer.Peer
-	resp, err := fn(ctx, cn, grpc.Peer(&to))
-	if err != nil {
-		return resp, decodeError(op, k, cn.endpoint, to.Addr != nil, err)
-	}
-	return resp, nil
+	return send(ctx, cn, op, k, noClass, fn)
 }
 
 // mayMoveOn says whether the next endpoint may be asked after e.

@@ -51,10 +51,49 @@
 // If none of them could serve it, a call whose error is marked as worth a retry
 // begins again after a pause, up to Options.Retries times, under the same rules:
 // the pause is the one the node asks for, or one that doubles. All calls of a
-// Client together repeat at most one in ten, and ten more, so that a cluster in
-// trouble does not get every request several times. Import repeats by itself,
-// instead: see there.
+// Client together repeat at most one in ten, and ten more, and go on to another
+// endpoint at most as often as calls succeed, and a hundred times more, not
+// counting endpoints that could not be reached: so that a cluster in trouble does
+// not get every request several times. A Batch, and what a Batcher sends, is a call;
+// the stream of a Pipeline, with all that is on it, is one; Import repeats its
+// items by itself: see there.
 //
 // Any other write that may have been applied is never sent again by this
 // package: it fails with Indeterminate as its outcome, and the caller decides.
+//
+// # Slow, silent and failing nodes
+//
+// A Client watches how each node does with gets, MultiGets, writes and batches. It
+// sends calls to others first if the node
+//
+//   - is silent: calls wait, and no answer came for four times what 99 % of its
+//     calls take, from 750 ms to 5 s. Probes ask it whether it is there, one at a time
+//     and at most four a second, and then one call whether it answers;
+//   - is slow: half of its calls take four times as long as at the others, and
+//     20 ms longer;
+//   - is failing: it said five times in a row that it cannot serve. It and a slow one
+//     get one call each 500 ms.
+//
+// It is used again once such a call fares as elsewhere. What is avoided is asked
+// last, and never left out. While this process does not run, nothing is held
+// against a node. Reads, and writes with an idempotency key above LevelOne, that wait
+// at a node when it is found to be silent go on to the next one; any other write
+// waits for its answer until the deadline. Options.NoNodeHealth turns this off.
+//
+// A Get or MultiGet that takes longer than 99 % of them do at the node that would
+// come next, 100 ms as long as that is not known, is sent there as well; the first
+// answer wins and the other request is cancelled. One read in twenty may be, and
+// fifty more. Writes, scans and what is on a Pipeline never are.
+// Options.NoHedging turns this off.
+//
+// # Overload
+//
+// When a cluster refuses calls of a tenant with RATE_LIMITED, RESOURCE_EXHAUSTED or,
+// at all endpoints, UNAVAILABLE, a Client sends about twice as many as are taken,
+// one in ten at the least, and lets the others fail at once with ErrThrottled: see
+// Google's "Site Reliability Engineering", chapter 21, "Client-Side Throttling".
+// That begins with the eleventh refusal and ends about 5 s after the overload. A call that was refused here had no effect. Options.NoThrottling turns
+// this off.
+//
+// Client.Stats counts all of it.
 package client

@@ -109,6 +109,10 @@ var (
 	// ErrNotConnected matches an Error whose request never left this process
 	// because no endpoint could be reached.
 	ErrNotConnected = errors.New("no endpoint could be reached")
+	// ErrThrottled is in the chain of the error of a call that was not sent, since
+	// the cluster lately refused most of the tenant's. Its code is that of the last
+	// refusal.
+	ErrThrottled = errors.New("not sent, since the cluster refuses most calls")
 	// ErrClosed is in the chain of the error of a call on a closed Client.
 	ErrClosed = errors.New("client is closed")
 )

@@ -90,7 +90,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...Call
 	if err != nil {
 		return nil, err
 	}
-	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{tenant: o.tenant, key: req.GetKey(), class: writeClass}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.PutResponse, error) {
 		return cn.kv.Put(ctx, req, opts...)
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *Client) Get(ctx context.Context, key string, opts ...CallOption) (*GetR
 	}
 	o := c.callOptions(opts)
 	req := &pairdbv1.GetRequest{TenantId: o.tenant, Key: []byte(key), Consistency: o.level.wire()}
-	resp, err := invokeAt(ctx, c, op, reads, place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
+	resp, err := invokeAt(ctx, c, op, reads, place{tenant: o.tenant, key: req.GetKey(), class: getClass}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.GetResponse, error) {
 		return cn.kv.Get(ctx, req, opts...)
 	})
 	if err != nil {
@@ -167,7 +167,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...CallOption) (*D
 	if err != nil {
 		return nil, err
 	}
-	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{o.tenant, req.GetKey()}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
+	resp, err := invokeAt(ctx, c, op, o.writeKind(), place{tenant: o.tenant, key: req.GetKey(), class: writeClass}, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteResponse, error) {
 		return cn.kv.Delete(ctx, req, opts...)
 	})
 	if err != nil {

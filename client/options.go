@@ -67,6 +67,16 @@ type Options struct {
 	// that they advertise, and sends each call to an owner that it has reached:
 	// set it if clients must not connect to nodes by themselves.
 	NoRouting bool
+	// NoNodeHealth sends calls to nodes that do not answer, answer far later than
+	// others or say that they cannot serve, as if they did. Set it where another
+	// program chooses the nodes.
+	NoNodeHealth bool
+	// NoHedging keeps a read that takes long at the node that it was sent to. Set
+	// it where even one read in twenty more is too much.
+	NoHedging bool
+	// NoThrottling sends calls of which the cluster lately refused most. Set it
+	// where another program limits them.
+	NoThrottling bool
 	// UserAgent is put before gRPC's own. Default: "pairdb-go".
 	UserAgent string
 	// DialOptions are applied last to every connection: interceptors, stats

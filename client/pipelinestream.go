@@ -26,6 +26,7 @@ func (p *Pipeline) run() {
 		if !p.waitForWork() {
 			return
 		}
+		at = p.c.audible(at)
 		if p.c.closed.Load() {
 			p.failAll()
 			continue
@@ -80,8 +81,14 @@ func (p *Pipeline) serve(at int) bool {
 	p.mu.Lock()
 	p.mu.stream++
 	p.mu.heard, p.mu.hangUp = time.Time{}, cancel
+	p.mu.usual = time.Duration(max(cn.lanes[getClass].high.Load(), cn.lanes[writeClass].high.Load()))
+	p.mu.vigil = vigil{answers: p.mu.answers}
 	number := p.mu.stream
 	p.mu.Unlock()
+	if !p.c.opts.NoNodeHealth && len(p.c.conns) > 1 {
+		p.c.watcher.enlist(p)
+		defer p.c.watcher.delist(p)
+	}
 	stream, err := cn.kv.Pipeline(ctx)
 	if err != nil {
 		p.lost(number, cn.endpoint, false, err)
@@ -102,6 +109,39 @@ func (p *Pipeline) serve(at int) bool {
 		p.lost(number, cn.endpoint, true, err)
 	}
 	return done
+}
+
+// look has a stream given up of whose node nothing comes, once for each request:
+// the next node may be as slow as this one with what it is asked for.
+func (p *Pipeline) look(passed time.Duration) (busy bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var outstanding int64
+	bound := false
+	for _, q := range p.mu.calls {
+		if q.stream == p.mu.stream {
+			outstanding++
+			bound = bound || q.kind == writes || q.tries > 0
+		}
+	}
+	p.mu.vigil.look(signs{outstanding: outstanding, answers: p.mu.answers, high: p.mu.usual}, passed)
+	if p.mu.vigil.standing == silent && !bound && p.mu.hangUp != nil {
+		p.mu.hangUp()
+		p.mu.vigil = vigil{answers: p.mu.answers}
+	}
+	return outstanding > 0
+}
+
+// audible is the endpoint at, or the next one behind it that is not silent, if
+// there is one.
+func (c *Client) audible(at int) int {
+	for i := range c.conns {
+		n := (at + i) % len(c.conns)
+		if cn := c.conns[n]; !cn.lanes[getClass].is(silent) && !cn.lanes[writeClass].is(silent) {
+			return n
+		}
+	}
+	return at
 }
 
 // sendLoop sends what is queued. It returns when the Pipeline is done, or with
@@ -178,6 +218,7 @@ func (p *Pipeline) deliver(results []*pairdbv1.PipelineResult, number int, endpo
 	taken := make([]*pipelined, len(results))
 	p.mu.Lock()
 	p.mu.heard = time.Now()
+	p.mu.answers++
 	for i, r := range results {
 		// What is late has none.
 		if q := p.mu.calls[r.GetId()]; q != nil && q.stream == number && p.takeLocked(q) {
@@ -189,11 +230,15 @@ func (p *Pipeline) deliver(results []*pairdbv1.PipelineResult, number int, endpo
 		switch r := results[i]; {
 		case q == nil:
 		case r.GetError() != nil:
-			p.answer(q, nil, itemError(q.op, q.kind, endpoint, r.GetError()))
+			e := itemError(q.op, q.kind, endpoint, r.GetError())
+			p.c.noteRefusal(q.tenant, refusal(e))
+			p.answer(q, nil, e)
 		default:
+			p.c.noteRefusal(q.tenant, "")
 			p.answer(q, r, nil)
 		}
 	}
+	p.c.moves.earn()
 }
 
 // lost deals with what has no answer when a stream has ended, or could not be
@@ -205,6 +250,11 @@ func (p *Pipeline) lost(number int, endpoint string, opened bool, err error) {
 	type failure struct {
 		q *pipelined
 		e *Error
+	}
+	// All that was on the stream is one of what the client may send elsewhere.
+	mayMove := !opened || p.c.moves.spend()
+	if !mayMove {
+		p.c.counters.budgetsEmpty.Add(1)
 	}
 	var failures []failure
 	p.mu.Lock()
@@ -222,7 +272,7 @@ func (p *Pipeline) lost(number int, endpoint string, opened bool, err error) {
 		if sent && !untouched {
 			q.doubt = q.doubt || q.kind != reads && e.Outcome != errcode.NotApplied
 		}
-		safe := !sent || untouched || q.kind != writes || e.Outcome == errcode.NotApplied
+		safe := !sent || mayMove && (untouched || q.kind != writes || e.Outcome == errcode.NotApplied)
 		if safe && q.tries < len(p.c.conns) {
 			again = append(again, q)
 			continue

@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -19,34 +19,43 @@ const (
 	maxDelay   = 2 * time.Second
 	// A client sends again at most budgetMost times beyond one in budgetEarn of
 	// its calls that succeed, so that a cluster that fails is not made to carry
-	// every call several times.
-	budgetMost = 10
-	budgetEarn = 10
+	// every call several times. The same holds for hedges, and for going on to
+	// another endpoint with a call that has reached one: as many as calls succeed,
+	// since a node of which a third of the calls has to go elsewhere is no reason to
+	// let them fail.
+	budgetMost, budgetEarn = 10, 10
+	hedgesMost, hedgesEarn = 50, 20
+	movesMost, movesEarn   = 100, 1
 )
 
-// budget counts what may be sent again.
+// budget counts what may be sent again. It is safe for concurrent use.
 type budget struct {
-	mu sync.Mutex
-	// spent is in units of 1/budgetEarn of a call.
-	spent int
+	most, each int64
+	// spent is in units of 1/each of a call.
+	spent atomic.Int64
 }
+
+// newBudget is a budget of most, and one more for each calls that succeed.
+func newBudget(most, each int64) budget { return budget{most: most, each: each} }
 
 // earn notes a call that succeeded.
 func (b *budget) earn() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.spent = max(b.spent-1, 0)
+	// Another goroutine may have earned the last one meanwhile.
+	for spent := b.spent.Load(); spent > 0 && !b.spent.CompareAndSwap(spent, spent-1); spent = b.spent.Load() {
+	}
 }
 
 // spend reports whether one more call may be sent again, and notes it.
 func (b *budget) spend() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.spent > (budgetMost-1)*budgetEarn {
-		return false
+	for {
+		spent := b.spent.Load()
+		if spent > (b.most-1)*b.each {
+			return false
+		}
+		if b.spent.CompareAndSwap(spent, spent+b.each) {
+			return true
+		}
 	}
-	b.spent += budgetEarn
-	return true
 }
 
 // mayRepeat says whether a call that failed at all endpoints may be sent to them
@@ -87,8 +96,10 @@ func (c *Client) pause(ctx context.Context, n int, k kind, e *Error) bool {
 		return false
 	}
 	if !c.budget.spend() {
+		c.counters.budgetsEmpty.Add(1)
 		return false
 	}
+	c.counters.retries.Add(1)
 	return sleep(ctx, d)
 }
 

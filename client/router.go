@@ -170,6 +170,7 @@ func (r *router) connect(t *routes) {
 				continue
 			}
 			r.conns[endpoint] = cn
+			r.c.watcher.add(cn)
 		}
 		t.conns[i] = cn
 	}
@@ -202,6 +203,7 @@ func (r *router) retire() {
 			cn.unused = true
 		default:
 			delete(r.conns, endpoint)
+			r.c.watcher.drop(cn)
 			// Nobody waits for it, and the error of a connection that is
 			// given up has no reader.
 			_ = cn.cc.Close()

@@ -167,11 +167,16 @@ func (s *Scanner) nextPage() {
 		if e == nil {
 			c.current.Store(uint32(cn.seed))
 			c.budget.earn()
+			c.moves.earn()
 			s.accept(resp)
 			return
 		}
 		failed = worse(failed, e)
 		if s.ctx.Err() != nil || !mayMoveOn(reads, e) && !mayRepeat(reads, e) {
+			break
+		}
+		if i+1 < len(to) && !e.NotConnected && !c.moves.spend() {
+			c.counters.budgetsEmpty.Add(1)
 			break
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 )
@@ -22,6 +23,9 @@ const (
 	// batchWindow bounds the items of one batch that are under way, so that
 	// some batches do not fill the queues to a peer.
 	batchWindow = 512
+	// jobsTogether jobs are allocated as one, so that the last of them to end
+	// keeps the memory of the others, unless one has more than jobBytes of values.
+	jobsTogether, jobBytes = 16, 4 << 10
 	// guessedRead is what a value is taken to have, in bytes, as long as none
 	// of the batch has been seen.
 	guessedRead = 1 << 20
@@ -63,20 +67,36 @@ func (r *request) size() int { return len(r.key) + len(r.value) + len(r.token) +
 // they send to one peer at first goes in as few frames as hold it. done is
 // called exactly once for each, maybe before StartAll returns, in any order.
 func (c *Coordinator) StartAll(items []Item, done func(i int, r ItemResult)) {
-	b := c.newBundle()
-	defer b.close()
+	var b *bundle // one operation has nothing to wait for
+	if len(items) > 1 {
+		b = c.newBundle()
+		defer b.close()
+	}
+	var now time.Time
+	var jobs []job
 	for i := range items {
-		if i > 0 && i%bundleItems == 0 {
-			b.flush()
+		if i%bundleItems == 0 {
+			if i > 0 {
+				b.flush()
+			}
+			now = c.opts.Clock.Now()
 		}
 		r := items[i].request()
 		if r.kind == 0 {
 			done(i, ItemResult{Err: &Error{Code: errcode.InvalidArgument, Outcome: errcode.NotApplied, Message: "the item asks for nothing"}})
 			continue
 		}
-		c.start(r, b, func(res result, err error) {
-			done(i, ItemResult{Write: res.write, Get: res.get, Err: err})
-		})
+		var j *job
+		if r.size() > jobBytes {
+			j = new(job)
+		} else {
+			if len(jobs) == 0 {
+				jobs = make([]job, min(len(items)-i, jobsTogether))
+			}
+			j, jobs = &jobs[0], jobs[1:]
+		}
+		j.request, j.bundle, j.each, j.index = r, b, done, i
+		c.begin(j, now)
 	}
 }
 

@@ -24,16 +24,21 @@ type bundle struct {
 		closed bool
 		peers  []bundled
 	}
+	few [ring.MaxRF]bundled // what peers begins with
 }
 
 // bundled is what waits for one peer.
 type bundled struct {
 	to    ring.NodeID
-	msgs  []Outgoing
+	msgs  *[]Outgoing // nil for none
 	bytes int
 }
 
-func (c *Coordinator) newBundle() *bundle { return &bundle{c: c} }
+func (c *Coordinator) newBundle() *bundle {
+	b := &bundle{c: c}
+	b.mu.peers = b.few[:0]
+	return b
+}
 
 // send sends m, or keeps it until the bundle is flushed.
 func (b *bundle) send(to ring.NodeID, m *Message, reply func(Reply, error)) {
@@ -44,9 +49,12 @@ func (b *bundle) send(to ring.NodeID, m *Message, reply func(Reply, error)) {
 		return
 	}
 	p := b.peerLocked(to)
-	p.msgs = append(p.msgs, Outgoing{Message: *m, Reply: reply})
+	if p.msgs == nil {
+		p.msgs = b.c.outgoing()
+	}
+	*p.msgs = append(*p.msgs, Outgoing{Message: *m, Reply: reply})
 	p.bytes += len(m.Key) + len(m.Body)
-	var full []Outgoing
+	var full *[]Outgoing
 	if p.bytes >= bundleBytes {
 		full, p.msgs, p.bytes = p.msgs, nil, 0
 	}
@@ -62,7 +70,7 @@ func (b *bundle) peerLocked(to ring.NodeID) *bundled {
 			return &b.mu.peers[i]
 		}
 	}
-	b.mu.peers = append(b.mu.peers, bundled{to: to, msgs: make([]Outgoing, 0, 16)})
+	b.mu.peers = append(b.mu.peers, bundled{to: to})
 	return &b.mu.peers[len(b.mu.peers)-1]
 }
 
@@ -79,21 +87,34 @@ func (b *bundle) empty(last bool) {
 	b.mu.peers = nil
 	b.mu.Unlock()
 	for i := range peers {
-		if len(peers[i].msgs) > 0 {
+		if peers[i].msgs != nil {
 			b.c.sendAll(peers[i].to, peers[i].msgs)
 		}
 	}
 }
 
-// sendAll hands messages to one peer over together, if the transport can.
-func (c *Coordinator) sendAll(to ring.NodeID, msgs []Outgoing) {
+// outgoing returns an empty list, one that was sent before if there is one.
+func (c *Coordinator) outgoing() *[]Outgoing {
+	if l, ok := c.sent.Get().(*[]Outgoing); ok {
+		return l
+	}
+	return new([]Outgoing)
+}
+
+// sendAll hands messages to one peer over together, if the transport can, and
+// keeps the list for others.
+func (c *Coordinator) sendAll(to ring.NodeID, list *[]Outgoing) {
+	msgs := *list
 	if t, ok := c.opts.Transport.(Bundler); ok {
 		t.SendAll(to, msgs)
-		return
+	} else {
+		for i := range msgs {
+			c.opts.Transport.Send(to, &msgs[i].Message, msgs[i].Reply)
+		}
 	}
-	for i := range msgs {
-		c.opts.Transport.Send(to, &msgs[i].Message, msgs[i].Reply)
-	}
+	clear(msgs)
+	*list = msgs[:0]
+	c.sent.Put(list)
 }
 
 // send sends a message of the operation, with those of the operations that

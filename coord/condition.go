@@ -154,7 +154,7 @@ func (j *job) look(u *unit, found func(*causal.Object), failed func(*Error)) {
 		kind: KindGet, tenant: j.tenant, key: j.key, level: j.level, deadline: j.deadline,
 	}, c: j.c, forwarded: j.forwarded, began: j.began}
 	look.found = found
-	look.done = func(_ result, e *Error) {
+	look.answer = func(_ result, e *Error) {
 		e.Outcome = errcode.NotApplied
 		failed(e)
 	}

@@ -3,6 +3,7 @@ package coord
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -14,25 +15,23 @@ import (
 type Coordinator struct {
 	opts Options
 
-	mu struct {
-		sync.Mutex
-		closed bool
-		// held counts operations and callbacks under way; drained is closed
-		// when it is 0 and closed is set. It must not rise from 0 again then:
-		// whatever an operation does when it may have answered is done under
-		// a hold that was taken before, by run, for a callback, or by a
-		// timer under the operation's lock.
-		held    int
-		drained chan struct{}
-		ended   bool // drained is closed
-	}
+	// held counts operations and callbacks under way, with the bit closed once
+	// Close was called; drained is closed when nothing else is left of it. No
+	// operation may begin or go on then: whatever an operation does when it may
+	// have answered is done under a hold that was taken before, by run, for a
+	// callback, or by a timer under the operation's lock.
+	held     atomic.Int64
+	drained  chan struct{}
+	ended    sync.Once // closes drained
 	refresh  refresher
+	health   health
 	catching catchUps
 	// reserved are the clocks of writes that were given a dot before they are
 	// in an object.
 	reserved clocks
 	// pages lets a bounded number of pages of scans be made at once.
 	pages pageGate
+	sent  sync.Pool // *[]Outgoing, of bundles that were sent
 }
 
 // New returns a coordinator, or what is wrong with the options.
@@ -42,8 +41,9 @@ func New(opts Options) (*Coordinator, error) {
 		return nil, err
 	}
 	c := &Coordinator{opts: opts}
-	c.mu.drained = make(chan struct{})
+	c.drained = make(chan struct{})
 	c.refresh.c = c
+	c.health.init(c)
 	return c, nil
 }
 
@@ -51,53 +51,44 @@ func New(opts Options) (*Coordinator, error) {
 // answers of replicas included, have ended, or with ctx's error when ctx ends
 // first; they then still end by their own timeouts. It may be called again.
 func (c *Coordinator) Close(ctx context.Context) error {
-	c.mu.Lock()
-	if !c.mu.closed {
-		c.mu.closed = true
-		c.drain()
+	for held := c.held.Load(); held&closed == 0; held = c.held.Load() {
+		if c.held.CompareAndSwap(held, held|closed) {
+			c.drain(held | closed)
+		}
 	}
-	c.mu.Unlock()
 	select {
-	case <-c.mu.drained:
+	case <-c.drained:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
+// closed is the bit of Coordinator.held.
+const closed = 1 << 62
+
 // enter notes the start of an operation; it fails once Close was called.
 func (c *Coordinator) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.closed {
-		return false
+	if c.held.Add(1)&closed == 0 {
+		return true
 	}
-	c.mu.held++
-	return true
+	c.leave()
+	return false
 }
 
 // hold notes n callbacks or steps of an operation under way, which Close then
 // waits for. The caller is itself held, or knows that the operation has not
 // answered.
-func (c *Coordinator) hold(n int) {
-	c.mu.Lock()
-	c.mu.held += n
-	c.mu.Unlock()
-}
+func (c *Coordinator) hold(n int) { c.held.Add(int64(n)) }
 
 // leave undoes one enter or hold.
-func (c *Coordinator) leave() {
-	c.mu.Lock()
-	c.mu.held--
-	c.drain()
-	c.mu.Unlock()
-}
+func (c *Coordinator) leave() { c.drain(c.held.Add(-1)) }
 
-// drain ends the wait of Close when nothing is under way. The lock is held.
-func (c *Coordinator) drain() {
-	if c.mu.closed && c.mu.held == 0 && !c.mu.ended {
-		c.mu.ended = true
-		close(c.mu.drained)
+// drain ends the wait of Close when held, what it has just become, says that
+// nothing is under way.
+func (c *Coordinator) drain(held int64) {
+	if held == closed {
+		c.ended.Do(func() { close(c.drained) })
 	}
 }
 
@@ -128,6 +119,11 @@ func await[R any](ctx context.Context, gaveUp errcode.Outcome, start func(done f
 	ch := make(chan answer, 1)
 	start(func(r R, err error) { ch <- answer{r, err} })
 	select {
+	case a := <-ch: // a read of what is here at ONE; asking one channel is far cheaper than waiting for two
+		return a.r, a.err
+	default:
+	}
+	select {
 	case a := <-ch:
 		return a.r, a.err
 	case <-ctx.Done():
@@ -154,11 +150,11 @@ func (c *Coordinator) StartDelete(r DeleteRequest, done func(WriteResponse, erro
 
 // StartGet starts a Get; see StartPut.
 func (c *Coordinator) StartGet(r GetRequest, done func(GetResponse, error)) {
-	c.start(r.request(), nil, func(b result, err error) { done(b.get, err) })
+	c.start(r.request(), func(b result, err error) { done(b.get, err) })
 }
 
 func (c *Coordinator) startWrite(r request, done func(WriteResponse, error)) {
-	c.start(r, nil, func(b result, err error) { done(b.write, err) })
+	c.start(r, func(b result, err error) { done(b.write, err) })
 }
 
 // result is the answer to any kind of request.
@@ -168,40 +164,27 @@ type result struct {
 	scan  ScanResponse
 }
 
-// start runs a client's operation: limits, tenant, then here or at an owner. It
-// sends with the others of b, if there is one.
-func (c *Coordinator) start(r request, b *bundle, done func(result, error)) {
-	began := c.opts.Clock.Now()
+// start runs a client's operation alone.
+func (c *Coordinator) start(r request, done func(result, error)) {
+	c.begin(&job{request: r, client: done}, c.opts.Clock.Now())
+}
+
+// begin runs a client's operation: limits, tenant, then here or at an owner.
+func (c *Coordinator) begin(j *job, now time.Time) {
+	j.c, j.began = c, now
 	if !c.enter() {
-		done(result{}, &Error{Code: errcode.Unavailable, Outcome: outcome(&r, errcode.NotApplied), Message: "the node is shutting down"})
+		j.tell(result{}, &Error{Code: errcode.Unavailable, Outcome: outcome(&j.request, errcode.NotApplied), Message: "the node is shutting down"})
 		return
 	}
-	op := &job{c: c, request: r, bundle: b, began: began}
-	op.deadline = c.operationDeadline(began, &r)
-	op.done = func(res result, err *Error) {
-		code := errcode.OK
-		if err != nil {
-			code = err.Code
-			if code == errcode.QuorumNotReached || code == errcode.Timeout {
-				c.opts.Metrics.QuorumFailure()
-			}
-		}
-		c.opts.Metrics.Request(r.kind, r.level, code, c.opts.Clock.Now().Sub(began))
-		if err != nil {
-			done(result{}, err)
-		} else {
-			done(res, nil)
-		}
-		c.leave()
-	}
-	if err := c.validate(&op.request); err != nil {
-		op.done(result{}, err)
+	j.deadline = c.operationDeadline(now, &j.request)
+	if err := c.validate(&j.request); err != nil {
+		j.done(result{}, err)
 		return
 	}
-	if _, ok := c.opts.View().Tenant(r.tenant); !ok && c.refresh.ask(r.tenant, op.run) {
+	if _, ok := c.opts.View().Tenant(j.tenant); !ok && c.refresh.ask(j.tenant, j.run) {
 		return
 	}
-	op.run()
+	j.runAt(now)
 }
 
 // operationDeadline leaves a tenth of the client's time for the way back.
@@ -228,21 +211,63 @@ type job struct {
 	bundle *bundle
 	// forwarded says that a peer sent it: it is not sent on.
 	forwarded bool
-	began     time.Time
-	done      func(result, *Error) // exactly once
+	// tried says that owners that do not answer were asked whether they do.
+	tried bool
+	began time.Time
+	// One of these hears the answer, exactly once: a client's, the index-th of
+	// several of a client's that were started together, or answer of what is none.
+	client func(result, error)
+	each   func(i int, r ItemResult)
+	index  int
+	answer func(result, *Error)
 	// found, if set, gets what a read found instead of done.
 	found func(*causal.Object)
 	// looked is what the read before the write has found, nil before it.
 	looked *causal.Object
 }
 
-// run takes the snapshot and decides where the operation is coordinated.
-func (j *job) run() {
+// done gives the answer, exactly once.
+func (j *job) done(res result, err *Error) {
+	if j.answer != nil {
+		j.answer(res, err)
+		return
+	}
+	c, code := j.c, errcode.OK
+	if err != nil {
+		code = err.Code
+		if code == errcode.QuorumNotReached || code == errcode.Timeout {
+			c.opts.Metrics.QuorumFailure()
+		}
+		res = result{}
+	}
+	c.opts.Metrics.Request(j.kind, j.level, code, c.opts.Clock.Now().Sub(j.began))
+	j.tell(res, err)
+	c.leave()
+}
+
+// tell calls the client back.
+func (j *job) tell(res result, e *Error) {
+	var err error
+	if e != nil { // a nil *Error is no nil error
+		err = e
+	}
+	if j.each != nil {
+		j.each(j.index, ItemResult{Write: res.write, Get: res.get, Err: err})
+	} else {
+		j.client(res, err)
+	}
+}
+
+// run is runAt at the time of now.
+func (j *job) run() { j.runAt(j.c.opts.Clock.Now()) }
+
+// runAt takes the snapshot and decides where the operation is coordinated.
+func (j *job) runAt(now time.Time) {
 	c := j.c
 	// The answer may be given before everything is sent.
 	c.hold(1)
 	defer c.leave()
-	if !c.opts.Clock.Now().Before(j.deadline) {
+	if !now.Before(j.deadline) {
 		j.fail(errcode.Timeout, errcode.NotApplied, "the deadline was over before the operation began")
 		return
 	}
@@ -254,11 +279,25 @@ func (j *job) run() {
 	if err == nil {
 		err = u.reachable(j)
 	}
+	wait := false
+	if err == nil {
+		wait, err = c.answering(j, u)
+	}
+	if err == nil && !wait {
+		c.probe(u, nil)
+		if u.self >= 0 && j.found == nil && j.looked == nil {
+			// Once for each operation, whatever it reads before, at the node that does it.
+			c.opts.Metrics.Key(u.Tenant, j.key, j.kind != KindGet)
+		}
+	}
 	switch {
+	case wait:
 	case err != nil:
 		j.done(result{}, err)
 	case u.self >= 0 && j.kind == KindGet:
 		startRead(j, u)
+	case u.self >= 0 && c.diskHangs(j, u) != nil:
+		startForward(j, u, c.diskHangs(j, u))
 	case u.self >= 0 && len(j.idempotencyKey) > 0:
 		startOnce(j, u)
 	case u.self >= 0 && j.mustLook(u):

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -34,6 +35,9 @@ type Error struct {
 	// Token is the context of what is stored, for a PRECONDITION_FAILED that
 	// a write with a context would not have met; else empty.
 	Token []byte
+	// RetryAfter is how long a client should wait before it sends the request
+	// again; 0: whatever is usual for the code.
+	RetryAfter time.Duration
 	// Message is one sentence without the code.
 	Message string
 	// Err is the cause within this process, if any. It does not travel.

@@ -61,7 +61,7 @@ func (d *fakeDisk) sync(done func(error), keys ...string) {
 		values[i] = d.live[key]
 		d.unsynced[key]++
 	}
-	d.n.later(time.Millisecond, func() {
+	d.n.later(time.Millisecond+d.n.syncing, func() {
 		for _, key := range keys {
 			d.unsynced[key]--
 		}

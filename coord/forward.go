@@ -23,8 +23,10 @@ type forward struct {
 		causes []Cause
 		// why is what the last owner said that refused. mixed says that one
 		// failed in another way, so that its code would be half the story.
-		why      *Error
-		mixed    bool
+		why   *Error
+		mixed bool
+		// hedged are owners that got it because others kept it waiting.
+		hedged   uint16
 		answered bool
 		stop     func() bool
 		unhedge  func() bool
@@ -41,22 +43,31 @@ func startForward(j *job, u *unit, local *Error) {
 	}
 	f.retarget(u)
 	c := j.c
+	c.health.retries.Earn()
+	wait := c.opts.HedgeDelay
+	if j.kind == KindGet {
+		c.health.hedges.Earn()
+		wait = f.wait()
+	}
 	f.mu.Lock()
 	f.mu.stop = c.opts.Clock.AfterFunc(c.remaining(j.deadline), f.timeout)
 	f.advance(true)
 	if j.kind == KindGet {
-		f.armHedge()
+		f.armHedge(wait)
 	}
 }
 
 // retarget starts over with the owners of u. Nobody else holds f, or its lock
 // is held.
 func (f *forward) retarget(u *unit) {
-	f.mu.u, f.mu.next, f.mu.order = u, 0, f.mu.order[:0]
-	for _, i := range u.order(nil) {
+	f.mu.u, f.mu.next, f.mu.order, f.mu.hedged = u, 0, f.mu.order[:0], 0
+	for _, i := range f.job.c.order(u, nil) {
 		if i != u.self {
 			f.mu.order = append(f.mu.order, i)
 		}
+	}
+	if f.job.c.health.table.Impaired() {
+		f.choose()
 	}
 }
 
@@ -100,7 +111,9 @@ func (f *forward) advance(more bool) {
 	m := u.message(OpForward)
 	m.Key, m.Body, m.Deadline = nil, f.body, f.job.deadline
 	c.hold(1)
+	a := c.health.sentTo(u.owners[i], f.job.forwardKind())
 	f.job.send(u.owners[i], &m, func(r Reply, err error) {
+		c.health.heard(a, err)
 		f.reply(u, i, r, err)
 		c.leave()
 	})
@@ -132,6 +145,9 @@ func (f *forward) reply(u *unit, i int, r Reply, err error) {
 	case f.mu.answered:
 		f.mu.Unlock()
 	case err == nil && r.Status == StatusOK && bad == nil:
+		if f.mu.hedged>>i&1 == 1 && f.mu.out > 0 {
+			f.job.c.opts.Metrics.HedgeWon()
+		}
 		f.finish(res, nil)
 	case err == nil && r.Status == StatusStale:
 		f.bounce(u, i, &r)
@@ -146,7 +162,7 @@ func (f *forward) reply(u *unit, i int, r Reply, err error) {
 			f.mu.mixed = f.mu.mixed || e == nil || f.mu.why != nil && f.mu.why.Code != e.Code
 			f.mu.why = e
 			f.mu.causes = append(f.mu.causes, u.cause(i, reason))
-			f.advance(true)
+			f.advance(f.mayRetry(err == nil && r.Status != StatusNotOwner))
 		default:
 			f.lost(u, i, reason, nil)
 		}
@@ -193,30 +209,6 @@ func (f *forward) bounce(u *unit, i int, r *Reply) {
 		}
 		f.advance(true)
 	})
-}
-
-// armHedge asks one more owner after each delay without an answer.
-func (f *forward) armHedge() {
-	c := f.job.c
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.mu.answered || f.mu.next == len(f.mu.order) {
-		return
-	}
-	f.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, f.hedge)
-}
-
-func (f *forward) hedge() {
-	c := f.job.c
-	f.mu.Lock()
-	if f.mu.answered || f.mu.next == len(f.mu.order) {
-		f.mu.Unlock()
-		return
-	}
-	c.hold(1) // the answer may be given before this has sent
-	defer c.leave()
-	f.advance(true)
-	f.armHedge()
 }
 
 func (f *forward) timeout() {

@@ -9,7 +9,7 @@ import (
 // which must not take the process down.
 func TestLateHoldDoesNotPanic(t *testing.T) {
 	c := &Coordinator{}
-	c.mu.drained = make(chan struct{})
+	c.drained = make(chan struct{})
 	if err := c.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}

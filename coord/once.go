@@ -51,6 +51,8 @@ type once struct {
 		// agreed is what the owners chose, tally who has it on disk.
 		agreed *causal.Record
 		tally  quorum.Tally
+		// left are owners that are not asked because they do not answer.
+		left uint16
 		// stale has a bit for each owner that bounced and waits for catching
 		// to end.
 		stale    uint16
@@ -122,8 +124,13 @@ func (o *once) begin(u *unit) {
 	o.mu.u, o.mu.phase, o.mu.agreed = u, looking, nil
 	o.mu.owners = make([]onceOwner, len(u.owners))
 	o.mu.step++
+	o.mu.left = o.job.c.leaveOut(u, o.job.level)
 	var to []int
 	for i := range u.owners {
+		if o.mu.left>>i&1 == 1 {
+			o.mu.owners[i] = onceOwner{state: hasFailed, reason: o.job.c.silent(u, i), untouched: true}
+			continue
+		}
 		if u.down(i) {
 			o.mu.owners[i] = onceOwner{state: hasFailed, reason: reasonDown, untouched: true}
 			continue
@@ -186,7 +193,7 @@ func (o *once) looked() {
 		o.mu.phase = voting
 		o.mu.step++
 		for i := range o.mu.owners {
-			if w := &o.mu.owners[i]; w.state != hasAnswered && !o.mu.u.down(i) {
+			if w := &o.mu.owners[i]; w.state != hasAnswered && !o.mu.u.down(i) && o.mu.left>>i&1 == 0 {
 				w.state = notAsked
 			}
 		}

@@ -19,6 +19,8 @@ func (o *once) apply(agreed *causal.Record) {
 		switch r := w.held.Record; {
 		case r != nil && r.Applied && r.Dot == agreed.Dot:
 			o.mu.tally.Ack(i)
+		case o.mu.left>>i&1 == 1:
+			o.mu.tally.Fail(i, o.job.c.silent(u, i))
 		case u.down(i):
 			o.mu.tally.Fail(i, reasonDown)
 		default:

@@ -3,6 +3,7 @@ package coord
 import (
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -33,7 +34,9 @@ func (o *once) ask(op Op, to []int, r *causal.Record) {
 			o.askSelf(u, step, op, r, object)
 			continue
 		}
+		a := c.health.sentTo(u.owners[i], peerhealth.Write)
 		j.send(u.owners[i], &m, func(rep Reply, err error) {
+			c.health.heard(a, err)
 			o.reply(i, step, op, r, rep, err)
 			c.leave()
 		})

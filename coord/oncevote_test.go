@@ -177,7 +177,7 @@ func TestReservedClocks(t *testing.T) {
 // a tenant that keeps siblings could not bear.
 func TestKeepingSiblingsIsRefused(t *testing.T) {
 	var got *Error
-	j := &job{request: request{kind: KindPut, idempotencyKey: []byte("id")}, done: func(_ result, e *Error) { got = e }}
+	j := &job{request: request{kind: KindPut, idempotencyKey: []byte("id")}, answer: func(_ result, e *Error) { got = e }}
 	startOnce(j, &unit{tenant: &schema.Tenant{Policy: schema.PolicySiblings}, owners: make([]ring.NodeID, 3)})
 	if got == nil || got.Code != errcode.InvalidArgument || got.Outcome != errcode.NotApplied {
 		t.Errorf("%+v", got)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -63,7 +64,8 @@ type Replica interface {
 	// called exactly once, when the object is on disk or can no longer get
 	// there. If edit fails, nothing is changed and Update returns its error; a
 	// dot that it minted is never yielded again. mint yields a fresh dot; edit
-	// must not call anything else that blocks.
+	// must not call anything else that blocks. held, and all it consists of, is
+	// edit's to look at and to return, not to keep.
 	Update(at Address, edit func(held *causal.Object, mint func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error)
 	// Merge joins each item into the key's object, all in one batch, and calls
 	// done exactly once for each: when what is then held is on disk, with what
@@ -110,20 +112,40 @@ type Metrics struct {
 	Forward func()
 	// StaleBounce counts answers that said this node's ring is behind.
 	StaleBounce func()
+	// Key is called for each client operation on a key that this node
+	// coordinates, in the way of the operation: it takes next to no time, and
+	// does not keep the key.
+	Key func(tenant ring.TenantNumber, key []byte, write bool)
 	// ManySiblings counts clients' writes that left a key with 16 siblings or
 	// more.
 	ManySiblings func()
+	// Hedge counts owners asked beside those that keep an operation waiting,
+	// HedgeWon operations that were answered with what such an owner said while one
+	// of the others had not, and HedgeRefused times that the budget had none left.
+	Hedge, HedgeWon, HedgeRefused func()
+	// ForwardRetry counts operations handed to a further owner because one refused,
+	// and ForwardRefused those that were not because the budget had none left.
+	ForwardRetry, ForwardRefused func()
+	// PeerState counts changes of what this node thinks of a peer, or of its own
+	// disk and reads, by what it changed to.
+	PeerState func(to peerhealth.State)
 }
 
 func (m *Metrics) ensureDefaults() {
 	nop := func() {}
-	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Duplicate, &m.Forward, &m.StaleBounce, &m.ManySiblings} {
+	for _, f := range []*func(){&m.QuorumFailure, &m.Conflict, &m.ReadRepair, &m.Remint, &m.Duplicate, &m.Forward, &m.StaleBounce, &m.ManySiblings, &m.Hedge, &m.HedgeWon, &m.HedgeRefused, &m.ForwardRetry, &m.ForwardRefused} {
 		if *f == nil {
 			*f = nop
 		}
 	}
+	if m.Key == nil {
+		m.Key = func(ring.TenantNumber, []byte, bool) {}
+	}
 	if m.Request == nil {
 		m.Request = func(Kind, quorum.Level, errcode.Code, time.Duration) {}
+	}
+	if m.PeerState == nil {
+		m.PeerState = func(peerhealth.State) {}
 	}
 }
 
@@ -154,9 +176,15 @@ type Options struct {
 	WriteTimeout time.Duration
 	// ReadTimeout bounds a read. Default 3 s.
 	ReadTimeout time.Duration
-	// HedgeDelay is how long a read waits before it asks one more owner:
+	// HedgeDelay is the longest that a read waits before it asks one more owner,
+	// and how long it waits until enough is known of how fast owners answer:
 	// shorter hides slow owners better and costs more reads. Default 100 ms.
 	HedgeDelay time.Duration
+	// PeerChanged, if not nil, is told when this node changes how it treats a peer,
+	// or, with its own id, its own disk or reads, and why, in a phrase. It is called
+	// without locks, must not block, and may be called by several goroutines at
+	// once.
+	PeerChanged func(id ring.NodeID, from, to peerhealth.State, why string)
 	// MaxValueSize bounds a value, in bytes. Default and maximum 10 MiB.
 	MaxValueSize int
 	Metrics      Metrics
@@ -176,6 +204,9 @@ func (o *Options) EnsureDefaults() {
 	def(&o.HedgeDelay, 100*time.Millisecond)
 	if o.MaxValueSize == 0 {
 		o.MaxValueSize = MaxValueSize
+	}
+	if o.PeerChanged == nil {
+		o.PeerChanged = func(ring.NodeID, peerhealth.State, peerhealth.State, string) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -2,7 +2,6 @@ package coord
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 
@@ -64,19 +63,19 @@ func openPage(s *schema.Snapshot, tenant ring.TenantNumber, w *scanWant) (Positi
 }
 
 func pageMAC(k *schema.TokenKey, cluster ring.ClusterID, tenant ring.TenantNumber, w *scanWant, body []byte) []byte {
-	h := hmac.New(sha256.New, k.Key[:])
-	b := append(make([]byte, 0, 64), "pairdb page token"...)
+	h := takeKeyedHash(k)
+	b := append(h.buf[:0], "pairdb page token"...)
 	b = append(b, cluster[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(tenant))
 	keysOnly := byte(0)
 	if w.keysOnly {
 		keysOnly = 1
 	}
-	h.Write(append(b, keysOnly)) // a hash never fails
-	for _, part := range [][]byte{w.prefix, w.start, w.end} {
-		h.Write(binary.BigEndian.AppendUint16(nil, uint16(len(part))))
-		h.Write(part)
+	b = append(b, keysOnly)
+	for _, part := range [...][]byte{w.prefix, w.start, w.end} {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(part)))
+		b = append(b, part...)
 	}
-	h.Write(body)
-	return h.Sum(nil)[:tokenMAC]
+	h.buf = append(b, body...)
+	return h.appendSum(nil)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -56,6 +57,12 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 	now := c.opts.Clock.Now()
 	var merges []MergeItem
 	var merged []int
+	merge := func(i int, item MergeItem) {
+		if merges == nil { // mostly the rest of the frame is merges, too
+			merges, merged = make([]MergeItem, 0, len(indices)), make([]int, 0, len(indices))
+		}
+		merges, merged = append(merges, item), append(merged, i)
+	}
 	// What forwarded operations send goes together, as they came.
 	var b *bundle
 	for _, i := range indices {
@@ -78,12 +85,10 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 		case verdict == fenceForeign:
 			f.reply(i, Reply{Status: StatusNotOwner})
 		case m.Op == OpMerge:
-			merges = append(merges, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
-			merged = append(merged, i)
+			merge(i, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
 		case m.Op == OpApply:
 			if item, ok := f.applied(i, t); ok {
-				merges = append(merges, item)
-				merged = append(merged, i)
+				merge(i, item)
 			}
 		case m.Op == OpForward:
 			if b == nil && len(indices) > 1 {
@@ -147,7 +152,11 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 		return
 	}
 	f.c.hold(len(items))
+	disk := f.c.health.sent(f.c.health.table.Disk(), peerhealth.Write)
 	f.c.opts.Replica.Merge(items, func(k int, uncovered []byte, err error) {
+		if k == 0 { // they share a sync
+			f.c.health.heard(disk, nil)
+		}
 		if err != nil {
 			f.fail(indices[k], asError(err))
 		} else {
@@ -216,13 +225,13 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 	j := &job{request: r, c: c, bundle: b, forwarded: true, began: now}
 	j.deadline = c.operationDeadline(now, &j.request)
 	c.hold(1)
-	j.done = func(res result, e *Error) {
+	j.answer = func(res result, e *Error) {
 		switch {
 		case e != nil && e.Code == errcode.StaleRing:
 			f.reply(i, Reply{Status: StatusNotOwner})
 		case e != nil:
 			f.fail(i, e)
-		case r.kind == KindGet:
+		case j.kind == KindGet:
 			f.reply(i, Reply{Status: StatusOK, Body: encodeGetResponse(&res.get)})
 		default:
 			f.reply(i, Reply{Status: StatusOK, Body: encodeWriteResponse(&res.write)})
@@ -233,5 +242,5 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 		j.done(result{}, err)
 		return
 	}
-	j.run()
+	j.runAt(now)
 }

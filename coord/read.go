@@ -2,10 +2,13 @@ package coord
 
 import (
 	"sync"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // read is a get at an owner. It goes through up to three phases: collect
@@ -32,17 +35,29 @@ type read struct {
 		// whole says that digests are no longer enough.
 		whole bool
 		// joined and tally are those of the write-back; nil before it.
-		joined   *causal.Object
-		encoded  []byte
-		tally    quorum.Tally
-		sent     uint16 // owners the join was sent to
-		stale    uint16
-		catching bool
-		answered bool
-		stop     func() bool
-		unhedge  func() bool
+		joined  *causal.Object
+		encoded []byte
+		tally   quorum.Tally
+		sent    uint16 // owners the join was sent to
+		// hedged are owners asked because others kept the read waiting, left those
+		// that are not written back to because they do not answer.
+		hedged, left uint16
+		stale        uint16
+		catching     bool
+		answered     bool
+		// stop ends the wait for the deadline, unhedge that for the next hedge; nil
+		// before begin has set them.
+		stop    func() bool
+		unhedge func() bool
+		// orderRoom and answerRoom are what order and answers are in, unless there
+		// are more owners.
+		orderRoom  [ring.MaxRF]int
+		answerRoom [usualOwners]answer
 	}
 }
+
+// usualOwners is how many owners a read has room for without another allocation.
+const usualOwners = 3
 
 // answer is what one owner said.
 type answer struct {
@@ -63,25 +78,27 @@ const (
 )
 
 func startRead(j *job, u *unit) {
-	c := j.c
 	r := &read{job: j}
+	r.mu.order = r.mu.orderRoom[:0]
 	r.reset(u)
-	stop := c.opts.Clock.AfterFunc(c.remaining(j.deadline), r.timeout)
+	j.c.health.hedges.Earn()
 	r.mu.Lock()
-	r.mu.stop = stop
-	r.mu.Unlock()
-	r.armHedge()
-	r.mu.Lock()
-	r.advance()
+	r.begin()
 }
 
 // reset begins anew with the owners of u. The lock is held, or nobody else
 // holds r.
 func (r *read) reset(u *unit) {
 	r.mu.u, r.mu.need = u, quorum.Need(r.job.level, len(u.owners))
-	r.mu.order = u.order(r.mu.order[:0])
+	r.mu.order = r.job.c.order(u, r.mu.order[:0])
 	r.mu.next, r.mu.whole, r.mu.joined, r.mu.sent = 0, false, nil, 0
-	r.mu.answers = make([]answer, len(u.owners))
+	r.mu.hedged, r.mu.left = 0, 0
+	if n := len(u.owners); n <= len(r.mu.answerRoom) {
+		r.mu.answerRoom = [usualOwners]answer{}
+		r.mu.answers = r.mu.answerRoom[:n]
+	} else {
+		r.mu.answers = make([]answer, n)
+	}
 	r.mu.round++
 }
 
@@ -121,7 +138,8 @@ func (r *read) advance() {
 		r.compare()
 		return
 	}
-	var ask []question
+	var room [ring.MaxRF]question
+	ask := room[:0]
 	for have+open < r.mu.need && r.mu.next < len(r.mu.order) {
 		ask = append(ask, r.askNext())
 		open++
@@ -190,30 +208,42 @@ func (r *read) ask(u *unit, round int, qs []question) {
 	c := r.job.c
 	c.hold(len(qs))
 	for _, q := range qs {
-		switch {
-		case q.i != u.self:
-			op := OpDigest
-			if q.whole {
-				op = OpRead
-			}
-			m := u.message(op)
-			m.Deadline = r.job.deadline
-			r.job.send(u.owners[q.i], &m, func(rep Reply, err error) {
-				r.reply(q, round, rep, err)
-				c.leave()
-			})
-		case q.whole:
-			c.opts.Replica.Read(u.Address, func(object []byte, err error) {
-				r.local(q, round, object, [16]byte{}, err)
-				c.leave()
-			})
-		default:
-			c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
-				r.local(q, round, nil, digest, err)
-				c.leave()
-			})
+		if q.i == u.self {
+			r.askSelf(u, round, q)
+			continue
 		}
+		op := OpDigest
+		if q.whole {
+			op = OpRead
+		}
+		m := u.message(op)
+		m.Deadline = r.job.deadline
+		a := c.health.sentTo(u.owners[q.i], peerhealth.Read)
+		r.job.send(u.owners[q.i], &m, func(rep Reply, err error) {
+			c.health.heard(a, err)
+			r.reply(q, round, rep, err)
+			c.leave()
+		})
 	}
+}
+
+// askSelf asks this node's own replica.
+func (r *read) askSelf(u *unit, round int, q question) {
+	c := r.job.c
+	a := c.health.sent(c.health.table.Reads(), peerhealth.Read)
+	if q.whole {
+		c.opts.Replica.Read(u.Address, func(object []byte, err error) {
+			c.health.heard(a, nil)
+			r.local(q, round, object, [16]byte{}, err)
+			c.leave()
+		})
+		return
+	}
+	c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
+		c.health.heard(a, nil)
+		r.local(q, round, nil, digest, err)
+		c.leave()
+	})
 }
 
 func (r *read) local(q question, round int, object []byte, digest [16]byte, err error) {
@@ -269,52 +299,6 @@ func (r *read) heard(i, round int, a answer) {
 // seen the winner does no harm: the read came before it. The lock is held.
 // bounce learns the ring that an owner has before this node; the read then
 // starts over.
-// armHedge involves one more owner after each delay without an answer.
-func (r *read) armHedge() {
-	c := r.job.c
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.answered {
-		return
-	}
-	r.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, r.hedge)
-}
-
-func (r *read) hedge() {
-	c := r.job.c
-	r.mu.Lock()
-	if r.mu.answered {
-		r.mu.Unlock()
-		return
-	}
-	c.hold(1) // the answer may be given before this has sent
-	defer c.leave()
-	u, round := r.mu.u, r.mu.round
-	var qs []question
-	var send []int
-	if r.mu.joined == nil {
-		if r.mu.next < len(r.mu.order) {
-			q := r.askNext()
-			q.whole = true
-			qs = append(qs, q)
-		}
-	} else {
-		for i := range r.mu.answers {
-			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !r.failed(i) {
-				r.mu.sent |= 1 << i
-				send = append(send, i)
-				break
-			}
-		}
-	}
-	r.mu.Unlock()
-	r.ask(u, round, qs)
-	r.writeBack(u, round, send)
-	if len(qs)+len(send) > 0 {
-		r.armHedge()
-	}
-}
-
 // lost is the error of a read that missed its level. The lock is held.
 func (r *read) lost(code errcode.Code, msg string) *Error {
 	u := r.mu.u
@@ -359,10 +343,13 @@ func (r *read) finish(o *causal.Object, e *Error) {
 		r.mu.unhedge()
 	}
 	u, round := r.mu.u, r.mu.round
+	if e == nil && r.hedgeWon() {
+		r.job.c.opts.Metrics.HedgeWon()
+	}
 	var rest []int
 	if o != nil && r.mu.joined != nil {
 		for i := range r.mu.answers {
-			if r.mu.sent>>i&1 == 0 && !r.mu.tally.Acked(i) && !u.down(i) {
+			if (r.mu.sent|r.mu.left)>>i&1 == 0 && !r.mu.tally.Acked(i) && !u.down(i) {
 				r.mu.sent |= 1 << i
 				rest = append(rest, i)
 			}
@@ -382,7 +369,11 @@ func (r *read) finish(o *causal.Object, e *Error) {
 
 // result shows an object to a client.
 func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
-	shown := u.shown(o, r.job.c.opts.Clock.Now())
+	var now time.Time
+	if o.Expires() { // a look at the clock is not free
+		now = r.job.c.opts.Clock.Now()
+	}
+	shown := u.shown(o, now)
 	if len(shown) == 0 {
 		return result{}, &Error{Code: errcode.KeyNotFound, Message: "the key has no value"}
 	}

@@ -3,6 +3,7 @@ package coord
 import (
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -22,6 +23,7 @@ func (r *read) startRepair() {
 	}
 	r.mu.joined, r.mu.encoded = &joined, joined.Append(make([]byte, 0, joined.EncodedLen()))
 	r.mu.tally = quorum.NewTally(len(held), r.mu.need)
+	r.mu.left = r.job.c.leaveOut(r.mu.u, r.job.level)
 	var send []int
 	for i := range held {
 		switch {
@@ -29,6 +31,8 @@ func (r *read) startRepair() {
 			r.mu.tally.Fail(i, reasonDown)
 		case held[i] == nil && r.mu.answers[i].state == hasFailed:
 			r.mu.tally.Fail(i, r.mu.answers[i].reason)
+		case held[i] == nil && r.mu.left>>i&1 == 1:
+			r.mu.tally.Fail(i, r.job.c.silent(r.mu.u, i))
 		case held[i] == nil: // not asked, or slow: it may get the join later
 		case lacking>>i&1 == 1:
 			send = append(send, i)
@@ -39,6 +43,8 @@ func (r *read) startRepair() {
 	}
 	u, round := r.mu.u, r.mu.round
 	r.mu.Unlock()
+	// Writing takes longer than reading, for which the present delay is.
+	r.armHedge(r.job.c.opts.HedgeDelay)
 	r.writeBack(u, round, send)
 	r.mu.Lock()
 	r.advance()
@@ -115,7 +121,9 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 		m := u.message(OpMerge)
 		m.Body = object
 		m.Deadline = r.job.began.Add(c.opts.WriteTimeout)
+		a := c.health.sentTo(u.owners[i], peerhealth.Write)
 		r.job.send(u.owners[i], &m, func(rep Reply, err error) {
+			c.health.heard(a, err)
 			r.written(i, round, rep, err)
 			c.leave()
 		})

@@ -95,7 +95,7 @@ func (c *Coordinator) Scan(ctx context.Context, r ScanRequest) (ScanResponse, er
 func (c *Coordinator) StartScan(r ScanRequest, done func(ScanResponse, error)) {
 	c.start(request{
 		kind: KindScan, tenant: r.Tenant, level: cmp.Or(r.Level, quorum.Quorum), deadline: r.Deadline, scan: newScanWant(&r),
-	}, nil, func(b result, err error) { done(b.scan, err) })
+	}, func(b result, err error) { done(b.scan, err) })
 }
 
 func newScanWant(r *ScanRequest) *scanWant {

@@ -189,7 +189,7 @@ func (p *page) read(s *slot) {
 	j := &job{c: c, began: p.job.began, request: request{
 		kind: KindGet, tenant: p.job.tenant, key: s.at.Key, level: p.job.level, deadline: p.job.deadline,
 	}}
-	j.done = func(res result, e *Error) {
+	j.answer = func(res result, e *Error) {
 		p.mu.Lock()
 		defer c.leave()
 		switch {

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -25,7 +26,9 @@ type partitionScan struct {
 		order []int
 		next  int
 		// answers has an entry per owner.
-		answers  []scanAnswer
+		answers []scanAnswer
+		// hedged are owners asked because others kept the page waiting.
+		hedged   uint16
 		stale    uint16
 		catching bool
 		ended    bool
@@ -55,15 +58,20 @@ func (s *partitionScan) start() {
 	if err == nil {
 		err = u.reachable(s.page.job)
 	}
+	if err == nil {
+		// What does not answer is asked last, and not refused: few pages are made at
+		// once, and one that fails says where it ended.
+		c := s.page.job.c
+		c.health.hedges.Earn()
+		c.probe(u, &s.ask)
+	}
 	s.mu.Lock()
 	if err != nil {
 		s.end(partitionPart{err: err})
 		return
 	}
 	s.reset(u)
-	s.mu.Unlock()
-	s.armHedge()
-	s.mu.Lock()
+	s.armHedge(s.wait())
 	s.advance()
 }
 
@@ -79,8 +87,9 @@ func (s *partitionScan) locate() (*unit, *Error) {
 // reset begins anew with the owners of u. The lock is held.
 func (s *partitionScan) reset(u *unit) {
 	s.mu.u, s.mu.need = u, quorum.Need(s.page.job.level, len(u.owners))
-	s.mu.order, s.mu.next = u.order(s.mu.order[:0]), 0
+	s.mu.order, s.mu.next = s.page.job.c.order(u, s.mu.order[:0]), 0
 	s.mu.answers = make([]scanAnswer, len(u.owners))
+	s.mu.hedged = 0
 	s.mu.round++
 }
 
@@ -155,7 +164,9 @@ func (s *partitionScan) send(u *unit, round int, qs []scanQuestion) {
 	for i := range qs {
 		q := &qs[i]
 		if q.i == u.self {
+			a := c.health.sent(c.health.table.Reads(), peerhealth.Scan)
 			c.opts.Replica.Scan(&q.r, func(p ScanPiece, err error) {
+				c.health.heard(a, nil)
 				if err != nil {
 					e := asError(err)
 					s.heard(q.i, round, scanAnswer{state: hasFailed, reason: e.reason(), err: e})
@@ -168,7 +179,9 @@ func (s *partitionScan) send(u *unit, round int, qs []scanQuestion) {
 		}
 		m := u.message(OpScan)
 		m.Body, m.Deadline = encodeScanRange(&q.r), s.page.job.deadline
+		a := c.health.sentTo(u.owners[q.i], peerhealth.Scan)
 		c.opts.Transport.Send(u.owners[q.i], &m, func(rep Reply, err error) {
+			c.health.heard(a, err)
 			s.reply(q, round, rep, err)
 			c.leave()
 		})
@@ -222,6 +235,9 @@ func (s *partitionScan) conclude() {
 			pieces = append(pieces, a.piece)
 			part.scanned = max(part.scanned, a.piece.scanned)
 		}
+	}
+	if s.hedgeWon() {
+		s.page.job.c.opts.Metrics.HedgeWon()
 	}
 	u, now := s.mu.u, s.page.job.c.opts.Clock.Now()
 	keys, reach := agree(pieces)

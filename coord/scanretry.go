@@ -1,5 +1,11 @@
 package coord
 
+import (
+	"time"
+
+	"github.com/pairdb/pairdb/coord/peerhealth"
+)
+
 // bounce learns the ring that an owner has before this node; the partition is then
 // asked anew.
 func (s *partitionScan) bounce(i, round int, rep *Reply) {
@@ -44,29 +50,59 @@ func (s *partitionScan) caughtUp(u *unit) {
 	s.advance()
 }
 
-// armHedge asks one more owner after each delay without an answer.
-func (s *partitionScan) armHedge() {
-	c := s.page.job.c
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// wait is how long the owner that is asked next may take until one more is. The lock
+// is held.
+func (s *partitionScan) wait() time.Duration {
+	if s.mu.next >= len(s.mu.order) {
+		return s.page.job.c.opts.HedgeDelay
+	}
+	return s.page.job.c.record(s.mu.u, s.mu.order[s.mu.next]).Wait(peerhealth.Scan)
+}
+
+// armHedge asks one more owner after d without an answer. The lock is held.
+func (s *partitionScan) armHedge(d time.Duration) {
 	if !s.mu.ended {
-		s.mu.unhedge = c.opts.Clock.AfterFunc(c.opts.HedgeDelay, s.hedge)
+		s.mu.unhedge = s.page.job.c.opts.Clock.AfterFunc(d, s.hedge)
 	}
 }
 
 func (s *partitionScan) hedge() {
 	c := s.page.job.c
 	s.mu.Lock()
-	if s.mu.ended || s.mu.next == len(s.mu.order) {
+	if s.mu.ended || s.mu.next >= len(s.mu.order) {
 		s.mu.Unlock()
 		return
 	}
 	c.hold(1) // the page may be answered before this has sent
 	defer c.leave()
 	_, _, whole, until, _ := s.count()
-	q := s.askNext(whole, until)
 	u, round := s.mu.u, s.mu.round
+	again := c.opts.HedgeDelay
+	var ask []scanQuestion
+	free := false
+	for i := range s.mu.answers {
+		free = free || s.mu.answers[i].state == asked && c.shut(u, i)
+	}
+	if next := s.mu.order[s.mu.next]; !c.shut(u, next) && c.mayHedge(free) {
+		again = s.wait()
+		ask = append(ask, s.askNext(whole, until))
+		s.mu.hedged |= 1 << next
+	}
+	s.armHedge(again)
 	s.mu.Unlock()
-	s.send(u, round, []scanQuestion{q})
-	s.armHedge()
+	s.send(u, round, ask)
+}
+
+// hedgeWon is that of read. The lock is held.
+func (s *partitionScan) hedgeWon() bool {
+	won, waits := false, false
+	for i := range s.mu.answers {
+		switch a := s.mu.answers[i].state; {
+		case a == asked:
+			waits = true
+		case a == hasAnswered && s.mu.hedged>>i&1 == 1:
+			won = true
+		}
+	}
+	return won && waits
 }

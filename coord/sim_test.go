@@ -13,6 +13,7 @@ import (
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -81,6 +82,11 @@ type simNode struct {
 	disk     disk
 	coord    *coord.Coordinator
 	known    ring.Version
+	// stopped is until when the process does not run, and syncing how long each of
+	// its syncs takes beside what it always does.
+	stopped, syncing time.Duration
+	// changed are the states of peers that it reported, by what they changed to.
+	changed map[peerhealth.State]int
 }
 
 // disk is a node's storage across restarts.
@@ -137,9 +143,12 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 		Remint: count("remints"), Forward: count("forwards"), StaleBounce: count("stale bounces"),
 		Duplicate:    count("duplicates"),
 		ManySiblings: count("many siblings"),
+		Hedge:        count("hedges"), HedgeWon: count("hedges won"), HedgeRefused: count("hedges refused"),
+		ForwardRetry: count("forwards retried"), ForwardRefused: count("forwards refused"),
+		PeerState: func(to peerhealth.State) { w.counts["breakers "+to.String()]++ },
 	}
 	for i := range nodes {
-		n := &simNode{w: w, i: i, id: members[i].ID, name: nodeName(i), believed: map[int]schema.Liveness{}}
+		n := &simNode{w: w, i: i, id: members[i].ID, name: nodeName(i), believed: map[int]schema.Liveness{}, changed: map[peerhealth.State]int{}}
 		n.known = w.version
 		n.disk = newDisk(n)
 		w.nodes = append(w.nodes, n)
@@ -213,6 +222,10 @@ func (n *simNode) boot() {
 		Self: n.id, View: func() *schema.Snapshot { return n.view },
 		Replica: replica, Transport: n, Clock: n,
 		CatchUp: n.catchUp, Metrics: n.w.stats,
+		PeerChanged: func(id ring.NodeID, from, to peerhealth.State, why string) {
+			n.changed[to]++
+			n.w.note("%s takes %s for %v, was %v: %s", n.name, nodeName(int(id[0])-1), to, from, why)
+		},
 		Refresh: func(_ string, done func()) {
 			n.w.counts["refreshes"]++
 			n.later(n.w.net.delay, func() { n.known = n.w.version; n.look(); done() })
@@ -270,11 +283,19 @@ func (n *simNode) crash(random *rand.Rand, h harm) {
 func (n *simNode) later(d time.Duration, run func()) {
 	start := n.start
 	n.w.after(d, func() {
-		if n.up && n.start == start {
+		switch {
+		case !n.up || n.start != start:
+		case n.paused():
+			n.later(n.stopped-n.w.now, run)
+		default:
 			run()
 		}
 	})
 }
+
+// paused reports whether the process is stopped. What would have happened in it
+// happens when it goes on, in order.
+func (n *simNode) paused() bool { return n.stopped > n.w.now }
 
 // Now implements coord.Clock.
 func (n *simNode) Now() time.Time {
@@ -298,7 +319,9 @@ func (n *simNode) AfterFunc(d time.Duration, f func()) func() bool {
 }
 
 // Go implements coord.Scheduler. Jobs take as long as a sync.
-func (n *simNode) Go(_ string, f func()) { n.later(n.w.jitter(n.w.rand(n.name), time.Millisecond), f) }
+func (n *simNode) Go(_ string, f func()) {
+	n.later(n.w.jitter(n.w.rand(n.name), time.Millisecond)+n.syncing, f)
+}
 
 // address is where a key of the first tenant lives.
 func (w *world) address(key string) coord.Address { return w.addressIn(simTenant, key) }

@@ -90,6 +90,7 @@ func (s *simulation) heal() {
 			n.boot()
 		}
 		n.believed = map[int]schema.Liveness{}
+		n.stopped, n.syncing = 0, 0
 		n.look()
 	}
 	w.advance(20 * time.Second)

@@ -48,7 +48,7 @@ func (s *simulation) think(key string) time.Duration {
 // pick is a node that is up, nil if there is hardly one.
 func (s *simulation) pick(key string) *simNode {
 	for range 20 {
-		if n := s.w.nodes[s.w.rand(key).IntN(len(s.w.nodes))]; n.up {
+		if n := s.w.nodes[s.w.rand(key).IntN(len(s.w.nodes))]; n.up && !n.paused() {
 			return n
 		}
 	}

@@ -34,6 +34,8 @@ const (
 	faultCut
 	faultOpinion
 	faultSlow
+	faultPause
+	faultDisk
 )
 
 // fault is something that befalls a node, decided before the run begins. Its
@@ -62,6 +64,10 @@ func (f fault) String() string {
 		return text + a + " and " + b + " do not reach each other"
 	case faultOpinion:
 		return fmt.Sprintf("%s%s believes that %s is %v", text, a, b, f.opinion)
+	case faultPause:
+		return text + a + " is stopped"
+	case faultDisk:
+		return fmt.Sprintf("%s a sync of %s takes %v more", text, a, f.delay)
 	default:
 		return fmt.Sprintf("%s%s is %v slow", text, a, f.delay)
 	}
@@ -90,6 +96,23 @@ func drawFaults(rng *rand.Rand, nodes int, until time.Duration, forgetful bool) 
 		happens := rng.Float64() < often[f.kind]
 		alone := f.kind == faultCrash || f.kind == faultSlow
 		if happens && (alone || f.node != f.peer) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// drawPauses draws when nodes are stopped and go on, and when their disks are slow. They
+// have a source of their own and come last, so that the numbers of the others stay.
+func drawPauses(rng *rand.Rand, nodes int, until time.Duration) (all []fault) {
+	often := some(rng, 1)
+	for at := time.Duration(0); at < until; {
+		at += time.Duration(500+rng.IntN(3000)) * time.Millisecond
+		f := fault{
+			at: at, length: time.Duration(rng.IntN(5000)) * time.Millisecond, kind: faultPause + rng.IntN(2), node: rng.IntN(nodes),
+			delay: time.Duration(rng.IntN(2000)) * time.Millisecond,
+		}
+		if rng.Float64() < often {
 			all = append(all, f)
 		}
 	}
@@ -138,6 +161,13 @@ func (s *simulation) strike(i int, f fault) {
 		n.believed[m.i] = f.opinion
 		n.look()
 		n.later(f.length, func() { delete(n.believed, m.i); n.look() })
+	case faultPause:
+		s.done["pauses"]++
+		n.stopped = max(n.stopped, w.now+f.length)
+	case faultDisk:
+		s.done["slow disks"]++
+		n.syncing = f.delay
+		w.after(f.length, func() { n.syncing = 0 })
 	case faultSlow:
 		s.done["slow nodes"]++
 		w.net.slow[n.i] = f.delay

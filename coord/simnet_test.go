@@ -68,11 +68,17 @@ func (n *simNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply,
 func (w *world) travel(random *rand.Rand, from, to *simNode, arrive func()) {
 	lost := random.Float64() < w.net.drop
 	d := w.jitter(random, w.net.delay) + w.net.slow[from.i] + w.net.slow[to.i]
-	w.after(d, func() {
-		if !lost && to.up && !w.net.cut[[2]int{from.i, to.i}] {
+	var deliver func()
+	deliver = func() {
+		switch {
+		case lost || !to.up || w.net.cut[[2]int{from.i, to.i}]:
+		case to.paused():
+			w.after(to.stopped-w.now, deliver) // its kernel keeps it
+		default:
 			arrive()
 		}
-	})
+	}
+	w.after(d, deliver)
 }
 
 func (n *simNode) serve(random *rand.Rand, from *simNode, m coord.Message, left time.Duration, reply func(coord.Reply, error)) {

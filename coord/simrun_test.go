@@ -190,6 +190,7 @@ func (s *simulation) build(b bench) {
 	}
 	// The faults are the seed's, however early the plan ends.
 	s.faults = drawFaults(rng, nodes, kinds[p.kind].end, p.kind == kindForgetful)
+	s.faults = append(s.faults, drawPauses(rand.New(rand.NewPCG(p.seed, 4)), nodes, kinds[p.kind].end)...)
 	for i, f := range s.faults {
 		if p.hasFault(i) {
 			w.after(kinds[p.kind].begin+f.at, func() {

@@ -23,7 +23,8 @@ var (
 func TestSimulation(t *testing.T) {
 	simulate(t, kindRegisters, func(total map[string]int) {
 		wantSome(t, total, "written once", "late retries", "duplicates", "shared", "written", "written to all", "read", "crashes",
-			"disks metadata set back", "cuts", "wrong opinions", "slow nodes", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate")
+			"disks metadata set back", "cuts", "wrong opinions", "slow nodes", "remints", "read repairs", "forwards", "conflicts", "failed indeterminate",
+			"pauses", "slow disks", "hedges", "hedges won", "breakers open", "breakers closed")
 	})
 }
 

@@ -2,7 +2,6 @@ package coord
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 
@@ -47,7 +46,7 @@ func seal(s *schema.Snapshot, tenant ring.TenantNumber, key []byte, seen causal.
 	if len(b)+tokenMAC > MaxTokenSize {
 		return nil
 	}
-	return append(b, mac(k, s.ClusterID, tenant, key, b)...)
+	return appendMAC(b, k, s.ClusterID, tenant, key, b)
 }
 
 // open checks a token and returns what it says.
@@ -64,7 +63,8 @@ func open(s *schema.Snapshot, tenant ring.TenantNumber, key, token []byte) (seen
 		if k.ID != token[0] {
 			continue
 		}
-		if !hmac.Equal(mac(k, s.ClusterID, tenant, key, token[:n]), token[n:]) {
+		var sum [tokenMAC]byte
+		if !hmac.Equal(appendMAC(sum[:0], k, s.ClusterID, tenant, key, token[:n]), token[n:]) {
 			return nil, 0, errTokenMAC
 		}
 		seen, err := causal.DecodeContext(token[tokenHead:n], maxTokenActors)
@@ -76,15 +76,14 @@ func open(s *schema.Snapshot, tenant ring.TenantNumber, key, token []byte) (seen
 	return nil, 0, errTokenFormat
 }
 
-func mac(k *schema.TokenKey, cluster ring.ClusterID, tenant ring.TenantNumber, key, body []byte) []byte {
-	h := hmac.New(sha256.New, k.Key[:])
-	var head [42]byte
-	b := append(head[:0], "pairdb context token"...)
+// appendMAC appends to dst what authenticates body as a token of the key.
+func appendMAC(dst []byte, k *schema.TokenKey, cluster ring.ClusterID, tenant ring.TenantNumber, key, body []byte) []byte {
+	h := takeKeyedHash(k)
+	b := append(h.buf[:0], "pairdb context token"...)
 	b = append(b, cluster[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(tenant))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(key)))
-	h.Write(b) // a hash never fails
-	h.Write(key)
-	h.Write(body)
-	return h.Sum(nil)[:tokenMAC]
+	b = append(b, key...)
+	h.buf = append(b, body...)
+	return h.appendSum(dst)
 }

@@ -3,6 +3,7 @@ package coord
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -58,9 +59,14 @@ type unit struct {
 	snap   *schema.Snapshot
 	tenant *schema.Tenant
 	pv     ring.Version
+	// owners are in room, which saves an allocation.
 	owners []ring.NodeID
+	room   [ring.MaxRF]ring.NodeID
 	// self is this node's index among the owners, or -1.
 	self int
+	// dead and alive have a bit for each owner that is known not to be there, and
+	// that is known to be and to answer; one of which nothing is known has neither.
+	dead, alive uint16
 }
 
 // look takes the snapshot and finds the tenant.
@@ -104,16 +110,27 @@ func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *u
 
 // placeToken is place for whatever falls into the partition of a token.
 func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.Token) *unit {
-	u := &unit{snap: s, tenant: t, self: -1}
+	u := &unit{snap: s, tenant: t}
 	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
 	u.pv = s.Layout.PV(u.Partition)
-	u.owners = s.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF), u.Partition, t.RF)
-	for i, id := range u.owners {
-		if id == c.opts.Self {
-			u.self = i
+	u.setOwners(s.Layout.Owners(u.room[:0], u.Partition, t.RF))
+	u.self = slices.Index(u.owners, c.opts.Self)
+	return u
+}
+
+// setOwners notes the owners, and what is known of them.
+func (u *unit) setOwners(owners []ring.NodeID) {
+	u.owners = owners
+	for i, id := range owners {
+		m, ok := u.snap.Member(id)
+		switch {
+		case !ok:
+		case m.Liveness == schema.Alive && !m.Withdrawn:
+			u.alive |= 1 << i
+		case m.Liveness == schema.Dead || m.Liveness == schema.Left:
+			u.dead |= 1 << i
 		}
 	}
-	return u
 }
 
 // same reports whether answers given under u count under v too.
@@ -123,10 +140,7 @@ func (u *unit) same(v *unit) bool {
 
 // down reports whether owner i is known not to be there. Suspicion is not
 // knowledge, and neither is never having heard of it.
-func (u *unit) down(i int) bool {
-	m, ok := u.snap.Member(u.owners[i])
-	return ok && i != u.self && (m.Liveness == schema.Dead || m.Liveness == schema.Left)
-}
+func (u *unit) down(i int) bool { return i != u.self && u.dead>>i&1 == 1 }
 
 func (u *unit) name(i int) string {
 	if m, ok := u.snap.Member(u.owners[i]); ok {
@@ -157,11 +171,7 @@ func (u *unit) reachable(j *job) *Error {
 	if t.Verdict() != quorum.Lost {
 		return nil
 	}
-	of := "the key"
-	if j.scan != nil {
-		of = "a partition"
-	}
-	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+of+" are down")
+	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+j.subject()+" are down")
 }
 
 func (u *unit) tally(l quorum.Level) quorum.Tally {
@@ -183,17 +193,15 @@ func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode
 }
 
 // order appends the indices of the owners that may answer to dst: this node,
-// then those that are alive, then those nobody is sure of, each in the order
-// of the layout.
+// then those that are alive, then those nobody is sure of and those that have
+// withdrawn, each in the order of the layout.
 func (u *unit) order(dst []int) []int {
 	if u.self >= 0 {
 		dst = append(dst, u.self)
 	}
-	for _, want := range []bool{true, false} {
+	for _, want := range []uint16{1, 0} {
 		for i := range u.owners {
-			m, ok := u.snap.Member(u.owners[i])
-			alive := ok && m.Liveness == schema.Alive
-			if i != u.self && alive == want && !u.down(i) {
+			if i != u.self && u.alive>>i&1 == want && !u.down(i) {
 				dst = append(dst, i)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -117,10 +118,12 @@ func (o *update) mint(n int) {
 	u := o.mu.u
 	o.mu.Unlock()
 	c.hold(1)
+	disk := c.health.sent(c.health.table.Disk(), peerhealth.Write)
 	object, err := c.opts.Replica.Update(u.Address,
 		func(held *causal.Object, mint func() causal.Dot) (causal.Object, error) { return o.edit(n, held, mint) },
-		func(err error) { o.local(n, err); c.leave() })
+		func(err error) { c.health.heard(disk, nil); o.local(n, err); c.leave() })
 	if err != nil {
+		c.health.heard(disk, nil)
 		c.leave()
 		o.notMinted(n, err)
 		return
@@ -247,14 +250,19 @@ func (o *update) replicate() {
 	m.Body = object
 	// The replicas' part outlives the answer and the client's patience.
 	m.Deadline = o.job.began.Add(c.opts.WriteTimeout)
+	left := c.leaveOut(u, o.job.level)
 	for i := range u.owners {
 		switch {
 		case i == u.self:
 		case u.down(i):
 			o.failed(i, round, reasonDown)
+		case left>>i&1 == 1:
+			o.failed(i, round, c.silent(u, i))
 		default:
 			c.hold(1)
+			a := c.health.sentTo(u.owners[i], peerhealth.Write)
 			o.job.send(u.owners[i], &m, func(r Reply, err error) {
+				c.health.heard(a, err)
 				o.reply(i, round, r, err)
 				c.leave()
 			})

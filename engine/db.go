@@ -34,6 +34,7 @@ var (
 	ErrFormat   = base.ErrFormat
 
 	ErrDiskThrottled = base.ErrDiskThrottled
+	ErrStalled       = base.ErrStalled
 	ErrNoSpace       = base.ErrNoSpace
 )
 

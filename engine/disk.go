@@ -279,7 +279,7 @@ func (db *DB) startWatchers() {
 		})
 	}
 	every(db.opts.CheckInterval, db.checkSpace)
-	every(min(db.opts.CheckInterval, db.opts.StallAfter/4), db.checkStalls)
+	every(min(db.opts.CheckInterval, db.opts.StallAfter/4, db.opts.SlowAfter/16), db.checkStalls)
 }
 
 func (db *DB) stopWatchers() {
@@ -296,8 +296,8 @@ type DiskMetrics struct {
 	State       disk.State
 	// Refused writes, by why: TooFull, Throttled and NoSpace.
 	Refused map[disk.Verdict]int64
-	// Stalls counts the times that a call hung for longer than StallAfter;
-	// Stalled is for how long one has by now, 0 if none does.
+	// Stalls counts the times that the disk did not answer, see
+	// Options.SlowAfter; Stalled is for how long it has not by now, 0 if it does.
 	Stalls  int64
 	Stalled time.Duration
 }

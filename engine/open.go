@@ -33,6 +33,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	}
 	db := &DB{opts: opts, dir: path.Clean(dir), cache: opts.Cache, sched: opts.Scheduler}
 	db.stalls.watch = vfs.NewWatch(opts.FS, opts.Now)
+	db.stalls.rule = stallRule{slow: opts.SlowAfter, stall: opts.StallAfter}
 	db.fs = db.stalls.watch
 	db.pacing.pacer.Most = opts.CompactionRate
 	db.progress.L = &db.mu

@@ -23,7 +23,8 @@ type Options struct {
 	// Logger gets what an operator should see, default slog.DiscardHandler.
 	Logger *slog.Logger
 
-	// MemTableSize is the size of a memtable with its overhead. Larger means
+	// MemTableSize is the size of a memtable with its overhead, but for an index
+	// that takes a fourteenth of that besides. Larger means
 	// fewer flushes and less compaction, smaller means less memory and a
 	// faster recovery. Default 64 MiB.
 	MemTableSize int64
@@ -94,9 +95,14 @@ type Options struct {
 	// CheckInterval is how often the disk is looked at, default a second. It
 	// plays no part with a Scheduler, see CheckDisk.
 	CheckInterval time.Duration
-	// StallAfter is for how long a call to the file system may be under way
-	// before it is reported as hanging, default 10 s.
-	StallAfter time.Duration
+	// SlowAfter is for how long a call that readers and writers wait for (a
+	// write or sync of the log, a read of a table) may be under way before the
+	// disk counts as one that does not answer: writes are then refused with
+	// ErrStalled until it does. Shorter sends callers elsewhere sooner, longer
+	// bears slower disks. Default 2 s, 400 times what a sync takes on a sound
+	// virtual disk. StallAfter is the same for all other calls, such as syncs
+	// of tables, which may be large. Default 10 s.
+	SlowAfter, StallAfter time.Duration
 	// CompactionRate bounds what compactions write together, in bytes a
 	// second, whatever becomes of the tree: too low a bound makes writers
 	// wait. Default 0, none; they yield to writers that wait for slow syncs
@@ -161,8 +167,8 @@ type Events struct {
 	// be tried again.
 	BackgroundError func(job string, err error)
 	// DiskStalled is called when a call to the file system has been under way
-	// for StallAfter, DiskRecovered when none is any more. They must not wait
-	// for the disk.
+	// for SlowAfter or StallAfter, DiskRecovered when the disk answers again.
+	// They must not wait for the disk.
 	DiskStalled   func(vfs.Pending)
 	DiskRecovered func(vfs.Pending)
 	// ReadOnly is called once, when a failure ended all writing.
@@ -203,6 +209,7 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.DiskThrottle, 90)
 	orDefault(&o.DiskStop, 95)
 	orDefault(&o.CheckInterval, time.Second)
+	orDefault(&o.SlowAfter, 2*time.Second)
 	orDefault(&o.StallAfter, 10*time.Second)
 	if o.Rand == nil {
 		o.Rand = rand.Uint64
@@ -238,8 +245,8 @@ func (o *Options) Validate() error {
 		return errors.New("engine: level sizes are not positive or do not grow")
 	case o.DiskWarn < 1 || o.DiskThrottle <= o.DiskWarn || o.DiskStop <= o.DiskThrottle || o.DiskStop > 100:
 		return fmt.Errorf("engine: disk percentages %d, %d, %d do not ascend up to 100", o.DiskWarn, o.DiskThrottle, o.DiskStop)
-	case o.CheckInterval < time.Millisecond || o.StallAfter < 4*time.Millisecond:
-		return fmt.Errorf("engine: check interval %s or stall time %s is too short", o.CheckInterval, o.StallAfter)
+	case o.CheckInterval < time.Millisecond || o.StallAfter < 4*time.Millisecond || o.SlowAfter < 16*time.Millisecond:
+		return fmt.Errorf("engine: check interval %s or stall times %s, %s are too short", o.CheckInterval, o.SlowAfter, o.StallAfter)
 	case o.CompactionRate < 0:
 		return fmt.Errorf("engine: compaction rate %d is negative", o.CompactionRate)
 	case o.WALSegmentSize < wal.MinSegmentSize:

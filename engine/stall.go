@@ -51,6 +51,9 @@ func (db *DB) makeRoomLocked(b *Batch) (full bool, err error) {
 		if err := db.usableLocked(); err != nil {
 			return full, err
 		}
+		if db.stalls.writes.Load() {
+			return full, ErrStalled
+		}
 		switch {
 		case db.writersStopped:
 			db.waitForIngestLocked()
@@ -140,7 +143,7 @@ func (db *DB) stallLocked(reason StallReason) error {
 // waitForIngestLocked waits until writers may go on.
 func (db *DB) waitForIngestLocked() {
 	start := db.opts.Now()
-	for db.writersStopped && db.usableLocked() == nil {
+	for db.writersStopped && db.usableLocked() == nil && !db.stalls.writes.Load() {
 		db.progress.Wait()
 	}
 	d := db.opts.Now().Sub(start)

@@ -134,6 +134,20 @@ func (g *Gossip) Changed() <-chan struct{} {
 	return g.mu.changed
 }
 
+// SetWithdrawn tells the members whether this node withdraws: it answers, but
+// cannot do its part, so that they ask others first and send clients there. The
+// members know within a few gossip intervals. It changes nothing about who owns
+// what.
+func (g *Gossip) SetWithdrawn(withdrawn bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.closed {
+		return
+	}
+	g.mu.core.SetWithdrawn(g.self, withdrawn)
+	g.settle()
+}
+
 // Ready gives a channel that is closed once the node may serve: the cluster is
 // founded and all its nodes know. A node that was ready once is so at once.
 func (g *Gossip) Ready() <-chan struct{} { return g.ready }

@@ -287,6 +287,41 @@ func TestDeathAndReturn(t *testing.T) {
 	})
 }
 
+// TestWithdrawnIsHeard: a node that withdraws is marked so everywhere, itself
+// included, stays alive, and comes back; a later life has not withdrawn.
+func TestWithdrawnIsHeard(t *testing.T) {
+	f := newFabric()
+	nodes := cluster(t, f, 3)
+	id, _, _ := nodes[1].Identity()
+	for _, n := range nodes {
+		n.await(t, "all alive", allAlive)
+	}
+	withdrawn := func(want bool) func(*schema.Snapshot) bool {
+		return func(s *schema.Snapshot) bool {
+			m, ok := s.Member(id)
+			others := 0
+			for i := range s.Members {
+				if s.Members[i].Withdrawn && s.Members[i].ID != id {
+					others++
+				}
+			}
+			return ok && m.Withdrawn == want && m.Liveness == schema.Alive && others == 0
+		}
+	}
+	for _, want := range []bool{true, false, true} {
+		nodes[1].SetWithdrawn(want)
+		for _, n := range nodes {
+			n.await(t, fmt.Sprintf("withdrawn %v", want), withdrawn(want))
+		}
+	}
+	nodes[1].stop()
+	nodes[1].SetWithdrawn(false) // too late, and no harm
+	nodes[0].await(t, "the death", is(schema.Dead, id))
+	back := nodes[1].again(t, nil)
+	back.awaitReady(t)
+	nodes[0].await(t, "the return", withdrawn(false))
+}
+
 func TestGoodbye(t *testing.T) {
 	f := newFabric()
 	nodes := cluster(t, f, 3)
@@ -467,6 +502,7 @@ func TestCloseIsIdempotentAndEndsWaiters(t *testing.T) {
 
 func FuzzDecodeCard(f *testing.F) {
 	f.Add(card{id: ring.NodeID{1}, version: 3, peerPort: 9}.encode())
+	f.Add(card{id: ring.NodeID{2}, withdrawn: true}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := decodeCard(b); err == nil {
 			if again, err := decodeCard(c.encode()); err != nil || again != c {

@@ -56,6 +56,7 @@ func (g *Gossip) step(now time.Time, tick bool) bool {
 	defer g.mu.Unlock()
 	core := g.mu.core
 	for _, s := range seen {
+		core.SetWithdrawn(s.id, s.alive && s.withdrawn)
 		switch {
 		case s.alive:
 			core.SetLiveness(s.id, schema.Alive)
@@ -138,13 +139,16 @@ func (g *Gossip) publish(core *meta.Core) {
 	old := g.face.Load()
 	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero(), layout: snap.Layout}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
+	if m, ok := snap.Member(g.self); ok {
+		f.card.withdrawn = m.Withdrawn
+	}
 	g.face.Store(f)
 	s := g.swim.Load()
 	if s != nil && f.digest != g.mu.spoken {
 		g.mu.spoken = f.digest
 		s.announce(f.digest)
 	}
-	if s != nil && old != nil && old.card.cluster != f.card.cluster {
+	if s != nil && old != nil && (old.card.cluster != f.card.cluster || old.card.withdrawn != f.card.withdrawn) {
 		g.goLocked(s.update)
 	}
 	if snap.Ready && !g.mu.isReady {

@@ -26,15 +26,25 @@ type card struct {
 	cluster  ring.ClusterID // zero: fresh
 	version  ring.Version
 	peerPort uint16
+	// withdrawn says that the node cannot do its part and asks others to go
+	// elsewhere.
+	withdrawn bool
 }
 
 const (
 	cardFormat = 1
-	cardBytes  = 1 + 1 + 16 + 2 + 16 + 8
+	// flagWithdrawn is a bit of the second byte. Nodes that do not know a flag
+	// leave it alone.
+	flagWithdrawn = 1
+	cardBytes     = 1 + 1 + 16 + 2 + 16 + 8
 )
 
 func (c card) encode() []byte {
-	b := append([]byte{cardFormat, 0}, c.id[:]...) // the second byte is for flags to come
+	flags := byte(0)
+	if c.withdrawn {
+		flags |= flagWithdrawn
+	}
+	b := append([]byte{cardFormat, flags}, c.id[:]...)
 	b = binary.BigEndian.AppendUint16(b, c.peerPort)
 	b = append(b, c.cluster[:]...)
 	return binary.BigEndian.AppendUint64(b, uint64(c.version))
@@ -44,7 +54,7 @@ func decodeCard(b []byte) (card, error) {
 	if len(b) < cardBytes || b[0] != cardFormat {
 		return card{}, fmt.Errorf("node metadata of %d bytes is not of this version", len(b))
 	}
-	c := card{peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:]))}
+	c := card{peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:])), withdrawn: b[1]&flagWithdrawn != 0}
 	copy(c.id[:], b[2:])
 	copy(c.cluster[:], b[20:])
 	return c, nil

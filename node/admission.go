@@ -11,14 +11,17 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/admission"
 )
 
 const (
 	// admittedValue is the size from which a value is counted, in bytes. Smaller
 	// ones are bounded by the number of calls, and do not wait for large ones.
 	admittedValue = 64 << 10
-	// Bounds of the bytes of values under way.
-	minAdmitted, maxAdmitted = 16 << 20, 1 << 30
+	// Bounds of the bytes of values under way. More than the upper one at once
+	// makes large values no faster, and all of them would be in the log before the
+	// next small write.
+	minAdmitted, maxAdmitted = 16 << 20, 64 << 20
 	// admittedShare is the part of the usable memory that values under way may
 	// have. Each of them is held several times on its way through the log, the
 	// memtable and the streams to other owners.
@@ -40,37 +43,39 @@ func shareOf(memory, parts, least, most int64) int64 {
 	return min(max(memory/parts, least), most)
 }
 
-// admission is the coordinator behind a gate: clients' large values, and batches
-// that are large altogether, go through it while those under way fit into the
-// memory, and else wait. It is safe for
-// concurrent use.
-type admission struct {
-	*coord.Coordinator
+// valueBudget is the coordinator behind a budget: clients' large values, and
+// batches that are large altogether, go through it while those under way fit into
+// the memory, and else wait. It stands before the gate that counts operations, so
+// that those that wait here keep no small ones out. It is safe for concurrent use.
+type valueBudget struct {
+	admission.KV
 	budget  int64
 	free    *semaphore.Weighted
 	timeout time.Duration // how long a write waits at the most
 	// inside are the bytes of values that are under way or wait, at most
 	// waitFactor budgets and one value.
 	inside atomic.Int64
+	// refused is told of each refusal.
+	refused func()
 }
 
-func newAdmission(c *coord.Coordinator, budget int64, timeout time.Duration) *admission {
-	return &admission{Coordinator: c, budget: budget, free: semaphore.NewWeighted(budget), timeout: timeout}
+func newValueBudget(kv admission.KV, budget int64, timeout time.Duration) *valueBudget {
+	return &valueBudget{KV: kv, budget: budget, free: semaphore.NewWeighted(budget), timeout: timeout, refused: func() {}}
 }
 
 // Put is the coordinator's, once there is room for the value.
-func (a *admission) Put(ctx context.Context, r coord.PutRequest) (coord.WriteResponse, error) {
+func (a *valueBudget) Put(ctx context.Context, r coord.PutRequest) (coord.WriteResponse, error) {
 	release, err := a.admit(ctx, len(r.Value))
 	if err != nil {
 		return coord.WriteResponse{}, err
 	}
 	defer release()
-	return a.Coordinator.Put(ctx, r)
+	return a.KV.Put(ctx, r)
 }
 
 // Batch is the coordinator's, once there is room for all its values together.
 // One that the coordinator refuses does not wait first.
-func (a *admission) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error) {
+func (a *valueBudget) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResult, error) {
 	size := 0
 	for i := range items {
 		if p := items[i].Put; p != nil {
@@ -87,12 +92,12 @@ func (a *admission) Batch(ctx context.Context, items []coord.Item) ([]coord.Item
 		return nil, err
 	}
 	defer release()
-	return a.Coordinator.Batch(ctx, items)
+	return a.KV.Batch(ctx, items)
 }
 
 // StartAll is the coordinator's, once there is room for the large values among
 // the items. If there will be none in time, the puts of these are refused.
-func (a *admission) StartAll(items []coord.Item, done func(i int, r coord.ItemResult)) {
+func (a *valueBudget) StartAll(items []coord.Item, done func(i int, r coord.ItemResult)) {
 	size, large := 0, 0
 	isLarge := func(it *coord.Item) bool { return it.Put != nil && len(it.Put.Value) >= admittedValue }
 	for i := range items {
@@ -102,14 +107,14 @@ func (a *admission) StartAll(items []coord.Item, done func(i int, r coord.ItemRe
 		}
 	}
 	if large == 0 {
-		a.Coordinator.StartAll(items, done)
+		a.KV.StartAll(items, done)
 		return
 	}
 	release, err := a.admit(context.Background(), size)
 	if err == nil {
 		var left atomic.Int64
 		left.Store(int64(large))
-		a.Coordinator.StartAll(items, func(i int, r coord.ItemResult) {
+		a.KV.StartAll(items, func(i int, r coord.ItemResult) {
 			if isLarge(&items[i]) && left.Add(-1) == 0 {
 				release()
 			}
@@ -125,12 +130,12 @@ func (a *admission) StartAll(items []coord.Item, done func(i int, r coord.ItemRe
 		}
 		rest, at = append(rest, items[i]), append(at, i)
 	}
-	a.Coordinator.StartAll(rest, func(i int, r coord.ItemResult) { done(at[i], r) })
+	a.KV.StartAll(rest, func(i int, r coord.ItemResult) { done(at[i], r) })
 }
 
 // admit waits until bytes of values may come in, and returns what says that they
 // are gone again. It waits for as long as a write may at the most.
-func (a *admission) admit(ctx context.Context, bytes int) (release func(), err error) {
+func (a *valueBudget) admit(ctx context.Context, bytes int) (release func(), err error) {
 	size := int64(bytes)
 	if size < admittedValue {
 		return func() {}, nil
@@ -154,7 +159,8 @@ func (a *admission) admit(ctx context.Context, bytes int) (release func(), err e
 	}, nil
 }
 
-func (a *admission) refusal(why error) *coord.Error {
+func (a *valueBudget) refusal(why error) *coord.Error {
+	a.refused()
 	return &coord.Error{
 		Code: errcode.ResourceExhausted, Outcome: errcode.NotApplied, Err: why,
 		Message: fmt.Sprintf("this node has room for %d bytes of large values under way, and it is taken: %v", a.budget, why),

@@ -44,7 +44,7 @@ func TestLargeValuesWaitForRoom(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- n.Serve(ctx) }()
 	at := <-ready
-	gate := newAdmission(n.coord, 1<<20, 20*time.Millisecond)
+	gate := newValueBudget(n.coord, 1<<20, 20*time.Millisecond)
 	put := func(size int) error {
 		_, err := gate.Put(t.Context(), coord.PutRequest{Tenant: "default", Key: []byte("k"), Value: make([]byte, size), Level: 1})
 		return err
@@ -103,7 +103,7 @@ func TestBatchesWaitForRoom(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- n.Serve(ctx) }()
 	<-ready
-	gate := newAdmission(n.coord, 1<<20, 20*time.Millisecond)
+	gate := newValueBudget(n.coord, 1<<20, 20*time.Millisecond)
 	items := func(sizes ...int) []coord.Item {
 		var all []coord.Item
 		for i, size := range sizes {

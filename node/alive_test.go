@@ -14,7 +14,7 @@ import (
 )
 
 // soloConfig is the configuration of a node that is a cluster by itself.
-func soloConfig(t *testing.T) config.Config {
+func soloConfig(t testing.TB) config.Config {
 	t.Helper()
 	cfg := config.Defaults()
 	cfg.Node.DataDir, cfg.Cluster.Bootstrap = t.TempDir(), true

@@ -22,7 +22,11 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.diskSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
+		newCollector(n.sessionSeries()),
+		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
+		newCollector(n.admissionSeries()),
+		newCollector(n.doorSeries()),
 	} {
 		if err := n.reg.Register(c); err != nil {
 			return err
@@ -177,8 +181,8 @@ func (n *Node) diskSeries() ([]series, func(emit)) {
 	used := gauge("pairdb_disk_used_bytes", "Bytes in use of the file system that holds the data, by whatever.")
 	state := gauge("pairdb_disk_state", "1 for the state that the disk is in, else 0: ok, warn, throttle (large writes are refused), full (writes are refused).", "state")
 	refused := counter("pairdb_disk_refused_writes_total", "Batches of writes refused for lack of space, by code.", "code")
-	stalls := counter("pairdb_disk_stalls_total", "Times that a call to the disk hung for longer than storage.disk_stall.")
-	stalled := gauge("pairdb_disk_stalled_seconds", "For how long a call to the disk has hung by now; 0: none does.")
+	stalls := counter("pairdb_disk_stalls_total", "Times that the disk did not answer: a call hung for longer than storage.disk_slow or storage.disk_stall.")
+	stalled := gauge("pairdb_disk_stalled_seconds", "For how long the disk has not answered by now; 0: it does.")
 	all := []series{total, free, used, state, refused, stalls, stalled}
 	return all, func(e emit) {
 		m := n.db.Metrics().Disk
@@ -216,31 +220,6 @@ func (n *Node) clusterSeries() ([]series, func(emit)) {
 		e(tenants, float64(len(snap.Tenants())))
 		e(ready, boolValue(n.serves()))
 		e(insecure, boolValue(n.cfg.Cluster.Insecure))
-	}
-}
-
-func (n *Node) peerSeries() ([]series, func(emit)) {
-	frames := counter("pairdb_peer_frames_sent_total", "Frames sent to other nodes.")
-	items := counter("pairdb_peer_items_sent_total", "Requests sent to other nodes in those frames.")
-	bytes := counter("pairdb_peer_bytes_sent_total", "Bytes of those frames.")
-	failed := counter("pairdb_peer_items_failed_total", "Requests to other nodes without an answer, by reason.", "reason")
-	connects := counter("pairdb_peer_connects_total", "Connections opened to other nodes.")
-	connected := gauge("pairdb_peer_connected", "Other nodes with a connection.")
-	pending := gauge("pairdb_peer_pending", "Requests to other nodes that wait for an answer.")
-	queued := gauge("pairdb_peer_queued_bytes", "Bytes queued for other nodes.")
-	all := []series{frames, items, bytes, failed, connects, connected, pending, queued}
-	return all, func(e emit) {
-		s := n.peers.Stats()
-		e(frames, float64(s.FramesSent))
-		e(items, float64(s.ItemsSent))
-		e(bytes, float64(s.BytesSent))
-		e(failed, float64(s.Refused), "refused")
-		e(failed, float64(s.Expired), "expired")
-		e(failed, float64(s.Lost), "connection lost")
-		e(connects, float64(s.Connects))
-		e(connected, float64(s.Connected))
-		e(pending, float64(s.Pending))
-		e(queued, float64(s.QueuedBytes))
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/admission"
+	"github.com/pairdb/pairdb/node/door"
+	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/rest"
 	"github.com/pairdb/pairdb/node/rpc"
 )
@@ -62,8 +65,9 @@ func (n *Node) openCoordinator() error {
 			}
 			return m.Addresses.Peer, true
 		},
-		Now:    n.clock.Now,
-		Logger: n.log.With("component", "peers"),
+		Now:         n.clock.Now,
+		Logger:      n.log.With("component", "peers"),
+		LinkChanged: n.linkChanged,
 	})
 	if err != nil {
 		return err
@@ -90,7 +94,8 @@ func (n *Node) openCoordinator() error {
 		WriteTimeout: n.cfg.Timeouts.Write,
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
-		Metrics:      n.events.hooks(n.ops),
+		Metrics:      n.events.hooks(n.ops, n.hot),
+		PeerChanged:  n.peerChanged,
 		Logger:       n.log.With("component", "coord"),
 	})
 	return err
@@ -101,7 +106,18 @@ func (n *Node) openEdges() error {
 	var err error
 	meta := metadata{n.gossip}
 	self, _, _ := n.gossip.Identity()
-	kv := newAdmission(n.coord, shareOf(n.opts.Memory, admittedShare, minAdmitted, maxAdmitted), n.cfg.Timeouts.Write)
+	n.gate = admission.New(n.coord, admission.Options{
+		Bounds: admission.Bounds{
+			Floor: n.cfg.Limits.ConcurrencyMin, Ceiling: n.cfg.Limits.ConcurrencyMax,
+			Queue: n.cfg.Limits.Queue, Wait: n.cfg.Limits.QueueWait,
+		},
+		Now:      n.clock.Now,
+		Shedding: n.shedding,
+	})
+	kv := newValueBudget(n.gate, shareOf(n.opts.Memory, admittedShare, minAdmitted, maxAdmitted), n.cfg.Timeouts.Write)
+	kv.refused = func() {
+		n.happened.Add(events.Memory, events.Warning, "no room for more large values under way: some are refused with RESOURCE_EXHAUSTED")
+	}
 	n.server, err = rpc.NewServer(rpc.Options{
 		Self:        self,
 		Coordinator: kv,
@@ -110,6 +126,8 @@ func (n *Node) openEdges() error {
 		Peer:        n.coord,
 		Local:       n.localInfo,
 		Admin:       admin{n},
+		Observer:    observer{n},
+		Refuse:      n.refuse,
 		Asker:       n.meta,
 		Classify:    classify,
 		Observe:     n.events.rpc,
@@ -132,8 +150,11 @@ func (n *Node) openEdges() error {
 			}
 			return figures
 		},
+		Events:        n.server.Events,
+		Traffic:       n.server.Traffic,
 		Classify:      classify,
 		Outcome:       rpc.WriteOutcome,
+		Refuse:        n.refuse,
 		Checks:        n.checks,
 		Metrics:       promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg}),
 		Observe:       n.events.http,
@@ -144,19 +165,57 @@ func (n *Node) openEdges() error {
 	if err != nil {
 		return err
 	}
-	n.http = &http.Server{
-		Handler: handler,
-		// A slow client may hold a connection, not for ever: 10 MiB at
-		// 256 KiB/s take 40 s.
+	n.http = newHTTPServer(handler, n.log)
+	return nil
+}
+
+// newHTTPServer serves a handler to clients that may be slow, but not for ever:
+// 10 MiB at readRate take 40 s.
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(n.log.With("component", "http").Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.With("component", "http").Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+		ConnContext:       door.NewContext,
 	}
+}
+
+// readRate is what a client has to read at the least, in bytes a second.
+const readRate = 256 << 10
+
+// Bounds of the bytes of answers that wait for their readers, and their part of
+// the usable memory.
+const (
+	minUnread, maxUnread = 64 << 20, 1 << 30
+	unreadShare          = 16
+)
+
+// openDoor puts the bounds of clients' connections before the listeners.
+func (n *Node) openDoor() error {
+	n.door = door.New(door.Options{
+		Max: n.cfg.Limits.Connections, MaxPerAddress: n.cfg.Limits.ConnectionsPerIP,
+		Stall: n.cfg.Limits.ReaderStall, Rate: readRate,
+		Budget: shareOf(n.opts.Memory, unreadShare, minUnread, maxUnread),
+		CutOff: func(remote net.Addr, why door.Reason, held int64) {
+			n.log.Warn("closed the connection of a client that does not read its answers", "client", remote.String(), "reason", why.String(), "unread_bytes", held)
+		},
+	})
+	n.clients.grpc = n.door.Listener(n.lis.grpc, rpc.Farewell())
+	n.clients.http = n.door.Listener(n.lis.http, rest.Farewell())
 	return nil
+}
+
+// refuse is what a read or a write would be refused with now, nil for nothing.
+func (n *Node) refuse(write bool) *coord.Error {
+	if write {
+		return n.gate.Refuse(admission.Writes)
+	}
+	return n.gate.Refuse(admission.Reads)
 }
 
 // checks says what keeps this node from coordinating; the quorum of others is
@@ -184,7 +243,7 @@ func diskCheck(p *vfs.Pending, m *engine.DiskMetrics) rest.Check {
 	c := rest.Check{Name: "disk", OK: p == nil}
 	switch {
 	case p != nil:
-		c.Detail = fmt.Sprintf("a %s of a %s hangs; see whether the disk is sound", p.Op, p.File)
+		c.Detail = fmt.Sprintf("a %s of a %s hangs; writes are refused until the disk answers; see whether it is sound", p.Op, p.File)
 	case m.State == disk.Full:
 		c.Detail = "full: writes are refused until space is freed"
 	case m.State == disk.Throttle:

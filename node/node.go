@@ -18,7 +18,11 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/node/admission"
 	"github.com/pairdb/pairdb/node/config"
+	"github.com/pairdb/pairdb/node/door"
+	"github.com/pairdb/pairdb/node/events"
+	"github.com/pairdb/pairdb/node/hotkeys"
 	"github.com/pairdb/pairdb/node/replica"
 	"github.com/pairdb/pairdb/node/rpc"
 )
@@ -63,9 +67,13 @@ type Node struct {
 	// stallChanged has room for one notice that it is another one.
 	stalled      atomic.Pointer[vfs.Pending]
 	stallChanged chan struct{}
+	withdrawing  sync.Mutex // held by withdraw
 
-	lis   *listeners
-	addrs Addresses
+	lis  *listeners
+	door *door.Door
+	// clients are the listeners of clients behind the door.
+	clients struct{ grpc, http *door.Listener }
+	addrs   Addresses
 	// host is what others were told, machine the addresses there were then.
 	host    string
 	machine []netip.Addr
@@ -73,6 +81,11 @@ type Node struct {
 	reg     *prometheus.Registry
 	ops     *operations
 	events  *counters
+	// happened is what an operator may want to know of, traffic and hot are what
+	// clients do.
+	happened *events.Log
+	traffic  *traffic
+	hot      *hotkeys.Tracker
 
 	meta   *rpc.MetaClient
 	gossip *gossip.Gossip
@@ -82,6 +95,7 @@ type Node struct {
 	records *replica.RecordSpace
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
+	gate    *admission.Gate
 	server  *rpc.Server
 	http    *http.Server
 }
@@ -128,7 +142,8 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
-	for _, build := range []func() error{n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openEdges, n.registerCollectors} {
+	n.traffic, n.hot = newTraffic(n.ops, time.Now()), hotkeys.New(time.Now())
+	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -164,19 +179,13 @@ func (n *Node) openEngine() error {
 		DiskWarn:        s.DiskWarn,
 		DiskThrottle:    s.DiskThrottle,
 		DiskStop:        s.DiskStop,
+		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
 		OnRecovered:     func([]byte) { recovered++ },
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
-		Events: engine.Events{
-			BackgroundError: func(job string, err error) {
-				n.log.Error("engine job failed and will be tried again", "job", job, "err", err)
-			},
-			DiskStalled:   func(p vfs.Pending) { n.setStalled(&p) },
-			DiskRecovered: func(vfs.Pending) { n.setStalled(nil) },
-			ReadOnly:      func(error) { close(n.readOnly) }, // once; the engine has logged it
-		},
+		Events:           n.engineEvents(),
 	})
 	if err != nil {
 		return explainEngine(dir, err)
@@ -232,11 +241,11 @@ func (n *Node) Serve(ctx context.Context) error {
 	if err := n.server.ServePeers(n.lis.peer); err != nil {
 		return err
 	}
-	if err := n.server.ServeClients(n.lis.grpc); err != nil {
+	if err := n.server.ServeClients(n.clients.grpc); err != nil {
 		return err
 	}
 	httpErr := make(chan error, 1)
-	go func() { httpErr <- n.http.Serve(n.lis.http) }()
+	go func() { httpErr <- n.http.Serve(n.clients.http) }()
 	if err := n.gossip.Start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to stop before it had begun
@@ -251,8 +260,12 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	n.log.Info("listening", "node_id", n.addrs.NodeID, "name", n.addrs.Name,
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
+	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
+	pulse.Go(func() { n.watch(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
 	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
 	var drained <-chan time.Time
 	for {
@@ -275,6 +288,7 @@ func (n *Node) Serve(ctx context.Context) error {
 		case <-ready:
 			ready = nil
 			n.server.SetReady(n.serves())
+			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
@@ -282,14 +296,19 @@ func (n *Node) Serve(ctx context.Context) error {
 				pulse.Go(func() { n.pulse(ctx) })
 			}
 		case <-n.stallChanged:
-			// Reads from memory may go on; but whoever waits for the disk
-			// waits, and the others do not.
+			// Reads from memory may go on, but this node is no good place for
+			// writes, and the others are asked first for reads.
 			n.server.SetReady(n.serves())
+			n.jobs.Go("withdraw", n.withdraw)
 		case <-n.asked:
 		case <-readOnly:
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
 			n.server.SetReady(false)
+			n.jobs.Go("withdraw", n.withdraw)
+		case <-second.C:
+			n.gate.Tick()
+			n.door.Sweep()
 		case <-address.C:
 			if err := n.checkAddress(); err != nil {
 				return err
@@ -342,6 +361,7 @@ func (n *Node) unready() {
 	if n.stopping.Swap(true) {
 		return
 	}
+	n.happened.AddLogged(events.Lifecycle, events.Info, "this node is stopping")
 	if n.opts.Stopping != nil {
 		n.opts.Stopping(n.cfg.Timeouts.DrainDelay + n.cfg.Timeouts.Shutdown)
 	}
@@ -383,26 +403,6 @@ func (n *Node) release() error {
 		errs = append(errs, n.lis.close())
 	}
 	return errors.Join(errs...)
-}
-
-// serves says whether clients may be sent here.
-func (n *Node) serves() bool {
-	select {
-	case <-n.readOnly:
-		return false
-	default:
-		return n.gossip.Snapshot().Ready && !n.stopping.Load() && n.stalled.Load() == nil
-	}
-}
-
-// setStalled notes that the disk hangs, or with nil that it answers again. It
-// waits for nothing.
-func (n *Node) setStalled(p *vfs.Pending) {
-	n.stalled.Store(p)
-	select {
-	case n.stallChanged <- struct{}{}:
-	default:
-	}
 }
 
 // noneIfZero turns the configuration's 0, which means none, into the engine's

@@ -12,7 +12,11 @@ import (
 
 // operations are the series of client operations, as the coordinator reports
 // them. They are looked up once, so that the hot path hashes no labels.
-type operations struct{ byKind [coord.KindScan + 1]opSeries }
+type operations struct {
+	byKind  [coord.KindScan + 1]opSeries
+	total   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+}
 
 // opSeries are one operation's series by level.
 type opSeries struct {
@@ -35,7 +39,7 @@ func newOperations(reg prometheus.Registerer) *operations {
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"op", "level"})
 	reg.MustRegister(total, seconds)
-	o := &operations{}
+	o := &operations{total: total, seconds: seconds}
 	for kind := coord.KindPut; kind <= coord.KindScan; kind++ {
 		series := &o.byKind[kind]
 		series.total = total.MustCurryWith(prometheus.Labels{"op": kind.String()})

@@ -49,7 +49,7 @@ func table() [31]Info {
 		{MigrationNotFound, grpcNotFound, 404, ExitNotFound, false, "There is no migration of that id.", "Correct the id."},
 		{Unauthorized, grpcUnauthenticated, 401, ExitUnauthenticated, false, "The request carries no credential that is valid.", "Send a valid credential."},
 		{Forbidden, grpcPermissionDenied, 403, ExitUnauthenticated, false, "The credential does not allow the operation.", "Use another credential, or ask for the right."},
-		{RateLimited, grpcResourceExhausted, 429, ExitThrottled, true, "The tenant is over its rate or quota.", "Retry after the time the answer names."},
+		{RateLimited, grpcResourceExhausted, 429, ExitThrottled, true, "The tenant is over its rate or quota, or the node has more requests than it can answer in time.", "Retry after the time the answer names."},
 		{PreconditionFailed, grpcFailedPrecondition, 412, ExitConflict, false, "What is stored is not what the request expects, or there are so many siblings that a write needs their context.", "Read again, and decide anew."},
 		{StaleRing, grpcAborted, 503, ExitFailed, true, "The node that was asked does not own the key at the ring version of the request.", "Retry; the nodes are learning the new layout."},
 		{Timeout, grpcDeadlineExceeded, 504, ExitTimeout, true, "The deadline passed before enough replicas answered.", "Retry with a longer deadline; look at the outcome first."},

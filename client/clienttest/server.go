@@ -60,6 +60,7 @@ func Start(store *Store) (*Server, error) {
 	pairdbv1.RegisterTenantsServer(s.grpc, tenantService{store: store})
 	pairdbv1.RegisterClusterServer(s.grpc, clusterService{store: store})
 	pairdbv1.RegisterAdminServer(s.grpc, adminService{server: s})
+	pairdbv1.RegisterObserveServer(s.grpc, observeService{server: s})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.mu.ends = make(map[*context.CancelCauseFunc]struct{})
 	store.addNode(s.addr)

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -100,7 +101,12 @@ func useMemory(memory memoryLimit, err error, logger *slog.Logger, c config.Conf
 	}
 	goLimit := memory.collected(int64(c.Storage.CacheSize), int64(c.Storage.MemtableSize))
 	debug.SetMemoryLimit(goLimit)
-	logger.Info("limits", "gomaxprocs", runtime.GOMAXPROCS(0), "gomemlimit", goLimit, "usable_memory", memory.usable, "memory_from", memory.from,
+	percent := os.Getenv("GOGC") // Go has obeyed it already
+	if percent == "" {
+		debug.SetGCPercent(gcPercent(goLimit))
+		percent = strconv.Itoa(gcPercent(goLimit))
+	}
+	logger.Info("limits", "gomaxprocs", runtime.GOMAXPROCS(0), "gomemlimit", goLimit, "gogc", percent, "usable_memory", memory.usable, "memory_from", memory.from,
 		"memtable_size", c.Storage.MemtableSize.String(), "memtable_size_from", sources["storage.memtable_size"].String(),
 		"cache_size", c.Storage.CacheSize.String(), "cache_size_from", sources["storage.cache_size"].String())
 }

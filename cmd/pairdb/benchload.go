@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/client"
 )
 
@@ -21,32 +24,85 @@ const (
 	latencyMax    = int64(time.Minute / time.Microsecond)
 	latencyDigits = 3
 
-	// valuePool is in how many places a value's random half can begin.
-	valuePool = 1 << 20
+	// sharedTallies is how many tallies the workers of an open loop share: they are
+	// too many to have one each.
+	sharedTallies = 4
 )
 
-// load is a closed-loop load and what came of it. Its methods are called from
-// one goroutine; the workers end before run returns.
+// load is a load and what came of it. Its methods are called from one goroutine;
+// the workers end before run and runOpen return.
 type load struct {
 	opts    benchOptions
 	level   client.Level
 	clients []*client.Client // one connection each; worker i uses clients[i % len]
 	// pipelines are the clients', if that is asked for.
 	pipelines []*client.Pipeline
+	pool      []byte // of values
 	workers   []*worker
+	// open are the workers of an open loop as far as they were needed, and shared
+	// their tallies.
+	open   []*worker
+	shared []*tally
+	// there are the numbers of the keys that gets ask for; nil: all.
+	there []uint32
+	// series is nil if it is not known how long the measurement takes.
+	series *series
+	steps  []row // of an open loop
+	lag    time.Duration
+	before clientFigures // what the clients had done before the measurement
 }
 
-// worker is one closed loop.
+// worker makes one request after another.
 type worker struct {
-	opts   benchOptions
+	load   *load
+	opts   *benchOptions
 	level  client.Level
 	target *client.Client
 	stream *client.Pipeline // nil for calls
 	random *rand.Rand
 	values *valueMaker
+	tally  *tally
+}
 
+// tally is what came of the requests of one or several workers.
+type tally struct {
+	mu         sync.Mutex
 	puts, gets *hdrhistogram.Histogram
 	failed     map[string]int64
+	refused    int64
+}
+
+func newTally() *tally {
+	return &tally{puts: newHistogram(), gets: newHistogram(), failed: make(map[string]int64)}
+}
+
+func (t *tally) reset() {
+	t.puts.Reset()
+	t.gets.Reset()
+	clear(t.failed)
+	t.refused = 0
+}
+
+// refuse counts operations that failed because they were refused.
+func (t *tally) refuse(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refused += n
+}
+
+// add counts the operations of a request.
+func (t *tally) add(put bool, done, failed int64, code string, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	into := t.gets
+	if put {
+		into = t.puts
+	}
+	// Only a value out of range is refused, and it is brought into range.
+	_ = into.RecordValues(min(max(took.Microseconds(), latencyMin), latencyMax), done)
+	if failed > 0 {
+		t.failed[code] += failed
+	}
 }
 
 func newLoad(f *clientFlags, o benchOptions) (*load, error) {
@@ -68,20 +124,27 @@ func newLoad(f *clientFlags, o benchOptions) (*load, error) {
 			l.pipelines = append(l.pipelines, c.Pipeline())
 		}
 	}
-	pool := randomBytes(o.seed, o.valueSize/2+valuePool)
+	l.pool = randomBytes(o.seed, o.valueSize/2+valuePool)
 	for i := range o.clients {
-		l.workers = append(l.workers, &worker{
-			opts: o, level: f.level, target: l.clients[i%conns],
-			random: rand.New(rand.NewPCG(o.seed, uint64(i))),
-			values: newValueMaker(pool, o.seed, uint64(i), o.valueSize),
-			puts:   newHistogram(), gets: newHistogram(),
-			failed: make(map[string]int64),
-		})
-		if o.pipeline {
-			l.workers[i].stream = l.pipelines[i%conns]
-		}
+		l.workers = append(l.workers, l.newWorker(i, newTally()))
+	}
+	for range sharedTallies {
+		l.shared = append(l.shared, newTally())
 	}
 	return l, nil
+}
+
+func (l *load) newWorker(i int, t *tally) *worker {
+	n := i % len(l.clients)
+	w := &worker{
+		load: l, opts: &l.opts, level: l.level, target: l.clients[n], tally: t,
+		random: rand.New(rand.NewPCG(l.opts.seed, uint64(i))),
+		values: newValueMaker(l.pool, l.opts.seed, uint64(i), l.opts.valueSize),
+	}
+	if l.opts.pipeline {
+		w.stream = l.pipelines[n]
+	}
+	return w
 }
 
 func newHistogram() *hdrhistogram.Histogram {
@@ -122,12 +185,36 @@ func (l *load) preload(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// run makes load for a time, or, if count is more than 0, for that many
-// operations, and keeps only the figures of this run. It returns when the last
+// findKeys finds out which keys gets can ask for, with a scan that leaves the
+// values out.
+func (l *load) findKeys(ctx context.Context) error {
+	s := l.clients[0].Scan(ctx, client.ScanOptions{Prefix: benchPrefix, KeysOnly: true}, client.WithLevel(l.level))
+	defer s.Close()
+	for s.Next() {
+		n, err := strconv.ParseUint(strings.TrimPrefix(s.Item().Key, benchPrefix), 10, 32)
+		if err == nil && n < uint64(l.opts.keys) && benchKey(int64(n)) == s.Item().Key {
+			l.there = append(l.there, uint32(n))
+		}
+	}
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("look for the keys: %w", err)
+	}
+	switch n := len(l.there); {
+	case n < l.opts.batch:
+		return &failure{exit: errcode.ExitFailed, what: fmt.Sprintf("bench: %d of the %d keys exist", n, l.opts.keys), next: "Leave --no-load out, so that they are stored first."}
+	case n == l.opts.keys:
+		l.there = nil
+	}
+	return nil
+}
+
+// run makes a closed-loop load for a time, or, if count is more than 0, for that
+// many operations, and keeps only the figures of this run. It returns when the last
 // request was answered, with the time from the first request to then.
 func (l *load) run(ctx context.Context, d time.Duration, count int64) time.Duration {
-	for _, w := range l.workers {
-		w.reset()
+	l.reset(d, 0)
+	if count > 0 {
+		l.series = nil
 	}
 	var left atomic.Int64
 	left.Store(count)
@@ -144,8 +231,13 @@ func (l *load) run(ctx context.Context, d time.Duration, count int64) time.Durat
 	var wg sync.WaitGroup
 	for _, w := range l.workers {
 		wg.Go(func() {
+			var room [1]*row
 			for more() {
-				w.step(ctx)
+				now, into := time.Now(), room[:0]
+				if l.series != nil {
+					into = append(into, l.series.at(now.Sub(began)))
+				}
+				w.step(ctx, now, into)
 			}
 		})
 	}
@@ -153,52 +245,82 @@ func (l *load) run(ctx context.Context, d time.Duration, count int64) time.Durat
 	return time.Since(began)
 }
 
-func (w *worker) reset() {
-	w.puts.Reset()
-	w.gets.Reset()
-	clear(w.failed)
+// reset forgets earlier figures.
+func (l *load) reset(whole time.Duration, steps int) {
+	l.series, l.steps, l.lag = newSeries(whole), make([]row, steps), 0
+	for _, t := range l.tallies() {
+		t.reset()
+	}
 }
 
-// step does one request and records its operations.
-func (w *worker) step(ctx context.Context) {
-	at := w.random.Int64N(int64(w.opts.keys))
+// tallies are all there are.
+func (l *load) tallies() []*tally {
+	all := append([]*tally{}, l.shared...)
+	for _, w := range l.workers {
+		all = append(all, w.tally)
+	}
+	return all
+}
+
+// step does one request, that was due at a time, and records its operations.
+func (w *worker) step(ctx context.Context, due time.Time, into []*row) {
 	put := w.opts.op == benchPut || w.opts.op == benchMix && w.random.Float64() < w.opts.ratio
-	into := w.gets
-	if put {
-		into = w.puts
-	}
-	ask := w.prepare(put, at)
-	began := time.Now()
+	ask := w.prepare(put)
 	done, err := ask(ctx)
-	took := time.Since(began)
+	took := time.Since(due)
+	var failed int64
 	if err != nil && ctx.Err() == nil {
-		w.failed[string(client.CodeOf(err))] += int64(w.opts.batch) - done
+		failed = int64(w.opts.batch) - done
 	}
-	// Only a value out of range is refused, and it is brought into range.
-	_ = into.RecordValues(min(max(took.Microseconds(), latencyMin), latencyMax), done)
+	code := client.CodeOf(err)
+	w.tally.add(put, done, failed, string(code), took)
+	refused := int64(0)
+	if isRefusal(code) || errors.Is(err, client.ErrThrottled) {
+		refused, failed = failed, 0
+	}
+	if refused > 0 {
+		w.tally.refuse(refused)
+	}
+	for _, r := range into {
+		r.add(done, refused, failed, took)
+	}
 }
 
-// prepare returns what sends the request about the key numbered at, or about it
-// and its neighbours, and says how many operations went well.
-func (w *worker) prepare(put bool, at int64) func(context.Context) (int64, error) {
-	level, key := client.WithLevel(w.level), benchKey(at)
+// isRefusal says of a code that nothing was done because there was too much to do.
+func isRefusal(code errcode.Code) bool {
+	switch code {
+	case errcode.RateLimited, errcode.ResourceExhausted, errcode.DiskThrottled:
+		return true
+	}
+	return false
+}
+
+// prepare returns what sends a request about a key, or about it and its
+// neighbours, and says how many operations went well.
+func (w *worker) prepare(put bool) func(context.Context) (int64, error) {
+	keys := w.opts.keys
+	if !put && w.load.there != nil {
+		keys = len(w.load.there)
+	}
+	at := w.random.Int64N(int64(keys))
+	level, key := client.WithLevel(w.level), w.key(put, at)
 	switch {
 	case w.opts.batch > 1 && put:
 		ops := make([]client.Write, w.opts.batch)
 		for i := range ops {
-			ops[i] = client.PutOp(w.neighbour(at, i), bytes.Clone(w.values.next()))
+			ops[i] = client.PutOp(w.key(put, (at+int64(i))%int64(keys)), bytes.Clone(w.values.next()))
 		}
 		return func(ctx context.Context) (int64, error) {
 			results, err := w.target.Batch(ctx, ops, level)
 			return countDone(results, err, func(r *client.BatchResult) error { return r.Err })
 		}
 	case w.opts.batch > 1:
-		keys := make([]string, w.opts.batch)
-		for i := range keys {
-			keys[i] = w.neighbour(at, i)
+		wanted := make([]string, w.opts.batch)
+		for i := range wanted {
+			wanted[i] = w.key(put, (at+int64(i))%int64(keys))
 		}
 		return func(ctx context.Context) (int64, error) {
-			results, err := w.target.MultiGet(ctx, keys, level)
+			results, err := w.target.MultiGet(ctx, wanted, level)
 			return countDone(results, err, func(r *client.KeyResult) error { return r.Err })
 		}
 	case put:
@@ -218,9 +340,12 @@ func (w *worker) prepare(put bool, at int64) func(context.Context) (int64, error
 	}
 }
 
-// neighbour is the i-th key from the one numbered at.
-func (w *worker) neighbour(at int64, i int) string {
-	return benchKey((at + int64(i)) % int64(w.opts.keys))
+// key is the n-th of all keys, or, for a get, of those that are there.
+func (w *worker) key(put bool, n int64) string {
+	if !put && w.load.there != nil {
+		n = int64(w.load.there[n])
+	}
+	return benchKey(n)
 }
 
 // one counts a single operation.
@@ -245,95 +370,16 @@ func countDone[R any](results []R, err error, errOf func(*R) error) (int64, erro
 	return done, err
 }
 
-func benchKey(i int64) string { return fmt.Sprintf("bench/%012d", i) }
+const benchPrefix = "bench/"
 
-// report adds up what the workers recorded.
-func (l *load) report(f *clientFlags, took, own, servers time.Duration) benchReport {
-	puts, gets := newHistogram(), newHistogram()
-	r := benchReport{
-		Op: l.opts.op, Batch: l.opts.batch, Pipeline: l.opts.pipeline, Clients: l.opts.clients, Connections: len(l.clients), ValueSize: l.opts.valueSize, Keys: l.opts.keys,
-		Consistency: l.level.String(), Endpoints: f.endpoints, Seconds: took.Seconds(),
-		Errors: make(map[string]int64), Latency: make(map[string]latencyFigures), Pids: []int{},
+// benchKey is the key with a number: bench/ and its 12 digits.
+func benchKey(i int64) string {
+	const digits = 12
+	var b [len(benchPrefix) + digits]byte
+	copy(b[:], benchPrefix)
+	for at := len(b) - 1; at >= len(benchPrefix); at-- {
+		b[at] = byte('0' + i%10)
+		i /= 10
 	}
-	if l.opts.op == benchMix {
-		r.Ratio = l.opts.ratio
-	}
-	if l.level == client.LevelDefault {
-		r.Consistency = client.LevelQuorum.String()
-	}
-	for _, w := range l.workers {
-		puts.Merge(w.puts)
-		gets.Merge(w.gets)
-		for code, n := range w.failed {
-			r.Errors[code] += n
-		}
-	}
-	for op, h := range map[string]*hdrhistogram.Histogram{benchPut: puts, benchGet: gets} {
-		if h.TotalCount() > 0 {
-			r.Latency[op] = latencyOf(h)
-		}
-	}
-	r.Ops = puts.TotalCount() + gets.TotalCount()
-	r.OpsPerSec = float64(r.Ops) / took.Seconds()
-	r.ClientCPU = perOp(own, r.Ops)
-	if len(l.opts.pids) > 0 {
-		cpu := perOp(servers, r.Ops)
-		r.ServerCPU, r.Pids = &cpu, l.opts.pids
-	}
-	return r
-}
-
-// perOp is 0 if there was no operation.
-func perOp(cpu time.Duration, ops int64) float64 {
-	if ops == 0 {
-		return 0
-	}
-	return float64(cpu) / float64(time.Microsecond) / float64(ops)
-}
-
-func latencyOf(h *hdrhistogram.Histogram) latencyFigures {
-	return latencyFigures{
-		Count: h.TotalCount(), Mean: h.Mean(), Max: h.Max(),
-		P50: h.ValueAtQuantile(50), P90: h.ValueAtQuantile(90), P99: h.ValueAtQuantile(99), P999: h.ValueAtQuantile(99.9),
-	}
-}
-
-// valueMaker makes values of one size, the first half random and the second a
-// repeated byte, so that they compress to about half. Making one costs a copy,
-// not the drawing of its bytes.
-type valueMaker struct {
-	random *rand.Rand
-	pool   []byte
-	value  []byte
-}
-
-// newValueMaker cuts from pool, which is shared and has to be larger than half a
-// value.
-func newValueMaker(pool []byte, seed, stream uint64, size int) *valueMaker {
-	// Another sequence than the one that chooses keys.
-	m := &valueMaker{random: rand.New(rand.NewPCG(^seed, stream)), pool: pool, value: make([]byte, size)}
-	for i := size / 2; i < size; i++ {
-		m.value[i] = 'x'
-	}
-	return m
-}
-
-// randomBytes are always the same for a seed.
-func randomBytes(seed uint64, n int) []byte {
-	var key [32]byte
-	for i := range 8 {
-		key[i] = byte(seed >> (8 * i))
-	}
-	b := make([]byte, n)
-	// A ChaCha8 source never fails.
-	_, _ = rand.NewChaCha8(key).Read(b)
-	return b
-}
-
-// next returns a value that is good until the following call.
-func (m *valueMaker) next() []byte {
-	half := len(m.value) / 2
-	at := m.random.IntN(len(m.pool) - half)
-	copy(m.value[:half], m.pool[at:])
-	return m.value
+	return string(b[:])
 }

@@ -19,6 +19,8 @@ type clientFlags struct {
 	level     client.Level
 	levelText string
 	output    string
+	// plain makes a client that does nothing about nodes that are slow or refuse.
+	plain bool
 	// session is that of the shell whose line this is, nil for none.
 	session *session
 }
@@ -147,7 +149,10 @@ func (f *clientFlags) connectTo(endpoints []string) (*client.Client, error) {
 		fail.next = "Leave --tenant out for the tenant " + client.DefaultTenant + "."
 		return nil, fail
 	}
-	c, err := client.New(client.Options{Endpoints: endpoints, Tenant: f.tenant, Timeout: f.timeout, UserAgent: "pairdb-cli"})
+	c, err := client.New(client.Options{
+		Endpoints: endpoints, Tenant: f.tenant, Timeout: f.timeout, UserAgent: "pairdb-cli",
+		NoNodeHealth: f.plain, NoHedging: f.plain, NoThrottling: f.plain,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

@@ -71,6 +71,28 @@ func (l memoryLimit) collected(cache, memtable int64) int64 {
 	return max(l.goLimit-cache-memtables*memtable, l.goLimit/leastCollected)
 }
 
+const (
+	// defaultPercent is Go's own: the heap is collected when it has doubled.
+	defaultPercent = 100
+	// roomyPercent lets it grow to five times what is live. Cache and memtables
+	// are outside the heap, so that what is live is a few ten MiB: at 100 % a
+	// loaded node collects several times a second, which is a tenth of its CPU.
+	// More than 400 % saves little more.
+	roomyPercent = 400
+	// roomyLimit is the limit of the collector from which there is room for that.
+	// Whatever is live then, the limit still holds.
+	roomyLimit = 1 << 30
+)
+
+// gcPercent is how much the heap may grow, in percent of what is live, until it
+// is collected, where the collector keeps below goLimit bytes.
+func gcPercent(goLimit int64) int {
+	if goLimit < roomyLimit || goLimit == math.MaxInt64 {
+		return defaultPercent
+	}
+	return roomyPercent
+}
+
 // readMemory finds out how much memory this process may use. An error says what
 // could not be read; the limit then is that of the rest.
 func readMemory() (memoryLimit, error) {

@@ -46,3 +46,22 @@ func TestDecideMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestGCPercent(t *testing.T) {
+	const mib = 1 << 20
+	for name, tc := range map[string]struct {
+		goLimit int64
+		want    int
+	}{
+		"container of 512 MiB": {230 * mib, 100},
+		"nearly room":          {1024*mib - 1, 100},
+		"room":                 {1024 * mib, 400},
+		"large machine":        {64 << 30, 400},
+		// Nothing would stop it then.
+		"no limit": {math.MaxInt64, 100},
+	} {
+		if got := gcPercent(tc.goLimit); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+}

@@ -13,13 +13,25 @@ import (
 
 func (a *app) statsCommand() *cobra.Command {
 	var f clientFlags
+	var t trafficFlags
 	cmd := a.upkeepCommand(&cobra.Command{
-		Use:     "stats",
-		Short:   "Show the figures of nodes' storage engines",
-		Long:    "Show the figures of nodes' storage engines. Counters run from the start of the node.\n" + upkeepNote,
+		Use:   "stats",
+		Short: "Show the figures of nodes: storage engines, traffic, hot keys",
+		Long: "Show the figures of nodes' storage engines. Counters run from the start of the node.\n" + upkeepNote + `
+
+With --traffic or --hot one node is asked for all: the operations of clients a second, and the
+keys that were used most over about the last minute. What is said of a key is an estimate, and
+how far off it may be either way stands beside it.`,
 		GroupID: groupLook, Args: args(),
 	}, &f, false)
+	t.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := t.check(cmd); err != nil {
+			return err
+		}
+		if t.traffic || t.hot {
+			return a.showTraffic(cmd, &f, &t)
+		}
 		// The table of each node stands by itself; other formats have all in one.
 		table := f.output == "" || f.output == formatTable
 		rows := newNodeRows(&f)

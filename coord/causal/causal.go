@@ -160,6 +160,17 @@ func (s *Sibling) Live(now time.Time) bool {
 	return s.Flags&(FlagTombstone|FlagStripped) == 0 && (s.Flags&FlagExpiry == 0 || s.ExpiresAt > now.UnixMilli())
 }
 
+// Expires reports whether any value of the object ever expires: of others Live
+// says the same at every instant.
+func (o *Object) Expires() bool {
+	for i := range o.Siblings {
+		if o.Siblings[i].Flags&FlagExpiry != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Expiry returns when the value expires, in whole milliseconds, and whether it
 // ever does.
 func (s *Sibling) Expiry() (t time.Time, ok bool) {

@@ -175,6 +175,23 @@ func TestJoinLaws(t *testing.T) {
 		same("idempotent", Join(a, a), *a)
 		same("absorbs", Join(&ab, a), ab)
 		same("unit", Join(a, &Object{}), *a)
+		if rapid.Bool().Draw(t, "strip") {
+			a = &ab
+			a.StripLosers()
+		}
+		for _, p := range []*Object{b, c, &bc, {}} {
+			if a.Replaces(p) {
+				same("replaces", Join(a, p), *a)
+				same("replaces", Join(p, a), *a)
+			} else if len(p.Siblings) == 0 {
+				t.Fatalf("does not replace nothing: %+v", a)
+			}
+		}
+		if w := NewContext(Dot{100, 1}); !a.IsZero() {
+			if o := Mint(a, a.Context, Sibling{Dot: w[0]}); !o.Replaces(a) {
+				t.Fatalf("a write that has seen all does not replace it: %+v", a)
+			}
+		}
 		if x, y := Join(a, b), Join(b, a); x.Digest() != y.Digest() || !x.Equal(&y) {
 			t.Fatal("equal objects differ in digest")
 		}
@@ -214,6 +231,53 @@ func TestEncodingRoundTripsAndIsCanonical(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSlab: objects decoded into one slab are those decoded alone, stay as they
+// are while others come, and a context with one more entry spoils no neighbour.
+func TestSlab(t *testing.T) {
+	var slab Slab
+	rapid.Check(t, func(t *rapid.T) {
+		defer slab.Reset()
+		w := newWorld(3)
+		w.run(t)
+		var got []Object
+		for i := range 100 {
+			b := w.past[i%len(w.past)].Append(nil)
+			o, err := slab.Decode(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := slab.Decode(b[:len(b)-1]); err == nil && len(b) > 1 {
+				t.Fatal("a part decodes")
+			}
+			got = append(got, o)
+		}
+		for i := range got {
+			got[i].Context.With(Dot{1 << 60, 1})
+		}
+		for i := range got {
+			if o := &w.past[i%len(w.past)]; !bytes.Equal(got[i].Append(nil), o.Append(nil)) {
+				t.Fatalf("object %d:\n%+v\n%+v", i, got[i], o)
+			}
+		}
+	})
+}
+
+func TestSlabAllocatesNothingOnceItHasGrown(t *testing.T) {
+	o := Mint(&Object{}, nil, Sibling{Dot: Dot{1, 1}, Value: []byte("v")})
+	b := o.Append(nil)
+	var slab Slab
+	if n := testing.AllocsPerRun(100, func() {
+		for range 1000 {
+			if _, err := slab.Decode(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		slab.Reset()
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
 }
 
 func TestUncoveredIsWhatAMinterMustSupersede(t *testing.T) {

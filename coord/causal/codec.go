@@ -102,18 +102,21 @@ func appendBytes(dst, b []byte) []byte {
 // Decode returns the object that b encodes, the zero object for no bytes.
 // Values and idempotency keys alias b. Memory allocated is bounded by the
 // length of b.
-func Decode(b []byte) (Object, error) {
+func Decode(b []byte) (Object, error) { return decode(b, nil) }
+
+// decode is Decode with memory from a slab, if there is one.
+func decode(b []byte, from *Slab) (Object, error) {
 	if len(b) == 0 {
 		return Object{}, nil
 	}
 	if b[0] != formatObject {
 		return Object{}, fmt.Errorf("decode object: %w %d", ErrFormat, b[0])
 	}
-	r := reader{b: b[1:]}
+	r := reader{b: b[1:], from: from}
 	o := Object{Context: r.context(MaxActors)}
 	n := r.count(MaxSiblings, minSibling)
 	if r.ok() && n > 0 {
-		o.Siblings = make([]Sibling, n)
+		o.Siblings = from.newSiblings(n)
 	}
 	for i := range o.Siblings {
 		r.sibling(&o.Siblings[i], o.Context)
@@ -140,8 +143,9 @@ func DecodeContext(b []byte, limit int) (Context, error) {
 
 // reader takes an encoding apart; after the first failure it yields zeros.
 type reader struct {
-	b   []byte
-	bad bool
+	b    []byte
+	bad  bool
+	from *Slab // of memory; may be nil
 }
 
 func (r *reader) ok() bool { return !r.bad }
@@ -196,7 +200,7 @@ func (r *reader) context(limit int) Context {
 		return nil
 	}
 	// One spare entry: a write to the object adds at most its own actor.
-	c := make(Context, n, n+1)
+	c := r.from.newContext(n)
 	for i := range c {
 		c[i] = Dot{r.u64(), r.uvarint()}
 		if c[i].Counter == 0 || i > 0 && c[i-1].Actor >= c[i].Actor {

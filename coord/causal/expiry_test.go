@@ -59,3 +59,19 @@ func TestLiveIsAboutOneInstant(t *testing.T) {
 		t.Error("a tombstone lives")
 	}
 }
+
+func TestObjectExpires(t *testing.T) {
+	never, ever := Sibling{Dot: Dot{1, 1}, ExpiresAt: 7}, Sibling{Dot: Dot{2, 1}, Flags: FlagExpiry}
+	for name, tc := range map[string]struct {
+		siblings []Sibling
+		want     bool
+	}{
+		"nothing":  {nil, false},
+		"never":    {[]Sibling{never}, false},
+		"the last": {[]Sibling{never, ever}, true},
+	} {
+		if o := (Object{Siblings: tc.siblings}); o.Expires() != tc.want {
+			t.Errorf("%s: %v, want %v", name, !tc.want, tc.want)
+		}
+	}
+}

@@ -44,6 +44,22 @@ func Join(a, b *Object) Object {
 	return out
 }
 
+// Replaces reports whether the join of o and p is o as it is: o has seen all that p
+// has, and p nothing of o's siblings that it does not hold. It may be false where
+// siblings are stripped.
+func (o *Object) Replaces(p *Object) bool {
+	if !o.Context.CoversAll(p.Context) {
+		return false
+	}
+	for i := range o.Siblings {
+		s := &o.Siblings[i]
+		if p.Context.Covers(s.Dot) && (s.Flags&FlagStripped != 0 || !p.Has(s.Dot)) {
+			return false
+		}
+	}
+	return true
+}
+
 // Mint returns the object after a new write: o without the siblings that seen
 // covers, with s beside what is left, and a context that covers o, seen and s.
 // s.HLC is raised above that of every sibling of o that seen covers, so that no

@@ -24,6 +24,9 @@ var (
 	// ErrNoSpace says that an operation was refused because it needs more
 	// space than there is. Nothing of it was done; smaller ones may go on.
 	ErrNoSpace = errors.New("engine: not enough disk space")
+	// ErrStalled says that a write was refused because the disk does not answer.
+	// Nothing of it was applied, and it may be retried when the disk does.
+	ErrStalled = errors.New("engine: the disk does not answer")
 	// ErrCorrupt marks every CorruptError.
 	ErrCorrupt = errors.New("engine: corrupt data")
 	// ErrFormat says that a file was written by a newer or a foreign program.

@@ -84,7 +84,7 @@ func (it *Iter) Valid() bool { return it.off != 0 }
 func (it *Iter) Key() base.InternalKey {
 	h := it.t.arena.header(it.off)
 	return base.InternalKey{
-		UserKey: it.t.arena.bytes(it.off+headerSize, h.keyLen),
+		UserKey: it.t.arena.bytes(it.off+headerSize, h.keyLen()),
 		Trailer: base.Trailer(h.trailer),
 	}
 }
@@ -92,7 +92,7 @@ func (it *Iter) Key() base.InternalKey {
 // Value returns the entry's value.
 func (it *Iter) Value() []byte {
 	h := it.t.arena.header(it.off)
-	return it.t.arena.bytes(it.off+headerSize+h.keyLen, h.valLen)
+	return it.t.arena.bytes(it.off+headerSize+h.keyLen(), h.valLen)
 }
 
 // Error returns nil: memory does not fail.

@@ -14,6 +14,9 @@ import (
 type Watch struct {
 	FS
 	now func() time.Time
+	// start is when the Watch was made: times are since then, which no step of the
+	// wall clock changes.
+	start time.Time
 	// tick is when Look was called last, in milliseconds: the time at which
 	// calls begin, so that they need not ask the clock.
 	tick  atomic.Int64
@@ -83,22 +86,28 @@ type Pending struct {
 
 // NewWatch returns fs, watched by the clock now.
 func NewWatch(fs FS, now func() time.Time) *Watch {
-	w := &Watch{FS: fs, now: now}
+	w := &Watch{FS: fs, now: now, start: now()}
 	w.tick.Store(w.time())
 	return w
 }
 
-// time is the clock's in milliseconds, never 0.
-func (w *Watch) time() int64 { return max(1, w.now().UnixMilli()) }
+// time is since the start, in milliseconds, never 0.
+func (w *Watch) time() int64 { return 1 + max(0, w.now().Sub(w.start).Milliseconds()) }
 
 // Look returns the call that has been under way longest, if there is any. It
 // touches no file.
 func (w *Watch) Look() (Pending, bool) {
-	now := w.time()
-	w.tick.Store(now)
+	w.tick.Store(w.time())
+	return w.Oldest(func(OpKind, FileKind) bool { return true })
+}
+
+// Oldest returns the call under way longest of those that match, if there is any.
+// Unlike Look it leaves alone the time at which calls begin.
+func (w *Watch) Oldest(match func(OpKind, FileKind) bool) (Pending, bool) {
+	now := w.tick.Load()
 	oldest, call := now, int64(0)
 	for i := range w.slots {
-		if c := w.slots[i].call.Load(); c != 0 && c>>16 < oldest {
+		if c := w.slots[i].call.Load(); c != 0 && c>>16 < oldest && match(OpKind(c>>8), FileKind(c)) {
 			oldest, call = c>>16, c
 		}
 	}

@@ -88,6 +88,8 @@ type Core struct {
 	votes map[ring.NodeID]ring.Register
 	nodes crdt.Nodes
 	live  map[ring.NodeID]schema.Liveness
+	// withdrawn are the nodes that say so of themselves.
+	withdrawn map[ring.NodeID]struct{}
 	// founder is whom this node has durably endorsed; zero: nobody.
 	founder ring.NodeID
 	// ready: all founders have acknowledged; durable.
@@ -122,7 +124,7 @@ func Open(o Options) (*Core, error) {
 	if err := c.boot(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
-	c.live[c.self] = schema.Alive
+	c.live[c.self], c.withdrawn = schema.Alive, map[ring.NodeID]struct{}{}
 	if err := c.refresh(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
@@ -339,6 +341,20 @@ func (c *Core) SetLiveness(id ring.NodeID, l schema.Liveness) {
 	if !c.Founded() && l != schema.Alive {
 		c.nodes.Remove(id) // a node that comes back introduces itself anew
 	}
+}
+
+// SetWithdrawn records whether a node says that it cannot do its part, this node
+// included.
+func (c *Core) SetWithdrawn(id ring.NodeID, withdrawn bool) {
+	if _, was := c.withdrawn[id]; was == withdrawn || withdrawn && len(c.withdrawn) >= 2*crdt.MaxNodes {
+		return
+	}
+	if withdrawn {
+		c.withdrawn[id] = struct{}{}
+	} else {
+		delete(c.withdrawn, id)
+	}
+	c.out.Changed = true
 }
 
 // refresh signs a new entry of this node if it would say anything new.

@@ -195,5 +195,8 @@ func (c *Core) members() []schema.Member {
 			}
 		}
 	}
+	for i := range out {
+		_, out[i].Withdrawn = c.withdrawn[out[i].ID]
+	}
 	return out
 }

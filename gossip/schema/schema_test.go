@@ -73,3 +73,19 @@ func TestSnapshot(t *testing.T) {
 		t.Error("a token key shows itself")
 	}
 }
+
+func TestMemberFindsAllAndNoOthers(t *testing.T) {
+	for n := range 10 {
+		members := make([]Member, n)
+		for i := range members {
+			members[i].ID = ring.NodeID{byte(2*i + 1)}
+		}
+		s := Build(Snapshot{Members: members}, nil)
+		for id := range 2*n + 1 {
+			m, ok := s.Member(ring.NodeID{byte(id)})
+			if want := id%2 == 1; ok != want || ok && m.ID != (ring.NodeID{byte(id)}) {
+				t.Errorf("of %d members, number %d: %v, want %v", n, id, ok, want)
+			}
+		}
+	}
+}

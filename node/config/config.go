@@ -90,7 +90,7 @@ type Storage struct {
 	WALSegmentSize                     Size
 	// Percents of the file system in use.
 	DiskWarn, DiskThrottle, DiskStop int
-	DiskStall                        time.Duration
+	DiskSlow, DiskStall              time.Duration
 	// CompactionRate is bytes a second, 0 for no bound.
 	CompactionRate Size
 }
@@ -98,6 +98,15 @@ type Storage struct {
 // Limits bounds what clients may ask.
 type Limits struct {
 	MaxValueSize, IdempotencyBytes Size
+	// ConcurrencyMin and ConcurrencyMax bound the limit of operations under way,
+	// Queue those that wait; each for reads and for writes.
+	ConcurrencyMin, ConcurrencyMax, Queue int
+	QueueWait                             time.Duration
+	// Connections bounds the clients' connections, ConnectionsPerIP those of one
+	// address; each for gRPC and for HTTP. 0 for no bound of its own.
+	Connections, ConnectionsPerIP int
+	// ReaderStall is how long a client may leave an answer unread.
+	ReaderStall time.Duration
 }
 
 // Timeouts bounds how long things may take.

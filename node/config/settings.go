@@ -280,8 +280,13 @@ func storageSettings() []Setting {
 			field: func(c *Config) any { return &c.Storage.DiskStop },
 		},
 		{
+			Path: "storage.disk_slow", Default: "2s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "For how long a write or sync of the log, or a read of a table, may hang before this node withdraws: it is not ready, refuses writes at once, and others are asked first. It comes back by itself. Shorter diverts clients sooner, longer bears slower disks.",
+			field: func(c *Config) any { return &c.Storage.DiskSlow },
+		},
+		{
 			Path: "storage.disk_stall", Default: "10s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
-			Help:  "For how long a call to the disk may hang before this node says that it is not ready. Shorter diverts clients sooner, longer bears slower disks.",
+			Help:  "The same for calls that no client waits for, such as a sync of a large table.",
 			field: func(c *Config) any { return &c.Storage.DiskStall },
 		},
 		{
@@ -303,6 +308,41 @@ func otherSettings() []Setting {
 			Path: "limits.idempotency_bytes", Default: "256MiB", min: mib, max: 1024 * gib,
 			Help:  "What this node remembers of the idempotency keys of one tenant, in bytes on disk, some 150 for a key. Beyond it the oldest are forgotten before their 24 hours are over, so that a later retry is a write of its own; keys of the last minute never are: more of them are refused with RESOURCE_EXHAUSTED.",
 			field: func(c *Config) any { return &c.Limits.IdempotencyBytes },
+		},
+		{
+			Path: "limits.concurrency_min", Default: "512", Unit: "operations", min: 1, max: 1 << 16,
+			Help:  "How many reads, and how many writes, of clients this node lets be under way at once at the least; a quarter of it while they take more than a second. The limit itself goes up from there while latency stays near what it is at rest, and comes back when it does not. A batch counts 1 for 8 items, a page of a scan 1 for 128 keys. Lower answers sooner under overload, but too low a bound leaves syncs and frames to other nodes half empty.",
+			field: func(c *Config) any { return &c.Limits.ConcurrencyMin },
+		},
+		{
+			Path: "limits.concurrency_max", Default: "8192", Unit: "operations", min: 1, max: 1 << 20,
+			Help:  "The most that the limit of reads and that of writes under way can become. Higher takes more memory and bears clients that are farther away, lower bounds latency under overload.",
+			field: func(c *Config) any { return &c.Limits.ConcurrencyMax },
+		},
+		{
+			Path: "limits.queue", Default: "512", Unit: "operations", min: 1, max: 1 << 16,
+			Help:  "How many reads, and how many writes, may wait for one under way to end. Beyond it they are refused with RATE_LIMITED and a time to wait. Longer bears larger bursts, shorter answers sooner under overload.",
+			field: func(c *Config) any { return &c.Limits.Queue },
+		},
+		{
+			Path: "limits.queue_wait", Default: "500ms", min: int64(time.Millisecond), max: int64(time.Minute),
+			Help:  "How long an operation may wait for its turn before it is refused with RATE_LIMITED. One whose deadline would pass sooner is refused at once.",
+			field: func(c *Config) any { return &c.Limits.QueueWait },
+		},
+		{
+			Path: "limits.connections", Default: "10000", Unit: "connections", min: 1, max: 1 << 20,
+			Help:  "How many connections of clients the gRPC port has at once, and the HTTP port as many. One more is closed at once. An idle one takes about 20 KiB.",
+			field: func(c *Config) any { return &c.Limits.Connections },
+		},
+		{
+			Path: "limits.connections_per_ip", Default: "2000", Unit: "connections", max: 1 << 20,
+			Help:  "How many of them one address may have, so that one machine does not take them all; addresses of this machine itself are not bounded. Behind a proxy that hides clients' addresses it has to be as large as limits.connections. 0: no bound.",
+			field: func(c *Config) any { return &c.Limits.ConnectionsPerIP },
+		},
+		{
+			Path: "limits.reader_stall", Default: "30s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long a client may leave an answer unread before its connection is closed. To this is added the time that what it has not read takes at 256 KiB a second.",
+			field: func(c *Config) any { return &c.Limits.ReaderStall },
 		},
 		{
 			Path: "timeouts.write", Default: "5s", min: int64(10 * time.Millisecond), max: int64(10 * time.Minute),

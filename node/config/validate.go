@@ -28,6 +28,14 @@ func (c *Config) problems() []Problem {
 	found = append(found, c.clusterProblems()...)
 	found = append(found, c.storageProblems()...)
 	found = append(found, c.originProblems()...)
+	if l := &c.Limits; l.ConcurrencyMax < l.ConcurrencyMin {
+		found = append(found, Problem{
+			Setting: "limits.concurrency_max",
+			What:    fmt.Sprintf("%d is less than limits.concurrency_min, %d", l.ConcurrencyMax, l.ConcurrencyMin),
+			Why:     "the limit moves between the two",
+			Next:    "raise it, or lower the other",
+		})
+	}
 	if c.Gossip.ProbeTimeout > c.Gossip.ProbeInterval {
 		found = append(found, Problem{
 			Setting: "gossip.probe_timeout",

@@ -13,11 +13,19 @@ import (
 	"github.com/pairdb/pairdb/engine/base"
 )
 
-// merging is the work of one Merge.
+// merging is the work of one Merge. Its memory is used again: nothing of it
+// outlives the call.
 type merging struct {
 	s     *Store
 	items []mergeItem
-	bufs  []*[]byte
+	// order has the items that are sound by stripe, those of one stripe as they
+	// came: the stripe above 32 bits of the item's number.
+	order []uint64
+	// keys are the storage keys, values what the engine holds at them, one after
+	// the other; value is what is being encoded.
+	keys, values, value []byte
+	// objects are those that came and those that are held.
+	objects causal.Slab
 }
 
 // mergeItem is one object on its way into the store.
@@ -27,9 +35,11 @@ type mergeItem struct {
 	incoming causal.Object
 	lww      bool
 	// object is what the key holds after this item and seq whose write that
-	// is; both belong to the last item of a key once dirty is set.
-	object causal.Object
-	seq    base.SeqNum
+	// is; both belong to the last item of a key once dirty is set. encoded is
+	// the object's encoding, nil if it is not known.
+	object  causal.Object
+	encoded []byte
+	seq     base.SeqNum
 	// before is what the key held before this batch.
 	before held
 	// dirty says that object is to be written in this batch.
@@ -50,22 +60,33 @@ type mergeItem struct {
 	recordSize             int64
 }
 
+// maxPooledItems bounds the items of a merge whose memory is kept.
+const maxPooledItems = 1024
+
 // Merge implements coord.Replica. Items of one key are joined in order and
 // written once.
 func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte, err error)) {
-	m := &merging{s: s, items: make([]mergeItem, len(items)), bufs: make([]*[]byte, 0, 2*len(items)+1)}
+	if err := s.takesWrites(); err != nil {
+		for i := range items {
+			done(i, nil, err)
+		}
+		return
+	}
+	m, ok := s.merges.Get().(*merging)
+	if !ok {
+		m = new(merging)
+	}
+	m.s, m.items = s, slices.Grow(m.items, len(items))[:len(items)]
 	defer m.release()
 	for i := range items {
 		m.prepare(i, &items[i])
 	}
-	stripes := m.lock()
+	m.lock()
 	for i := range m.items {
-		m.join(i)
+		m.join(i, items[i].Object)
 	}
 	seq, err := m.write()
-	for _, k := range stripes {
-		s.stripes[k].Unlock()
-	}
+	m.unlock()
 
 	// What was unchanged is acknowledged only when it is on disk, too; one
 	// wait serves all.
@@ -73,19 +94,30 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 		uncovered []byte
 		err       error
 	}
-	answers := make([]answer, len(items))
+	var answers []answer // nil if there is nothing to say
 	for i := range m.items {
 		it := &m.items[i]
-		answers[i] = answer{it.uncovered, it.err}
-		if err != nil && it.err == nil {
-			answers[i] = answer{nil, err}
-		}
+		a := answer{it.uncovered, it.err}
 		if it.err == nil {
 			seq = max(seq, it.seq)
+			if err != nil {
+				a = answer{nil, err}
+			}
+		}
+		if answers == nil && (a.err != nil || a.uncovered != nil) {
+			answers = make([]answer, len(items))
+		}
+		if answers != nil {
+			answers[i] = a
 		}
 	}
+	n := len(items)
 	s.whenDurable(seq, func(err error) {
-		for i, a := range answers {
+		for i := range n {
+			var a answer
+			if answers != nil {
+				a = answers[i]
+			}
 			if a.err == nil && err != nil {
 				a = answer{nil, err}
 			}
@@ -94,25 +126,31 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 	})
 }
 
-func (m *merging) buffer() *[]byte {
-	b := m.s.buffer()
-	m.bufs = append(m.bufs, b)
-	return b
-}
-
+// release lets go of everything and keeps the memory, if it is not too much.
 func (m *merging) release() {
-	for _, b := range m.bufs {
-		m.s.release(b)
+	s := m.s
+	clear(m.items)
+	m.objects.Reset()
+	m.s, m.items, m.order = nil, m.items[:0], m.order[:0]
+	for _, b := range []*[]byte{&m.keys, &m.values, &m.value} {
+		*b = (*b)[:0]
+		if cap(*b) > maxPooled {
+			*b = nil
+		}
+	}
+	if cap(m.items) <= maxPooledItems {
+		s.merges.Put(m)
 	}
 }
 
-// prepare decodes an item and finds earlier ones of the same key.
+// prepare decodes an item.
 func (m *merging) prepare(i int, in *coord.MergeItem) {
 	it := &m.items[i]
-	kb := m.buffer()
-	*kb = appendKey((*kb)[:0], &in.Address)
-	it.key, it.stripe, it.lww, it.first, it.last = *kb, stripeOf(*kb), in.LastWriteWins, i, i
-	o, err := causal.Decode(in.Object)
+	at := len(m.keys)
+	m.keys = appendKey(m.keys, &in.Address)
+	it.key = m.keys[at:len(m.keys):len(m.keys)]
+	it.stripe, it.lww, it.first, it.last = stripeOf(it.key), in.LastWriteWins, i, i
+	o, err := m.objects.Decode(in.Object)
 	if err == nil && in.Record != nil && !(in.Record.Applied && o.Context.Covers(in.Record.Dot)) {
 		err = errors.New("the record is not that of a write in the object")
 	}
@@ -125,36 +163,69 @@ func (m *merging) prepare(i int, in *coord.MergeItem) {
 	}
 	it.incoming = o
 	if in.Record != nil {
-		rb := m.buffer()
-		*rb = appendRecordKey((*rb)[:0], &in.Address, in.IdempotencyKey)
-		it.recordKey, it.record = *rb, in.Record
+		at := len(m.keys)
+		m.keys = appendRecordKey(m.keys, &in.Address, in.IdempotencyKey)
+		it.recordKey, it.record = m.keys[at:len(m.keys):len(m.keys)], in.Record
 	}
-	for k := range i {
-		if p := &m.items[k]; p.stripe == it.stripe && p.err == nil && bytes.Equal(p.key, it.key) {
-			it.first = k
-			return
+	m.order = append(m.order, uint64(it.stripe)<<32|uint64(i))
+}
+
+// lock takes the items' stripes in ascending order, each once, and finds the
+// items of one key.
+func (m *merging) lock() {
+	slices.Sort(m.order)
+	from := 0 // where the items of the stripe begin
+	for n := range m.order {
+		it := m.item(n)
+		if n == 0 || m.item(n-1).stripe != it.stripe {
+			from = n
+			m.s.stripes[it.stripe].Lock()
+			continue
+		}
+		for k := from; k < n; k++ {
+			// One that is not the first of its key is like the first.
+			if p := m.item(k); p.first == m.index(k) && bytes.Equal(p.key, it.key) {
+				it.first = p.first
+				break
+			}
 		}
 	}
 }
 
-// lock takes the items' stripes in ascending order, each once.
-func (m *merging) lock() []int {
-	stripes := make([]int, 0, len(m.items))
-	for i := range m.items {
-		if m.items[i].err == nil {
-			stripes = append(stripes, m.items[i].stripe)
+func (m *merging) index(n int) int       { return int(uint32(m.order[n])) }
+func (m *merging) item(n int) *mergeItem { return &m.items[m.index(n)] }
+
+// unlock gives the stripes back.
+func (m *merging) unlock() {
+	for n := range m.order {
+		if k := m.item(n).stripe; n == 0 || m.item(n-1).stripe != k {
+			m.s.stripes[k].Unlock()
 		}
 	}
-	slices.Sort(stripes)
-	stripes = slices.Compact(stripes)
-	for _, k := range stripes {
-		m.s.stripes[k].Lock()
-	}
-	return stripes
 }
 
-// join computes what item i makes of its key.
-func (m *merging) join(i int) {
+// load reads the object at a storage key.
+func (m *merging) load(key []byte) (held, error) {
+	at := len(m.values)
+	b, seq, err := m.s.opts.Engine.GetSeq(m.values, key)
+	if errors.Is(err, base.ErrNotFound) {
+		return held{}, nil
+	}
+	if err != nil {
+		return held{}, readError(err)
+	}
+	// If it had to move, what was read before stays where it was.
+	m.values = b
+	b = b[at:len(b):len(b)]
+	o, err := m.objects.Decode(b)
+	if err != nil {
+		return held{}, undecodable(err)
+	}
+	return held{o, seq, len(b)}, nil
+}
+
+// join computes what item i makes of its key. encoded is the item's object.
+func (m *merging) join(i int, encoded []byte) {
 	it := &m.items[i]
 	if it.err != nil {
 		return
@@ -164,7 +235,8 @@ func (m *merging) join(i int) {
 	var recordSeq base.SeqNum
 	if it.recordKey != nil {
 		var old *causal.Record
-		rb := m.buffer()
+		rb := m.s.buffer()
+		defer m.s.release(rb)
 		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); it.err != nil {
 			return
 		}
@@ -174,7 +246,7 @@ func (m *merging) join(i int) {
 		it.keep = old == nil || old.Yields(it.record)
 	}
 	if it.first == i {
-		before, it.err = m.s.load(m.buffer(), it.key)
+		before, it.err = m.load(it.key)
 		it.before = before
 	} else {
 		first := &m.items[it.first]
@@ -191,9 +263,16 @@ func (m *merging) join(i int) {
 	if stub, ok := causal.Uncovered(&before.object, &it.incoming); ok {
 		it.uncovered = stub.Append(make([]byte, 0, stub.EncodedLen()))
 	}
-	it.object, it.seq, it.dirty = causal.Join(&before.object, &it.incoming), max(before.seq, recordSeq), dirty
-	if it.lww {
-		it.object.StripLosers()
+	it.seq, it.dirty = max(before.seq, recordSeq), dirty
+	if it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2) {
+		// Mostly: a write of somebody who has seen what is held. Equal objects
+		// have equal bytes, so these need no encoding.
+		it.object, it.encoded = it.incoming, encoded
+	} else {
+		it.object = causal.Join(&before.object, &it.incoming)
+		if it.lww {
+			it.object.StripLosers()
+		}
 	}
 	if !it.object.Equal(&before.object) {
 		it.dirty = true
@@ -205,22 +284,26 @@ func (m *merging) join(i int) {
 func (m *merging) write() (base.SeqNum, error) {
 	b := m.s.batches.Get().(*engine.Batch)
 	defer m.s.releaseBatch(b)
-	vb := m.buffer()
 	free := true
 	for i := range m.items {
-		if it := &m.items[i]; it.dirty && it.err == nil {
-			*vb = it.object.Append((*vb)[:0])
-			if len(*vb) > engine.MaxValueSize {
-				m.refuse(it.first, len(*vb))
+		it := &m.items[i]
+		if it.dirty && it.err == nil {
+			encoded := it.encoded
+			if encoded == nil {
+				m.value = it.object.Append(m.value[:0])
+				encoded = m.value
+			}
+			if len(encoded) > engine.MaxValueSize {
+				m.refuse(it.first, len(encoded))
 				continue
 			}
-			b.Set(it.key, *vb)
-			free = free && frees(&it.object, len(*vb), &m.items[it.first].before)
+			b.Set(it.key, encoded)
+			free = free && frees(&it.object, len(encoded), &m.items[it.first].before)
 		}
-		if it := &m.items[i]; it.keep && it.err == nil {
-			*vb = it.record.Append((*vb)[:0])
-			it.recordSize = int64(len(it.recordKey) + len(*vb))
-			b.Set(it.recordKey, *vb)
+		if it.keep && it.err == nil {
+			m.value = it.record.Append(m.value[:0])
+			it.recordSize = int64(len(it.recordKey) + len(m.value))
+			b.Set(it.recordKey, m.value)
 			free = false
 		}
 	}

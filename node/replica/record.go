@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -38,27 +39,30 @@ func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum
 
 // Lookup implements coord.Replica.
 func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, done func(h coord.Held, err error)) {
-	kb, vb := s.buffer(), s.buffer()
+	if err := s.takesReads(); err != nil {
+		done(coord.Held{}, err)
+		return
+	}
+	w := s.scratch()
 	var h coord.Held
 	// The record first: what is written between the two reads is then in the
 	// object at least.
-	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
-	r, seq, err := s.loadRecord(vb, *kb)
+	w.key = appendRecordKey(w.key, &at, idempotencyKey)
+	r, seq, err := s.loadRecord(&w.value, w.key)
 	if err == nil && r != nil && s.opts.Records.holds(at.Tenant, r, now) {
 		h.Record = r
 	}
 	if err == nil {
-		*kb = appendKey((*kb)[:0], &at)
+		w.key = appendKey(w.key[:0], &at)
 		var o held
-		o, err = s.load(vb, *kb)
+		o, err = s.load(w)
 		seq = max(seq, o.seq)
-		h.Context = o.object.Context // decoding made it
+		h.Context = slices.Clone(o.object.Context)
 		for i := range o.object.Siblings {
 			h.HLC = max(h.HLC, o.object.Siblings[i].HLC)
 		}
 	}
-	s.release(kb)
-	s.release(vb)
+	s.putBack(w)
 	if err != nil {
 		done(coord.Held{}, err)
 		return
@@ -73,6 +77,10 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 
 // Claim implements coord.Replica.
 func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record, now time.Time, done func(held causal.Record, err error)) {
+	if err := s.takesWrites(); err != nil {
+		done(causal.Record{}, err)
+		return
+	}
 	kb, vb := s.buffer(), s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	lock := &s.stripes[stripeOf(*kb)]

@@ -5,6 +5,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,10 @@ type Engine interface {
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
 	WaitDurable(seq base.SeqNum) error
+	// Hangs says whether the disk does not answer, so that Apply refuses and
+	// WaitDurable may take long, and whether reads of tables hang, too. It is
+	// cheap.
+	Hangs() (writes, reads bool)
 }
 
 // Options configure a Store. All fields are required.
@@ -86,10 +91,12 @@ type Store struct {
 	// and regained never sees a dot again.
 	counters [ring.MaxPartitions]atomic.Uint64
 
-	sync    syncQueue
-	scans   scanQueue
-	buffers sync.Pool // *[]byte
-	batches sync.Pool // *engine.Batch
+	sync      syncQueue
+	scans     scanQueue
+	buffers   sync.Pool // *[]byte
+	batches   sync.Pool // *engine.Batch
+	merges    sync.Pool // *merging
+	scratches sync.Pool // *scratch
 }
 
 // New returns a store over an open engine.
@@ -99,6 +106,7 @@ func New(opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts}
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
+	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
 	return s, nil
 }
@@ -129,18 +137,37 @@ type held struct {
 	size   int         // bytes of the object as stored; 0 if there is none
 }
 
-// load reads the object at a storage key into buf, which must live and stay
-// unchanged as long as the object is used.
-func (s *Store) load(buf *[]byte, key []byte) (held, error) {
-	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
+// scratch is the memory of one call, which uses it for itself until it returns.
+type scratch struct {
+	key, value, encoded []byte
+	objects             causal.Slab
+}
+
+func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
+
+// putBack lets go of what is in w, and keeps the memory if it is not too much.
+func (s *Store) putBack(w *scratch) {
+	w.objects.Reset()
+	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded} {
+		*b = (*b)[:0]
+		if cap(*b) > maxPooled {
+			*b = nil
+		}
+	}
+	s.scratches.Put(w)
+}
+
+// load reads the object at w.key. It is valid as long as w is not put back.
+func (s *Store) load(w *scratch) (held, error) {
+	b, seq, err := s.opts.Engine.GetSeq(w.value[:0], w.key)
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
 		return held{}, readError(err)
 	}
-	*buf = b
-	o, err := causal.Decode(b)
+	w.value = b
+	o, err := w.objects.Decode(b)
 	if err != nil {
 		return held{}, undecodable(err)
 	}
@@ -160,13 +187,15 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 	if int(at.Partition) >= len(s.counters) {
 		return nil, fmt.Errorf("update: partition %d is out of range", at.Partition)
 	}
-	kb, vb := s.buffer(), s.buffer()
-	defer s.release(kb)
-	defer s.release(vb)
-	*kb = appendKey((*kb)[:0], &at)
-	lock := &s.stripes[stripeOf(*kb)]
+	if err := s.takesWrites(); err != nil {
+		return nil, err
+	}
+	w := s.scratch()
+	defer s.putBack(w)
+	w.key = appendKey(w.key, &at)
+	lock := &s.stripes[stripeOf(w.key)]
 	lock.Lock()
-	object, seq, err := s.update(&at, *kb, vb, edit)
+	object, seq, err := s.update(&at, w, edit)
 	lock.Unlock()
 	if err != nil {
 		return nil, err
@@ -176,8 +205,8 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 }
 
 // update does the part of Update that needs the key's lock.
-func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
-	h, err := s.load(buf, key)
+func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
+	h, err := s.load(w)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -187,10 +216,11 @@ func (s *Store) update(at *coord.Address, key []byte, buf *[]byte, edit func(*ca
 	if err != nil {
 		return nil, 0, err
 	}
-	object := next.Append(make([]byte, 0, next.EncodedLen()))
+	w.encoded = next.Append(w.encoded)
+	object := bytes.Clone(w.encoded) // what it takes, not the bound that is known before
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
-	b.Set(key, object)
+	b.Set(w.key, object)
 	seq, err := s.apply(b, frees(&next, len(object), &h))
 	return object, seq, err
 }
@@ -218,6 +248,10 @@ func (s *Store) apply(b *engine.Batch, frees bool) (base.SeqNum, error) {
 
 // Read implements coord.Replica.
 func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
+	if err := s.takesReads(); err != nil {
+		done(nil, err)
+		return
+	}
 	kb := s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
@@ -241,23 +275,27 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 
 // ReadDigest implements coord.Replica.
 func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
-	kb, vb := s.buffer(), s.buffer()
-	*kb = appendKey((*kb)[:0], &at)
-	h, err := s.load(vb, *kb)
+	if err := s.takesReads(); err != nil {
+		done([16]byte{}, err)
+		return
+	}
+	w := s.scratch()
+	w.key = appendKey(w.key, &at)
+	h, err := s.load(w)
 	digest := h.object.Digest()
-	s.release(kb)
-	s.release(vb)
+	s.putBack(w)
 	switch {
 	case err != nil:
 		done([16]byte{}, err)
 	case s.opts.Engine.DurableSeq() >= h.seq:
 		done(digest, nil)
 	default:
+		later := digest // only a closure's variable has to be on the heap
 		s.whenDurable(h.seq, func(err error) {
 			if err != nil {
-				digest = [16]byte{}
+				later = [16]byte{}
 			}
-			done(digest, err)
+			done(later, err)
 		})
 	}
 }
@@ -292,6 +330,8 @@ func writeError(err error, applied bool) error {
 		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
 	case errors.Is(err, base.ErrClosed):
 		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	case errors.Is(err, base.ErrStalled):
+		e.Code, e.Message = errcode.Unavailable, stalledText
 	case errors.Is(err, base.ErrCorrupt):
 		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
 	}

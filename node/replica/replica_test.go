@@ -40,7 +40,20 @@ type watched struct {
 	applies  int
 	applyErr error
 	getErr   error
+	// hangs and reads are what Hangs says.
+	hangs, reads bool
+	// duringWait, if set, is called when somebody waits for a sync.
+	duringWait func()
 }
+
+func (w *watched) WaitDurable(seq base.SeqNum) error {
+	if f := w.duringWait; f != nil {
+		f()
+	}
+	return w.DB.WaitDurable(seq)
+}
+
+func (w *watched) Hangs() (writes, reads bool) { return w.hangs, w.reads }
 
 func (w *watched) Apply(b *engine.Batch, o engine.WriteOptions) (engine.Commit, error) {
 	if w.applyErr != nil {

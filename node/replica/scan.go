@@ -77,6 +77,10 @@ func (s *Store) scanOnce() {
 }
 
 func (s *Store) scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
+	if err := s.takesReads(); err != nil {
+		done(coord.ScanPiece{}, err)
+		return
+	}
 	p, seq, err := s.collect(r)
 	if err != nil {
 		done(coord.ScanPiece{}, err)

@@ -63,6 +63,13 @@ func (h *Handler) batch(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", jsonLines)
 	w.WriteHeader(http.StatusOK)
 	out := bufio.NewWriterSize(w, 64<<10)
+	size := 0
+	for i := range results {
+		for k := range results[i].Get.Siblings {
+			size += len(results[i].Get.Siblings[k].Value)
+		}
+	}
+	defer hold(r, size).Release()
 	for i := range items {
 		line, err := json.Marshal(h.batchAnswer(r, &items[i], &results[i], f.level))
 		if err != nil {

@@ -2,11 +2,15 @@ package rest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 // errorBody is the one error shape of every route.
@@ -51,10 +55,20 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (h *Handler) failStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
 	body := h.errorOf(r, err)
-	if errcode.Lookup(body.ErrorCode).Retryable && status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+	if errcode.Lookup(body.ErrorCode).Retryable && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
 	}
 	h.write(w, r, status, body)
+}
+
+// retryAfter is how long a client should wait, in whole seconds as the header has
+// them, at least 1.
+func retryAfter(err error) int {
+	var e *coord.Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return int((e.RetryAfter + time.Second - 1) / time.Second)
+	}
+	return 1
 }
 
 // errorOf is the body of a request's error.
@@ -94,6 +108,12 @@ func safe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
+// hold counts an answer on its connection until it has been written, which waits
+// for the client to read.
+func hold(r *http.Request, size int) *door.Hold {
+	return door.FromContext(r.Context()).Hold(size)
+}
+
 // write sends v as JSON. A client that went away is no error of ours.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v any) {
 	b, err := json.Marshal(v)
@@ -103,6 +123,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, status int, v an
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+	defer hold(r, len(b)).Release()
 	if _, err := w.Write(append(b, '\n')); err != nil {
 		h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
 	}

@@ -18,14 +18,7 @@ const maxProfileTime = 5 * time.Minute
 // profile serves the runtime's profiles to callers on this machine alone: they
 // tell what the process does, and cost it time.
 func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
-	if !access.FromThisMachine(r.RemoteAddr, localAddr(r)) {
-		h.fail(w, r, forbidden("profiles are served to callers on this machine only"))
-		return
-	}
-	if !namesNoDomain(r.Host) {
-		// A page whose domain was made to resolve to this machine is of the same
-		// origin to the browser; only the name it asked for gives it away.
-		h.fail(w, r, forbidden("profiles are served under an IP address or localhost only, not under "+strconv.Quote(r.Host)))
+	if !h.ownMachine(w, r, "profiles are") {
 		return
 	}
 	if sec := r.FormValue("seconds"); sec != "" {
@@ -46,6 +39,22 @@ func (h *Handler) profile(w http.ResponseWriter, r *http.Request) {
 	default:
 		pprof.Handler(r.PathValue("name")).ServeHTTP(w, r)
 	}
+}
+
+// ownMachine refuses callers from other machines, and pages of the web; what says
+// what it is that they are refused.
+func (h *Handler) ownMachine(w http.ResponseWriter, r *http.Request, what string) bool {
+	if !access.FromThisMachine(r.RemoteAddr, localAddr(r)) {
+		h.fail(w, r, forbidden(what+" served to callers on this machine only"))
+		return false
+	}
+	if !namesNoDomain(r.Host) {
+		// A page whose domain was made to resolve to this machine is of the same
+		// origin to the browser; only the name it asked for gives it away.
+		h.fail(w, r, forbidden(what+" served under an IP address or localhost only, not under "+strconv.Quote(r.Host)))
+		return false
+	}
+	return true
 }
 
 // localAddr is the address of this node that a request came to, "" if unknown.

@@ -253,6 +253,7 @@ func (h *Handler) getRaw(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(s.Value)))
+	defer hold(r, len(s.Value)).Release()
 	if _, err := w.Write(s.Value); err != nil {
 		h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
 	}

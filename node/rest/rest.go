@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -50,7 +51,7 @@ type NodeFigures struct {
 	DiskUsedPercent float64
 }
 
-// Options configure a Handler. All fields but Outcome, MaxValueBytes and
+// Options configure a Handler. All fields but Outcome, Refuse, MaxValueBytes and
 // CORSOrigins are required.
 type Options struct {
 	KV       KV
@@ -58,11 +59,17 @@ type Options struct {
 	// Figures asks every member for its own figures; a member that did not
 	// answer is missing from the result.
 	Figures func(ctx context.Context) map[ring.NodeID]NodeFigures
+	// Events and Traffic ask every member what happened to it and what clients do.
+	Events  func(context.Context, *pairdbv1.EventsRequest) (*pairdbv1.EventsResponse, error)
+	Traffic func(context.Context, *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error)
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
 	// Outcome says what a failed write did when its error does not: what its
 	// code tells, "" for nothing. Default: always indeterminate.
 	Outcome func(errcode.Code) errcode.Outcome
+	// Refuse says what a request that reads or writes keys would be refused with
+	// now, before it is looked at. Default: nothing ever is.
+	Refuse func(write bool) *coord.Error
 	// Checks says what keeps the node from serving; empty means ready.
 	Checks func() []Check
 	// Metrics serves GET /metrics.
@@ -98,7 +105,7 @@ type Handler struct {
 func New(opts Options) (*Handler, error) {
 	var missing []string
 	for name, absent := range map[string]bool{
-		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil,
+		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil, "Events": opts.Events == nil, "Traffic": opts.Traffic == nil,
 		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
 		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
 	} {
@@ -111,6 +118,9 @@ func New(opts Options) (*Handler, error) {
 	}
 	if opts.Outcome == nil {
 		opts.Outcome = func(errcode.Code) errcode.Outcome { return errcode.Indeterminate }
+	}
+	if opts.Refuse == nil {
+		opts.Refuse = func(bool) *coord.Error { return nil }
 	}
 	if opts.MaxValueBytes == 0 {
 		opts.MaxValueBytes = 10 << 20
@@ -142,6 +152,8 @@ func (h *Handler) routes() []route {
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
+		{"GET /v1/admin/events", h.events},
+		{"GET /v1/admin/traffic", h.traffic},
 		{"GET /v1/openapi.json", h.openAPI},
 		{"GET /health", h.live},
 		{"GET /healthz", h.live},
@@ -193,7 +205,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(rec, r, forbidden("a page of another origin may not write here: "+err.Error()))
 		return
 	}
+	if keyRoute(pattern) {
+		if e := h.opts.Refuse(!safe(r.Method)); e != nil {
+			h.fail(rec, r, e)
+			return
+		}
+	}
 	serve.ServeHTTP(rec, r)
+}
+
+// keyRoute says whether a route reads or writes keys, so that it may be refused
+// when there is too much to do. Tenants, administration, health and metrics never
+// are.
+func keyRoute(pattern string) bool {
+	_, path, _ := strings.Cut(pattern, " ")
+	return path == "/v1/key-value" || path == "/v1/batch" || path == "/v1/scan" || path == rawPattern
 }
 
 // noRoute answers in the API's own error shape, and says which methods the

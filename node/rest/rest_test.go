@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
@@ -165,6 +169,7 @@ func classify(err error) *coord.Error {
 }
 
 type fixture struct {
+	asked    string // of events or traffic, the last time
 	t        *testing.T
 	kv       *fakeKV
 	handler  *Handler
@@ -189,6 +194,30 @@ func newFixture(t *testing.T) *fixture {
 		Metadata: &fakeMetadata{snap: snap, tenants: map[string]*schema.Tenant{}},
 		Figures: func(context.Context) map[ring.NodeID]NodeFigures {
 			return map[ring.NodeID]NodeFigures{id: {Keys: 12, DiskUsedPercent: 5.5}}
+		},
+		Events: func(_ context.Context, req *pairdbv1.EventsRequest) (*pairdbv1.EventsResponse, error) {
+			if req.GetCursor() == "bad" {
+				return nil, &coord.Error{Code: errcode.InvalidArgument, Message: "cursor: it is not one that an answer had"}
+			}
+			at := timestamppb.New(time.Unix(1_700_000_000, 0))
+			f.asked = fmt.Sprint(req)
+			return &pairdbv1.EventsResponse{
+				NextCursor: "c", Unreachable: []*pairdbv1.UnreachableNode{{NodeId: "02", Name: "n2", Reason: "dead"}},
+				Events: []*pairdbv1.Event{{
+					Node: &pairdbv1.NodeName{NodeId: "01", Name: "n1"}, Number: 1, Time: at, Last: at, Kind: "disk", Severity: "error", Text: "the disk is full", Count: 2,
+					Details: []*pairdbv1.EventDetail{{Key: "state", Value: "full"}},
+				}},
+			}, nil
+		},
+		Traffic: func(_ context.Context, req *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error) {
+			f.asked = fmt.Sprint(req)
+			return &pairdbv1.TrafficResponse{
+				Nodes: []*pairdbv1.NodeTraffic{{
+					Node: &pairdbv1.NodeName{NodeId: "01", Name: "n1"}, UnderWay: 2, ReadsPerSecond: 4,
+					Operations: []*pairdbv1.OperationTraffic{{Operation: "get", PerSecond: 4, P50: durationpb.New(time.Millisecond)}},
+				}},
+				HotKeys: []*pairdbv1.HotKey{{TenantId: "t", Key: []byte("k"), Kind: "read", PerSecond: 3, Share: 0.75}, {TenantId: "t", Key: []byte{0xff}, Kind: "write", PerSecond: 1}},
+			}, nil
 		},
 		Classify: classify,
 		Checks: func() []Check {

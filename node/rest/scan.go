@@ -78,7 +78,10 @@ func (h *Handler) scanKeys(w http.ResponseWriter, r *http.Request) {
 		}
 		// Not every writer has deadlines; those of the server have.
 		_ = out.SetWriteDeadline(time.Now().Add(scanWrite))
-		if _, err := w.Write(body); err != nil {
+		held := hold(r, len(body))
+		_, err = w.Write(body)
+		held.Release()
+		if err != nil {
 			h.opts.Logger.Debug("write response", "request_id", requestID(r), "err", err)
 			return
 		}
@@ -97,19 +100,9 @@ func (h *Handler) scanKeys(w http.ResponseWriter, r *http.Request) {
 
 // parseScan reads the query.
 func parseScan(u *url.URL) (req coord.ScanRequest, limit int, err error) {
-	q, err := url.ParseQuery(u.RawQuery)
+	q, err := queryOf(u, "tenant_id", "prefix", "start", "end", "limit", "keys_only", "consistency", "page_token")
 	if err != nil {
-		return req, 0, invalidf("the query string is malformed: %v", err)
-	}
-	for name, values := range q {
-		switch name {
-		case "tenant_id", "prefix", "start", "end", "limit", "keys_only", "consistency", "page_token":
-		default:
-			return req, 0, invalidf("unknown query parameter %q; use tenant_id, prefix, start, end, limit, keys_only, consistency and page_token", name)
-		}
-		if len(values) > 1 {
-			return req, 0, invalidf("query parameter %q is given %d times", name, len(values))
-		}
+		return req, 0, err
 	}
 	req = coord.ScanRequest{
 		Tenant: q.Get("tenant_id"), Prefix: []byte(q.Get("prefix")), Start: []byte(q.Get("start")), End: []byte(q.Get("end")),

@@ -28,6 +28,10 @@ type batch struct {
 // receive hands one frame to the handler.
 func (s *session) receive(payload []byte, lane Lane) error {
 	fs := s.fs
+	payload, err := expandFrame(payload)
+	if err != nil {
+		return err
+	}
 	h, items, err := decodeHeader(payload)
 	if err != nil {
 		return err
@@ -61,9 +65,9 @@ func (b *batch) begin(msgs []coord.Message, now time.Time) []coord.Message {
 	s := b.s
 	s.mu.Lock()
 	draining := s.mu.draining
-	s.mu.unanswered += b.left
+	s.mu.unanswered[b.lane] += b.left
 	if b.left > 0 {
-		s.mu.held += b.bytes
+		s.mu.held[b.lane] += b.bytes
 	}
 	s.mu.Unlock()
 
@@ -113,31 +117,33 @@ func (b *batch) reply(i int, r *coord.Reply) {
 		s.queueLocked(b, i, id, r, size)
 	}
 	b.left--
-	s.mu.unanswered--
+	s.mu.unanswered[b.lane]--
 	if b.left == 0 {
-		s.mu.held -= b.bytes
+		s.mu.held[b.lane] -= b.bytes
 	}
-	if s.mu.unanswered == 0 && s.mu.draining {
+	if s.mu.draining && s.mu.unanswered == [laneCount]int{} {
 		s.wakeLocked()
 	} else {
-		s.mu.room.Signal()
+		s.mu.room[b.lane].Signal()
 	}
 }
 
 // queueLocked puts a reply into the lane it belongs to. It lets go of the lock
 // while it copies a large one.
 func (s *session) queueLocked(b *batch, i int, id uint64, r *coord.Reply, size int) {
-	lane := b.lane
-	if laneOf(size) == LaneLarge && s.mu.attached[LaneLarge] {
-		lane = LaneLarge
+	lane := laneOf(size)
+	if !s.mu.attached[lane] {
+		lane = b.lane
 	}
 	o := &s.mu.lanes[lane]
-	if size > MaxFrameBytes-headerLen || o.bytes > 0 && o.bytes+size > 2*s.fs.maxReplies {
+	if size > MaxFrameBytes-headerLen || o.bytes > 0 && o.bytes+size > 2*s.fs.maxReplies[lane] {
 		if !b.reads[i] {
 			// It was done; there is no honest reply but that none came.
+			s.fs.counters.unread.Add(1)
 			s.endLocked(status.Error(codes.ResourceExhausted, "the peer does not read its replies"))
 			return
 		}
+		s.fs.counters.refusedReplies.Add(1)
 		r = &coord.Reply{Status: coord.StatusOverloaded}
 		size = replySize(r)
 	}

@@ -1,16 +1,19 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 // clientCodec is gRPC's own codec, but for requests that hold many: of these it
@@ -35,6 +38,68 @@ func (c clientCodec) Unmarshal(data mem.BufferSlice, v any) error {
 		return err
 	}
 	return proto.Unmarshal(b, v.(proto.Message))
+}
+
+// Marshal implements encoding.CodecV2.
+func (c clientCodec) Marshal(v any) (mem.BufferSlice, error) {
+	a, ok := v.(*answer)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	size := proto.Size(a.msg)
+	pool := &heldPool{hold: a.conn.Hold(size)}
+	buf := mem.DefaultBufferPool().Get(size)
+	if _, err := (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend((*buf)[:0], a.msg); err != nil {
+		pool.Put(buf)
+		return nil, err
+	}
+	return mem.BufferSlice{mem.NewBuffer(buf, pool)}, nil
+}
+
+// heldBytes is the size from which an answer is counted until it has left. It is
+// above the size from which gRPC pools buffers, of which it tells the pool; those
+// below are bounded by the number of streams.
+const heldBytes = 4 << 10
+
+// answer is a message that is counted on its connection until gRPC has written it
+// or given it up.
+type answer struct {
+	msg  proto.Message
+	conn *door.Conn
+}
+
+// answerTo is msg as it is to be sent to the client of ctx, with size bytes in it
+// at the least.
+func answerTo(ctx context.Context, msg proto.Message, size int) any {
+	if size < heldBytes {
+		return msg
+	}
+	c := connOf(ctx)
+	if c == nil {
+		return msg
+	}
+	return &answer{msg, c}
+}
+
+// connOf is the connection of a call, nil if nobody counts it.
+func connOf(ctx context.Context) *door.Conn {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	return door.Of(p.Addr)
+}
+
+// heldPool hears that a buffer is done with.
+type heldPool struct{ hold *door.Hold }
+
+// Get implements mem.BufferPool; nobody calls it.
+func (*heldPool) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+
+// Put implements mem.BufferPool.
+func (p *heldPool) Put(b *[]byte) {
+	mem.DefaultBufferPool().Put(b)
+	p.hold.Release()
 }
 
 // repeatedField is the field that holds the requests of v, if it holds many.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -27,9 +28,11 @@ const (
 	maxKeyBytes = 1024
 )
 
-// Asker asks another node for its figures. *MetaClient is one.
+// Asker asks another node for its figures and what happened to it. *MetaClient is one.
 type Asker interface {
 	Info(ctx context.Context, addr string) (NodeInfo, error)
+	// Observe asks for its events and traffic.
+	Observe(ctx context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error)
 }
 
 // clusterService is the service Cluster.
@@ -51,7 +54,19 @@ type report struct {
 // ask asks every member that gossip has not given up.
 func (c *clusterService) ask(ctx context.Context) report {
 	snap := c.meta.Snapshot()
-	r := report{snap: snap, figures: make(map[ring.NodeID]NodeInfo), silent: make(map[ring.NodeID]string)}
+	figures, silent := askMembers(ctx, snap, func(*schema.Member) bool { return true }, c.local,
+		func(ctx context.Context, m *schema.Member) (NodeInfo, ring.NodeID, error) {
+			info, err := c.asker.Info(ctx, m.Addresses.Peer)
+			return info, info.Node, err
+		})
+	return report{snap: snap, figures: figures, silent: silent}
+}
+
+// askMembers asks the members that are wanted and that gossip has not given up, this
+// node by local and the others over the network, for at most askTimeout. It returns
+// what they answered, and why the others did not.
+func askMembers[T any](ctx context.Context, snap *schema.Snapshot, want func(*schema.Member) bool, local func() T, remote func(context.Context, *schema.Member) (T, ring.NodeID, error)) (answers map[ring.NodeID]T, silent map[ring.NodeID]string) {
+	answers, silent = make(map[ring.NodeID]T), make(map[ring.NodeID]string)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var (
@@ -62,45 +77,49 @@ func (c *clusterService) ask(ctx context.Context) report {
 	for i := range snap.Members {
 		m := &snap.Members[i]
 		switch {
+		case !want(m):
 		case m.ID == snap.Self:
+			answer := local()
 			mu.Lock()
-			r.figures[m.ID] = c.local()
+			answers[m.ID] = answer
 			mu.Unlock()
 		case m.Liveness == schema.Dead || m.Liveness == schema.Left:
 			mu.Lock()
-			r.silent[m.ID] = "gossip says that it is " + m.Liveness.String()
+			silent[m.ID] = "gossip says that it is " + m.Liveness.String()
 			mu.Unlock()
 		default:
 			g.Go(func() error {
-				info, err := c.asker.Info(ctx, m.Addresses.Peer)
-				if err == nil && info.Node != m.ID {
-					err = fmt.Errorf("node %s answers at %s", info.Node.Short(), m.Addresses.Peer)
+				answer, id, err := remote(ctx, m)
+				if err == nil && id != m.ID {
+					err = fmt.Errorf("node %s answers at %s", id.Short(), m.Addresses.Peer)
 				}
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
-					r.silent[m.ID] = err.Error()
+					silent[m.ID] = err.Error()
 					return nil
 				}
-				r.figures[m.ID] = info
+				answers[m.ID] = answer
 				return nil
 			})
 		}
 	}
-	// The jobs return no errors; what they found is in the report.
+	// The jobs return no errors; what they found is in the maps.
 	_ = g.Wait()
-	return r
+	return answers, silent
 }
 
 // up says that a node serves, as far as can be told from here.
 func (r *report) up(id ring.NodeID) bool {
 	_, answered := r.figures[id]
-	return answered
+	m, ok := r.snap.Member(id)
+	return answered && !(ok && m.Withdrawn)
 }
 
 // state is the word for a node in NodeStatus.
 func (r *report) state(id ring.NodeID) string {
 	m, ok := r.snap.Member(id)
+	_, answered := r.figures[id]
 	switch {
 	case !ok:
 		return "down"
@@ -111,8 +130,11 @@ func (r *report) state(id ring.NodeID) string {
 		return "suspect"
 	case m.Liveness != schema.Alive:
 		return "down"
-	case !r.up(id):
+	case !answered:
 		return "suspect"
+	}
+	if m.Withdrawn {
+		return "withdrawn"
 	}
 	if r.snap.Layout != nil {
 		if _, ok := r.snap.Layout.Node(id); ok {

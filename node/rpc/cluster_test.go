@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -68,6 +69,16 @@ func (f *fakeCluster) with(t *testing.T, liveness map[int]schema.Liveness) {
 	f.snap.Store(f.Snapshot().WithMembers(members))
 }
 
+// withdraw marks a node as withdrawn.
+func (f *fakeCluster) withdraw(i int) {
+	id, _, _ := named(i)
+	members := slices.Clone(f.Snapshot().Members)
+	for j := range members {
+		members[j].Withdrawn = members[j].ID == id
+	}
+	f.snap.Store(f.Snapshot().WithMembers(members))
+}
+
 // fakeAsker answers for every node but the silent ones.
 type fakeAsker struct {
 	mu     sync.Mutex
@@ -94,11 +105,21 @@ func (a *fakeAsker) Info(_ context.Context, addr string) (NodeInfo, error) {
 	return NodeInfo{Node: id, Bytes: uint64(1000 + i), Keys: uint64(i), Incarnation: 3}, nil
 }
 
+// Observe answers with one event and one hot key, as the node of that number.
+func (a *fakeAsker) Observe(_ context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	info, err := a.Info(context.Background(), addr)
+	if err != nil {
+		return nil, err
+	}
+	return observed(int(info.Keys), info.Node, req), nil
+}
+
 func TestStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		nodes       int
 		liveness    map[int]schema.Liveness
 		silent      map[string]bool
+		withdrawn   int // which node has withdrawn, from 1; 0: none
 		wrong       string
 		verdict     string
 		reason      string
@@ -114,6 +135,13 @@ func TestStatus(t *testing.T) {
 		"one does not answer": {
 			nodes: 5, silent: map[string]bool{"peer2": true},
 			verdict: "degraded", reason: "node2", states: []string{"up", "up", "suspect", "up", "up"}, unreachable: []string{"node2"},
+		},
+		"one has withdrawn": {
+			nodes: 3, withdrawn: 3, verdict: "degraded", reason: "Down: node2 (withdrawn). Every partition has a quorum.",
+			states: []string{"up", "up", "withdrawn"},
+		},
+		"this one has withdrawn": {
+			nodes: 3, withdrawn: 1, verdict: "degraded", reason: "Down: node0 (withdrawn).", states: []string{"withdrawn", "up", "up"},
 		},
 		"one suspected": {
 			nodes: 3, liveness: map[int]schema.Liveness{1: schema.Suspect},
@@ -132,6 +160,9 @@ func TestStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := foundedCluster(t, c.nodes)
 			f.with(t, c.liveness)
+			if c.withdrawn > 0 {
+				f.withdraw(c.withdrawn - 1)
+			}
 			asker := &fakeAsker{silent: c.silent, wrong: c.wrong}
 			opts := serverOptions(t, f.Snapshot().Self, f, echo)
 			opts.Asker = asker

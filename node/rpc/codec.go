@@ -17,14 +17,27 @@ const framePayloadTag = 1<<3 | 2
 // the wire are the same; they save a copy of the payload on either side and the
 // reflection.
 type (
-	// outFrame gives its buffer away: gRPC returns it to pool once written.
+	// outFrame gives its buffer away: gRPC returns it once written, to pool.
 	outFrame struct {
-		buf  *[]byte
-		pool *bufferPool
+		buf   *[]byte
+		pool  *bufferPool
+		timed *timing // nil if nobody wants to know when that was
 	}
 	// inFrame gets a buffer of its own, which the receiver may keep.
 	inFrame struct{ payload []byte }
 )
+
+// Get implements mem.BufferPool.
+func (f *outFrame) Get(length int) *[]byte { return f.pool.Get(length) }
+
+// Put implements mem.BufferPool.
+func (f *outFrame) Put(b *[]byte) {
+	wire := len(*b)
+	f.pool.Put(b)
+	if f.timed != nil {
+		f.timed.written(wire)
+	}
+}
 
 // frameCodec encodes outFrame and inFrame itself and leaves every other message
 // to protobuf, under whose name it goes.
@@ -46,7 +59,7 @@ func (c frameCodec) Marshal(v any) (mem.BufferSlice, error) {
 	prefix := make(mem.SliceBuffer, 1, 1+binary.MaxVarintLen32)
 	prefix[0] = framePayloadTag
 	prefix = binary.AppendUvarint(prefix, uint64(len(*f.buf)))
-	return mem.BufferSlice{prefix, mem.NewBuffer(f.buf, f.pool)}, nil
+	return mem.BufferSlice{prefix, mem.NewBuffer(f.buf, f)}, nil
 }
 
 // Unmarshal implements encoding.CodecV2.

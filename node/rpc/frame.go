@@ -13,12 +13,15 @@ import (
 
 // A frame is a header and items, integers big-endian:
 //
-//	format  u8   frameFormat
+//	format  u8   frameFormat, or frameCompressed
 //	kind    u8   kindRequests or kindReplies
 //	cluster 16   the sender's cluster id
 //	sender  16   the sender's node id
 //	waited  u32  ms that passed between the frame's first item and its sending
 //	count   u32  items
+//
+// Of a compressed frame all items are one s2 block. It is sent only to a node that
+// said, when the stream was opened, that it understands them.
 //
 // A request item:
 //
@@ -44,7 +47,8 @@ import (
 //	digest  16   if flagDigest
 //	body    the rest
 const (
-	frameFormat = 1
+	frameFormat     = 1
+	frameCompressed = 2
 
 	kindRequests = 1
 	kindReplies  = 2
@@ -247,13 +251,14 @@ func decodeRequests(h frameHeader, b []byte, now time.Time) (requests, error) {
 	return rs, nil
 }
 
-// decodeReplies decodes the items of a reply frame and hands them to each. The
-// replies alias b.
+// decodeReplies decodes the items of a reply frame and hands them to each, which
+// copies what it keeps of a Reply. What that points to aliases b.
 func decodeReplies(h frameHeader, b []byte, each func(id uint64, r *coord.Reply)) error {
 	if h.kind != kindReplies {
 		return fmt.Errorf("%w: kind %d where replies belong", errFrame, h.kind)
 	}
 	be := binary.BigEndian
+	var r coord.Reply // one for all: each takes what it wants of it
 	for range h.count {
 		item, rest, err := nextItem(b, replyFixed)
 		if err != nil {
@@ -261,7 +266,7 @@ func decodeReplies(h frameHeader, b []byte, each func(id uint64, r *coord.Reply)
 		}
 		b = rest
 		id, flags := be.Uint64(item), item[9]
-		r := coord.Reply{Status: coord.Status(item[8])}
+		r = coord.Reply{Status: coord.Status(item[8])}
 		item = item[replyFixed:]
 		if flags&^(flagVersion|flagDigest) != 0 {
 			return fmt.Errorf("%w: reply flags %#x", errFrame, flags)

@@ -117,6 +117,30 @@ func TestRepliesRoundTrip(t *testing.T) {
 	}
 }
 
+// TestRepliesAreDecodedInPlace: a frame of many costs no more allocations than
+// one of few.
+func TestRepliesAreDecodedInPlace(t *testing.T) {
+	const n = 100
+	b := appendHeader(nil, kindReplies, ring.ClusterID{1}, ring.NodeID{2})
+	for i := range n {
+		b = appendReply(b, uint64(i), &coord.Reply{Status: coord.StatusOK, Digest: [16]byte{byte(i) + 1}})
+	}
+	sealFrame(b, n, 0)
+	h, items, err := decodeHeader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	allocs := testing.AllocsPerRun(10, func() {
+		if err := decodeReplies(h, items, func(_ uint64, r *coord.Reply) { seen += int(r.Status) }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 2 {
+		t.Errorf("%v allocations for %d replies", allocs, n)
+	}
+}
+
 // TestDecodeRefuses checks each bound, and that no cut of a frame decodes.
 func TestDecodeRefuses(t *testing.T) {
 	good := requestFrame(0, time.Second, coord.Message{Key: []byte("k"), Body: []byte("b")}, coord.Message{Key: []byte("l")})
@@ -213,8 +237,31 @@ func FuzzDecodeFrame(f *testing.F) {
 	b = appendReply(b, 7, &coord.Reply{Status: coord.StatusStale, Version: 3, Digest: [16]byte{1}, Body: []byte("x")})
 	sealFrame(b, 1, time.Second)
 	f.Add(b)
+	big := requestFrame(0, time.Second, coord.Message{Op: coord.OpMerge, Body: text(2 * leastSqueezed)})
+	f.Add(big)
+	if c, ok := compressFrame(big, new(bufferPool)); ok {
+		f.Add(*c)
+		f.Add((*c)[:len(*c)-1])
+	}
 	now := time.Unix(1<<30, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		b, err := expandFrame(b)
+		if err != nil {
+			if !errors.Is(err, errFrame) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if len(b) > MaxFrameBytes {
+			t.Fatalf("a frame of %d bytes", len(b))
+		}
+		if len(b) > headerLen && b[0] == frameFormat {
+			if c, ok := compressFrame(b, new(bufferPool)); ok {
+				if back, err := expandFrame(*c); err != nil || !bytes.Equal(back, b) {
+					t.Fatalf("%x came back as %x: %v", b, back, err)
+				}
+			}
+		}
 		h, items, err := decodeHeader(b)
 		if err != nil {
 			return

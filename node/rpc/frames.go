@@ -28,23 +28,34 @@ type frameServer struct {
 	now     func() time.Time
 	log     *slog.Logger
 	pool    *bufferPool
-	// maxUnanswered and maxHeld bound the requests of one session without a
-	// reply, in items and in bytes of their frames: beyond, nothing more is
-	// read from it. maxReplies does so by the bytes of replies that wait; at
-	// twice that reads are refused and the session is ended by others.
-	maxUnanswered, maxHeld, maxReplies int
+	// maxUnanswered and maxHeld bound the requests of one lane of a session
+	// without a reply, in items and in bytes of their frames: beyond, nothing
+	// more is read from the lane. maxReplies does so by the bytes of replies
+	// that wait in it; at twice that reads are refused and the session is ended
+	// by others. A lane never waits for another.
+	maxUnanswered       int
+	maxHeld, maxReplies [laneCount]int
+	noCompression       bool
+	counters            sessionCounters
 
 	mu struct {
 		sync.Mutex
 		sessions map[sessionKey]*session
+		// begun counts them.
+		begun    uint64
 		draining bool
 	}
 	wg sync.WaitGroup // one per stream's reader
 }
 
 // maxSessions bounds the sessions of one peer. There is one, and for a while
-// those of earlier links whose end was not noticed yet.
-const maxSessions = 8
+// those of earlier links whose end was not noticed yet: one more ends the
+// oldest. Those that are over but have a stream that does not notice come on
+// top, and are bounded by maxRemains; at that links are refused.
+const (
+	maxSessions = 8
+	maxRemains  = 32
+)
 
 type sessionKey struct {
 	from ring.NodeID
@@ -56,6 +67,8 @@ type sessionKey struct {
 type session struct {
 	fs  *frameServer
 	key sessionKey
+	// number counts the sessions of this node in the order they began.
+	number uint64
 
 	mu struct {
 		sync.Mutex
@@ -64,13 +77,13 @@ type session struct {
 		attached [laneCount]bool
 		// end is why the session is over; nil while it is not.
 		end error
-		// unanswered items and held bytes, see frameServer.
-		unanswered, held int
+		// unanswered items and held bytes of each lane, see frameServer.
+		unanswered, held [laneCount]int
 		// sending counts the senders that have taken a frame.
 		sending  int
 		draining bool
-		// reading may go on when this is signalled.
-		room sync.Cond
+		// reading a lane may go on when its condition is signalled.
+		room [laneCount]sync.Cond
 	}
 }
 
@@ -81,6 +94,14 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 		return err
 	}
 	answer := metadata.Pairs(mdCluster, fs.cluster().String(), mdFrom, fs.self.String())
+	var c *compressor
+	if !fs.noCompression {
+		answer.Set(mdAccept, acceptBlock)
+		if md, _ := metadata.FromIncomingContext(stream.Context()); acceptsCompressed(md) {
+			c = newCompressor(lane, &fs.counters.compress)
+			defer c.end()
+		}
+	}
 	if err := stream.SendHeader(answer); err != nil {
 		fs.detach(s, lane, err)
 		return err
@@ -97,7 +118,7 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 		defer fs.wg.Done()
 		s.finish(s.receiveLoop(stream, lane))
 	}()
-	err = s.sendLoop(stream, lane)
+	err = s.sendLoop(stream, lane, c)
 	fs.detach(s, lane, err)
 	return err
 }
@@ -145,18 +166,13 @@ func (fs *frameServer) attach(key sessionKey, lane Lane) (*session, error) {
 	}
 	s := fs.mu.sessions[key]
 	if s == nil {
-		others := 0
-		for k := range fs.mu.sessions {
-			if k.from == key.from {
-				others++
-			}
+		if err := fs.makeRoomLocked(key.from); err != nil {
+			return nil, err
 		}
-		if others >= maxSessions {
-			return nil, status.Errorf(codes.ResourceExhausted, "%d links from node %s are open", others, key.from)
-		}
-		s = &session{fs: fs, key: key}
-		s.mu.room.L = &s.mu.Mutex
+		fs.mu.begun++
+		s = &session{fs: fs, key: key, number: fs.mu.begun}
 		for i := range s.mu.lanes {
+			s.mu.room[i].L = &s.mu.Mutex
 			s.mu.lanes[i].init(&s.mu.Mutex)
 		}
 		fs.mu.sessions[key] = s
@@ -172,6 +188,34 @@ func (fs *frameServer) attach(key sessionKey, lane Lane) (*session, error) {
 	s.mu.attached[lane] = true
 	fs.wg.Add(1)
 	return s, nil
+}
+
+// makeRoomLocked ends the oldest session of a peer that has as many as it may.
+// A node keeps one link to another, so the newest is the one that counts.
+func (fs *frameServer) makeRoomLocked(from ring.NodeID) error {
+	var oldest *session
+	live, all := 0, 0
+	for k, s := range fs.mu.sessions {
+		if k.from != from {
+			continue
+		}
+		all++
+		if s.over() {
+			continue
+		}
+		live++
+		if oldest == nil || s.number < oldest.number {
+			oldest = s
+		}
+	}
+	if all >= maxRemains {
+		return status.Errorf(codes.ResourceExhausted, "%d links from node %s are open", all, from)
+	}
+	if live >= maxSessions {
+		fs.counters.superseded.Add(1)
+		oldest.finish(status.Errorf(codes.Aborted, "%d newer links from node %s", live, from))
+	}
+	return nil
 }
 
 // detach ends the session, of which a stream is over, and forgets it with its
@@ -223,6 +267,13 @@ func (s *session) finish(err error) {
 	s.endLocked(err)
 }
 
+// over says that the session has ended; its streams may not have noticed.
+func (s *session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.end != nil
+}
+
 func (s *session) endLocked(err error) {
 	if s.mu.end != nil {
 		return
@@ -242,23 +293,23 @@ func (s *session) endLocked(err error) {
 func (s *session) wakeLocked() {
 	for i := range s.mu.lanes {
 		s.mu.lanes[i].wake.Broadcast()
+		s.mu.room[i].Broadcast()
 	}
-	s.mu.room.Broadcast()
 }
 
 // sendLoop sends the replies that gather in the lane until the session is over,
 // and returns the status the stream ends with.
-func (s *session) sendLoop(stream grpc.ServerStream, lane Lane) error {
+func (s *session) sendLoop(stream grpc.ServerStream, lane Lane, c *compressor) error {
 	o := &s.mu.lanes[lane]
 	stopped := func() bool { return s.mu.end != nil || s.drainedLocked() }
 	for {
 		s.mu.Lock()
 		f := o.take(stopped)
-		end := s.mu.end
+		end, waiting := s.mu.end, o.bytes
 		if f != nil {
 			s.mu.sending++
 		}
-		s.mu.room.Signal()
+		s.mu.room[lane].Signal()
 		s.mu.Unlock()
 		switch {
 		case f != nil:
@@ -273,7 +324,7 @@ func (s *session) sendLoop(stream grpc.ServerStream, lane Lane) error {
 			return status.Error(codes.InvalidArgument, end.Error())
 		}
 		sealFrame(*f.buf, f.count, 0)
-		if err := stream.SendMsg(&outFrame{buf: f.buf, pool: s.fs.pool}); err != nil {
+		if err := stream.SendMsg(c.frame(f, waiting, s.fs.pool)); err != nil {
 			return err
 		}
 		s.sent()
@@ -292,7 +343,7 @@ func (s *session) sent() {
 
 // drainedLocked says that a session that is to end has nothing left to do.
 func (s *session) drainedLocked() bool {
-	return s.mu.draining && s.mu.unanswered == 0 && s.mu.sending == 0 &&
+	return s.mu.draining && s.mu.unanswered == [laneCount]int{} && s.mu.sending == 0 &&
 		s.mu.lanes[LaneSmall].empty() && s.mu.lanes[LaneLarge].empty()
 }
 
@@ -305,7 +356,7 @@ func (s *session) receiveLoop(stream grpc.ServerStream, lane Lane) (err error) {
 			err = status.Error(codes.Internal, "internal error")
 		}
 	}()
-	for s.waitForRoom() {
+	for s.waitForRoom(lane) {
 		var in inFrame
 		if err := stream.RecvMsg(&in); err != nil {
 			if err == io.EOF {
@@ -320,14 +371,18 @@ func (s *session) receiveLoop(stream grpc.ServerStream, lane Lane) (err error) {
 	return nil
 }
 
-// waitForRoom parks while too much is unanswered; false means that the session
-// is over.
-func (s *session) waitForRoom() bool {
+// waitForRoom parks while the lane has too much unanswered; false means that
+// the session is over.
+func (s *session) waitForRoom(lane Lane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.mu.end == nil && (s.mu.unanswered >= s.fs.maxUnanswered || s.mu.held >= s.fs.maxHeld ||
-		s.mu.lanes[LaneSmall].bytes+s.mu.lanes[LaneLarge].bytes >= s.fs.maxReplies) {
-		s.mu.room.Wait()
+	for paused := false; s.mu.end == nil && (s.mu.unanswered[lane] >= s.fs.maxUnanswered || s.mu.held[lane] >= s.fs.maxHeld[lane] ||
+		s.mu.lanes[lane].bytes >= s.fs.maxReplies[lane]); {
+		if !paused {
+			paused = true
+			s.fs.counters.pauses[lane].Add(1)
+		}
+		s.mu.room[lane].Wait()
 	}
 	return s.mu.end == nil
 }

@@ -226,8 +226,8 @@ func TestUnansweredBound(t *testing.T) {
 			t.Fatalf("stuck at %d", total)
 		}
 		session.mu.Lock()
-		if session.mu.unanswered > 12 {
-			t.Errorf("%d unanswered", session.mu.unanswered)
+		if n := session.mu.unanswered[LaneSmall]; n > 12 {
+			t.Errorf("%d unanswered", n)
 		}
 		session.mu.Unlock()
 	}
@@ -351,20 +351,55 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestSessionsAreBounded opens more links than a peer can have.
+// TestSessionsAreBounded opens more links than a peer can have: each ends the
+// oldest, so that a node whose links were lost unnoticed is not kept out.
 func TestSessionsAreBounded(t *testing.T) {
-	_, addr := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+	s, addr := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
 	links := "0123456789abcdef"
-	for i := range maxSessions {
+	open := func(i int) grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame] {
 		stream := rawStream(t, addr, handshake(LaneSmall, links[i:]+links[:i]))
 		if md, err := stream.Header(); err != nil || len(md.Get(mdFrom)) == 0 {
 			t.Fatalf("link %d: %v, %v", i, md, err)
 		}
+		return stream
 	}
-	if _, err := rawStream(t, addr, handshake(LaneSmall, "x123456789abcdef")).Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("one too many: %v", err)
+	streams := make([]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame], maxSessions)
+	for i := range streams {
+		streams[i] = open(i)
 	}
-	if _, err := rawStream(t, addr, handshake(LaneSmall, links)).Recv(); status.Code(err) != codes.AlreadyExists {
+	for i := range 3 {
+		open(maxSessions + i)
+		if _, err := streams[i].Recv(); status.Code(err) != codes.Aborted {
+			t.Errorf("the oldest link: %v", err)
+		}
+	}
+	if st := s.SessionStats(); st.Superseded != 3 {
+		t.Errorf("stats %+v", st)
+	}
+	if err := streams[3].Send(&peerv1.Frame{Payload: requestFrame(0, time.Minute, coord.Message{})}); err != nil {
+		t.Error(err)
+	}
+	recvReplies(t, streams[3], 1)
+	if _, err := rawStream(t, addr, handshake(LaneSmall, links[5:]+links[:5])).Recv(); status.Code(err) != codes.AlreadyExists {
 		t.Errorf("the same lane twice: %v", err)
 	}
+	// Sessions that are over, but whose streams have not noticed, are counted.
+	s.frames.mu.Lock()
+	for i := range maxRemains {
+		key := sessionKey{from: nodeA, link: string(rune(i))}
+		over := &session{fs: s.frames, key: key}
+		over.mu.end = context.Canceled
+		s.frames.mu.sessions[key] = over
+	}
+	s.frames.mu.Unlock()
+	if _, err := rawStream(t, addr, handshake(LaneSmall, "x123456789abcdef")).Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("with too many remains: %v", err)
+	}
+	s.frames.mu.Lock()
+	for key, ses := range s.frames.mu.sessions {
+		if ses.number == 0 {
+			delete(s.frames.mu.sessions, key)
+		}
+	}
+	s.frames.mu.Unlock()
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -69,12 +70,22 @@ type noAsker struct{}
 
 func (noAsker) Info(context.Context, string) (NodeInfo, error) { return NodeInfo{}, ErrClosed }
 
+func (noAsker) Observe(context.Context, string, *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	return nil, ErrClosed
+}
+
+type noObserver struct{}
+
+func (noObserver) Observe(*peerv1.ObserveRequest) *peerv1.ObserveResponse {
+	return new(peerv1.ObserveResponse)
+}
+
 // serverOptions are those of node self with the handler h.
 func serverOptions(t testing.TB, self ring.NodeID, meta Metadata, h coord.PeerHandler) Options {
 	return Options{
 		Self: self, Coordinator: new(fakeCoordinator), Metadata: meta, Meta: noMeta{}, Peer: h,
 		Local: func() NodeInfo { return NodeInfo{Incarnation: 3, Bytes: 4, Keys: 5, DiskUsedPercent: 6} },
-		Asker: noAsker{}, Admin: new(fakeAdmin), Logger: testLogger(t),
+		Asker: noAsker{}, Observer: noObserver{}, Admin: new(fakeAdmin), Logger: testLogger(t),
 	}
 }
 

@@ -34,7 +34,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 				slog.String("code", code), slog.Duration("took", took))
 		}
 	}()
-	if _, ok := info.Server.(*kvService); !ok {
+	_, kv := info.Server.(*kvService)
+	if !kv {
 		// The coordinator keeps the deadlines of KV itself.
 		if _, ok := ctx.Deadline(); !ok {
 			var cancel context.CancelFunc
@@ -44,9 +45,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	resp, err = next(ctx, req)
 	if err != nil {
-		resp, err = nil, s.wireError(info.FullMethod, err)
+		return nil, s.wireError(info.FullMethod, err)
 	}
-	return resp, err
+	if kv {
+		resp = countedAnswer(ctx, resp)
+	}
+	return resp, nil
 }
 
 // wireError is the status that a client gets for err. A status that gRPC or one

@@ -5,11 +5,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
-	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -77,16 +75,12 @@ func putOf(t terms, req *pairdbv1.PutRequest) coord.PutRequest {
 	}
 }
 
-func putAnswer(w *coord.WriteResponse) *pairdbv1.PutResponse {
-	return &pairdbv1.PutResponse{
-		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
-		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
-	}
-}
-
 // Get implements pairdbv1.KVServer.
 func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
 	t, err := k.termsOf(ctx, req)
+	if err == nil {
+		err = unread(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -99,23 +93,6 @@ func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv
 
 func getOf(t terms, key []byte) coord.GetRequest {
 	return coord.GetRequest{Tenant: t.tenant, Key: key, Level: t.level, Deadline: t.deadline}
-}
-
-func getAnswer(key []byte, r *coord.GetResponse) *pairdbv1.GetResponse {
-	return &pairdbv1.GetResponse{
-		Key: key, Siblings: siblingsOf(r.Siblings), Context: r.Token, VectorClock: clockOf(r.Context),
-	}
-}
-
-func siblingsOf(siblings []causal.Sibling) []*pairdbv1.Sibling {
-	wire := make([]*pairdbv1.Sibling, len(siblings))
-	for i := range siblings {
-		s := &siblings[i]
-		wire[i] = &pairdbv1.Sibling{
-			Value: s.Value, Dot: dotOf(s.Dot), WrittenAt: timestamppb.New(s.WrittenAt()), ExpiresAt: expiresAt(s),
-		}
-	}
-	return wire
 }
 
 // Delete implements pairdbv1.KVServer.
@@ -135,13 +112,6 @@ func deleteOf(t terms, req *pairdbv1.DeleteRequest) coord.DeleteRequest {
 	return coord.DeleteRequest{
 		Tenant: t.tenant, Key: req.GetKey(),
 		Level: t.level, Token: req.GetContext(), IfMatch: req.GetIfMatch(), IdempotencyKey: req.GetIdempotencyKey(), Deadline: t.deadline,
-	}
-}
-
-func deleteAnswer(w *coord.WriteResponse) *pairdbv1.DeleteResponse {
-	return &pairdbv1.DeleteResponse{
-		Context: w.Token, Dot: dotOf(w.Dot), VectorClock: clockOf(w.Context),
-		Acks: uint32(w.Acks), Consistency: consistencyOf(w.Level), IsDuplicate: w.Duplicate,
 	}
 }
 
@@ -201,19 +171,4 @@ func consistencyOf(l quorum.Level) pairdbv1.Consistency {
 		return pairdbv1.Consistency_CONSISTENCY_ALL
 	}
 	return pairdbv1.Consistency_CONSISTENCY_QUORUM
-}
-
-func dotOf(d causal.Dot) *pairdbv1.Dot {
-	return &pairdbv1.Dot{Actor: d.Actor, Counter: d.Counter}
-}
-
-func clockOf(c causal.Context) []*pairdbv1.ClockEntry {
-	entries := make([]*pairdbv1.ClockEntry, len(c))
-	backing := make([]pairdbv1.ClockEntry, len(c))
-	for i, d := range c {
-		e := &backing[i]
-		e.Actor, e.Counter = d.Actor, d.Counter
-		entries[i] = e
-	}
-	return entries
 }

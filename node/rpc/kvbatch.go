@@ -23,13 +23,18 @@ func (k *kvService) Batch(ctx context.Context, req *pairdbv1.BatchRequest) (*pai
 		return nil, err
 	}
 	resp := &pairdbv1.BatchResponse{Results: make([]*pairdbv1.BatchResult, len(results))}
+	backing := make([]struct {
+		out pairdbv1.BatchResult
+		put pairdbv1.BatchResult_Put
+	}, len(results))
 	for i := range results {
-		r, out := &results[i], new(pairdbv1.BatchResult)
+		r, out := &results[i], &backing[i].out
 		switch {
 		case r.Err != nil:
 			out.Result = &pairdbv1.BatchResult_Error{Error: k.itemError(pairdbv1.KV_Batch_FullMethodName, r.Err, true)}
 		case items[i].Put != nil:
-			out.Result = &pairdbv1.BatchResult_Put{Put: putAnswer(&r.Write)}
+			backing[i].put.Put = putAnswer(&r.Write)
+			out.Result = &backing[i].put
 		default:
 			out.Result = &pairdbv1.BatchResult_Delete{Delete: deleteAnswer(&r.Write)}
 		}
@@ -84,6 +89,9 @@ func sameTerms(i int, batch *pairdbv1.BatchRequest, item interface {
 // MultiGet implements pairdbv1.KVServer.
 func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest) (*pairdbv1.MultiGetResponse, error) {
 	t, err := k.termsOf(ctx, req)
+	if err == nil {
+		err = unread(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +109,17 @@ func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest)
 		return nil, err
 	}
 	resp := &pairdbv1.MultiGetResponse{Results: make([]*pairdbv1.MultiGetResult, len(results))}
+	backing := make([]struct {
+		out pairdbv1.MultiGetResult
+		get pairdbv1.MultiGetResult_Get
+	}, len(results))
 	for i := range results {
-		r, out := &results[i], new(pairdbv1.MultiGetResult)
+		r, out := &results[i], &backing[i].out
 		if r.Err != nil {
 			out.Result = &pairdbv1.MultiGetResult_Error{Error: k.itemError(pairdbv1.KV_MultiGet_FullMethodName, r.Err, false)}
 		} else {
-			out.Result = &pairdbv1.MultiGetResult_Get{Get: getAnswer(items[i].Get.Key, &r.Get)}
+			backing[i].get.Get = getAnswer(items[i].Get.Key, &r.Get)
+			out.Result = &backing[i].get
 		}
 		resp.Results[i] = out
 	}

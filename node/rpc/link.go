@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,13 @@ const (
 	mdTo      = "pairdb-to"
 	mdLink    = "pairdb-link"
 	mdLane    = "pairdb-lane"
+	// mdAccept is said by either side that understands compressed frames.
+	mdAccept    = "pairdb-accept"
+	acceptBlock = "s2"
 )
+
+// acceptsCompressed says that the other side does.
+func acceptsCompressed(md metadata.MD) bool { return slices.Contains(md.Get(mdAccept), acceptBlock) }
 
 const (
 	peerStreamWindow = 8 << 20
@@ -34,13 +41,37 @@ const (
 	peerBufferBytes  = 128 << 10
 )
 
-// link is one connection to a peer with a stream for each lane. It lives and
-// dies as a whole, so that a reply may come back in another lane.
+const (
+	// refreshPatience is what an attempt to connect has left after a Refresh.
+	refreshPatience = time.Second
+	// closeGrace is how long closing a connection may take in good order.
+	closeGrace = 100 * time.Millisecond
+)
+
+// A peer whose machine is gone says nothing, and neither does the network. What
+// was sent to it has to be acknowledged by its kernel within peerSilence
+// (TCP_USER_TIMEOUT, which gRPC sets to its keepalive's timeout), and so has a
+// probe of the kernel when nothing was sent for a while (tunePeerConn). Only a
+// peer whose kernel answers but whose process does not is left to gRPC's pings,
+// which a client sends after 10 s without any answer at the earliest.
+const (
+	peerSilence     = 4 * time.Second
+	clientPingAfter = 10 * time.Second
+	serverPingAfter = 5 * time.Second
+)
+
+// link is a connection to a peer for each lane, with one stream. It lives and
+// dies as a whole, so that a reply may come back in another lane. On one
+// connection small items would wait for what large ones have in the sockets'
+// buffers and in the network.
 type link struct {
 	p       *peer
-	conn    *grpc.ClientConn
+	conns   [laneCount]*grpc.ClientConn
+	sockets sockets
 	cancel  context.CancelFunc
 	streams [laneCount]grpc.BidiStreamingClient[peerv1.Frame, peerv1.Frame]
+	// compress has a compressor for each lane if the peer understands it.
+	compress [laneCount]*compressor
 }
 
 // run keeps a link to the peer until Peers is closed or the peer is no member.
@@ -52,8 +83,10 @@ func (p *peer) run() {
 		if err == nil {
 			began := time.Now()
 			p.setUp()
+			opts.LinkChanged(p.id, true, "")
 			err = l.serve()
 			p.ps.stats.disconnect.Add(1)
+			opts.LinkChanged(p.id, false, err.Error())
 			opts.Logger.Info("peer link lost", "peer", p.id.Short(), "after", time.Since(began), "err", err)
 			if p.ps.ctx.Err() == nil && time.Since(began) >= healthyAfter {
 				pause = 0
@@ -71,6 +104,9 @@ func (p *peer) run() {
 			return
 		}
 		p.setDown(linkDown, err)
+		if l == nil {
+			p.ps.stats.connectFailures.Add(1)
+		}
 		if pause == 0 {
 			opts.Logger.Warn("peer not reachable", "peer", p.id.Short(), "err", err)
 		}
@@ -113,9 +149,61 @@ func (p *peer) connect() (*link, error) {
 	if !ok {
 		return nil, errors.New("not a member")
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+	ctx, cancel := context.WithCancel(p.ps.ctx)
+	l := &link{p: p, cancel: cancel}
+	defer p.cutShort(cancel)()
+	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
+	err := l.open(ctx, addr)
+	if err == nil && !giveUp.Stop() {
+		err = context.DeadlineExceeded
+	}
+	giveUp.Stop()
+	if err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("connect to %s: %w", addr, err), l.closeConns())
+	}
+	return l, nil
+}
+
+// cutShort has a Refresh during an attempt leave it one second more, and makes
+// the next at once: the attempt may be to an address that is none any more, or
+// wait for the repetition of a packet that nobody was there for. The function
+// that it returns ends this.
+func (p *peer) cutShort(cancel context.CancelFunc) (stop func()) {
+	over := make(chan struct{})
+	p.ps.wg.Go(func() { // run holds one meanwhile
+		select {
+		case <-p.kick:
+		case <-over:
+			return
+		}
+		t := time.NewTimer(refreshPatience)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-over:
+		}
+		p.refresh()
+	})
+	return func() { close(over) }
+}
+
+// refresh ends the pause between attempts, or the next one.
+func (p *peer) refresh() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// dial prepares a connection, which is opened with its first stream.
+func (l *link) dial(addr string) (*grpc.ClientConn, error) {
+	p := l.p
+	opts := &p.ps.opts
+	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(opts.Credentials),
-		grpc.WithContextDialer(opts.Dial),
+		grpc.WithContextDialer(l.sockets.dialer(opts.Dial)),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
@@ -124,45 +212,52 @@ func (p *peer) connect() (*link, error) {
 		grpc.WithInitialConnWindowSize(peerConnWindow),
 		grpc.WithWriteBufferSize(peerBufferBytes),
 		grpc.WithReadBufferSize(peerBufferBytes),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingAfter, Timeout: peerSilence}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(p.ps.codec),
 			grpc.MaxCallRecvMsgSize(MaxFrameBytes+64),
 		),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+}
+
+// closeConns closes the connections. gRPC wants to say goodbye first, for which
+// a peer that reads nothing would keep it up to 5 s.
+func (l *link) closeConns() error {
+	defer time.AfterFunc(closeGrace, l.sockets.close).Stop()
+	var errs []error
+	for _, conn := range l.conns {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
 	}
-	ctx, cancel := context.WithCancel(p.ps.ctx)
-	l := &link{p: p, conn: conn, cancel: cancel}
-	giveUp := time.AfterFunc(opts.DialTimeout, cancel)
-	err = l.open(ctx)
-	if err == nil && !giveUp.Stop() {
-		err = context.DeadlineExceeded
-	}
-	giveUp.Stop()
-	if err != nil {
-		cancel()
-		return nil, errors.Join(fmt.Errorf("connect to %s: %w", addr, err), conn.Close())
-	}
-	return l, nil
+	return errors.Join(errs...)
 }
 
 // open opens the streams and waits until the peer has accepted them.
-func (l *link) open(ctx context.Context) error {
+func (l *link) open(ctx context.Context, addr string) error {
 	p := l.p
-	client := peerv1.NewPeerClient(l.conn)
 	number := fmt.Sprintf("%016x", rand.Uint64())
+	for lane := range Lane(laneCount) {
+		conn, err := l.dial(addr)
+		if err != nil {
+			return err
+		}
+		l.conns[lane] = conn
+		conn.Connect() // both at once
+	}
 	for lane := range Lane(laneCount) {
 		md := metadata.Pairs(mdCluster, p.cluster.String(), mdFrom, p.ps.opts.Self.String(),
 			mdTo, p.id.String(), mdLink, number, mdLane, lane.String())
-		stream, err := client.Frames(metadata.NewOutgoingContext(ctx, md))
+		if !p.ps.opts.NoCompression {
+			md.Set(mdAccept, acceptBlock)
+		}
+		stream, err := peerv1.NewPeerClient(l.conns[lane]).Frames(metadata.NewOutgoingContext(ctx, md))
 		if err != nil {
 			return err
 		}
 		l.streams[lane] = stream
 	}
-	for _, stream := range l.streams {
+	for lane, stream := range l.streams {
 		md, err := stream.Header()
 		if err != nil {
 			return err
@@ -177,6 +272,9 @@ func (l *link) open(ctx context.Context) error {
 		id, err := ring.ParseNodeID(md.Get(mdFrom)[0])
 		if err != nil || id != p.id {
 			return fmt.Errorf("the other side is node %q", md.Get(mdFrom)[0])
+		}
+		if acceptsCompressed(md) && !p.ps.opts.NoCompression {
+			l.compress[lane] = newCompressor(Lane(lane), &p.ps.stats.compress)
 		}
 	}
 	return nil
@@ -207,7 +305,10 @@ func (l *link) serve() error {
 		wg.Go(func() { broke(l.receiveLoop(lane)) })
 	}
 	wg.Wait()
-	if err := l.conn.Close(); err != nil {
+	for _, c := range l.compress {
+		c.end()
+	}
+	if err := l.closeConns(); err != nil {
 		l.p.ps.opts.Logger.Debug("closing a broken link", "peer", l.p.id.Short(), "err", err)
 	}
 	return cause
@@ -222,16 +323,18 @@ func (l *link) sendLoop(lane Lane) error {
 	for {
 		p.mu.Lock()
 		f := o.take(stopped)
+		waiting := o.bytes
 		p.mu.Unlock()
 		if f == nil {
 			return nil
 		}
 		sealFrame(*f.buf, f.count, p.ps.opts.Now().Sub(f.begun))
-		c := &p.ps.stats
+		c := &p.ps.stats.lanes[lane]
 		c.framesSent.Add(1)
 		c.itemsSent.Add(uint64(f.count))
-		c.bytesSent.Add(uint64(len(*f.buf)))
-		if err := l.streams[lane].SendMsg(&outFrame{buf: f.buf, pool: p.ps.pool}); err != nil {
+		out := l.compress[lane].frame(f, waiting, p.ps.pool)
+		c.bytesSent.Add(uint64(len(*out.buf)))
+		if err := l.streams[lane].SendMsg(out); err != nil {
 			return err
 		}
 	}

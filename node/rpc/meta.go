@@ -121,6 +121,22 @@ func (c *MetaClient) Info(ctx context.Context, addr string) (NodeInfo, error) {
 	return info, nil
 }
 
+// Observe asks the node at addr, host:port, for its events and traffic.
+func (c *MetaClient) Observe(ctx context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	conn, done, err := c.conn(addr)
+	if err != nil {
+		return nil, fmt.Errorf("observe %s: %w", addr, err)
+	}
+	defer done()
+	cluster, self := c.opts.Identity()
+	req.ClusterId, req.Sender = idBytes(cluster), idBytes(self)
+	resp, err := peerv1.NewPeerClient(conn).Observe(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("observe %s: %w", addr, remoteError(ctx, err))
+	}
+	return resp, nil
+}
+
 // idBytes encodes an id, empty for none.
 func idBytes[T ~[16]byte](id T) []byte {
 	if id == *new(T) {

@@ -46,6 +46,12 @@ func laneOf(size int) Lane {
 	return LaneLarge
 }
 
+// laneBounds divides a bound in bytes among the lanes: a lane that has used up
+// its part leaves the other its own.
+func laneBounds(bytes int) [laneCount]int {
+	return [laneCount]int{LaneSmall: bytes / 4, LaneLarge: bytes - bytes/4}
+}
+
 // pendingFrame is a frame that waits to be sent.
 type pendingFrame struct {
 	buf *[]byte
@@ -150,6 +156,24 @@ func (o *outbox) take(stopped func() bool) *pendingFrame {
 	o.items -= f.count
 	o.bytes -= f.size
 	return f
+}
+
+// discard removes and returns the waiting frames of which over is true.
+func (o *outbox) discard(over func(*pendingFrame) bool) []*pendingFrame {
+	var gone []*pendingFrame
+	kept := o.frames[:o.head]
+	for _, f := range o.frames[o.head:] {
+		if !over(f) {
+			kept = append(kept, f)
+			continue
+		}
+		gone = append(gone, f)
+		o.items -= f.count
+		o.bytes -= f.size
+	}
+	clear(o.frames[len(kept):])
+	o.frames = kept
+	return gone
 }
 
 // drop forgets all that was not sent and returns it. Frames numbered after it

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -200,6 +201,9 @@ func (p *peer) sweep() {
 	var taken [laneCount]uint64
 	for i := range p.mu.lanes {
 		taken[i] = p.mu.lanes[i].takenSeq
+		if len(over) > 0 {
+			p.discardExpiredLocked(&p.mu.lanes[i])
+		}
 	}
 	if next := p.mu.pending.next; !next.IsZero() && p.mu.state != linkGone {
 		p.watchLocked(next)
@@ -208,7 +212,9 @@ func (p *peer) sweep() {
 	p.ps.stats.expired.Add(uint64(len(over)))
 	for _, s := range over {
 		if s.frame > taken[s.lane] {
-			// It is sent yet, but with no time left, and is not served.
+			p.ps.stats.expiredUnsent.Add(1)
+			// If it shares its frame with others it is sent yet, but with no
+			// time left, and is not served.
 			s.reply(coord.Reply{}, notSent("wait in the queue to %s: %w", p.id.Short(), ErrExpired))
 			continue
 		}
@@ -216,8 +222,21 @@ func (p *peer) sweep() {
 	}
 }
 
+// discardExpiredLocked takes frames out of the queue for which nobody waits any
+// more. To a peer that stands still they would keep fresh ones out, and when it
+// goes on they would be first.
+func (p *peer) discardExpiredLocked(o *outbox) {
+	for _, f := range o.discard(func(f *pendingFrame) bool { return !slices.ContainsFunc(f.ids, p.mu.pending.has) }) {
+		p.ps.pool.Put(f.buf)
+	}
+}
+
 // receive hands the replies of one frame to those who wait for them.
 func (p *peer) receive(payload []byte) error {
+	payload, err := expandFrame(payload)
+	if err != nil {
+		return err
+	}
 	h, items, err := decodeHeader(payload)
 	if err != nil {
 		return err
@@ -304,19 +323,5 @@ func (p *peer) failAll(unsent, sent []pendingSlot, refusal, why error) {
 	}
 	for _, s := range sent {
 		s.reply(coord.Reply{}, fmt.Errorf("wait for %s: %w: %w", p.id.Short(), ErrLinkLost, why))
-	}
-}
-
-// addStats adds the peer's state of now.
-func (p *peer) addStats(s *PeerStats) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.mu.state == linkUp {
-		s.Connected++
-	}
-	s.Pending += p.mu.pending.count
-	for i := range p.mu.lanes {
-		s.QueuedItems += p.mu.lanes[i].items
-		s.QueuedBytes += p.mu.lanes[i].bytes
 	}
 }

@@ -36,6 +36,14 @@ type PeersOptions struct {
 	// Now is the clock that Message.Deadline was made with; default time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
+	// LinkChanged is called when there is a link to a node, and when it is lost
+	// and why. It is called in order for each node, for several nodes at once,
+	// and holds up that node's link: it must be quick. Default: nobody is told.
+	LinkChanged func(id ring.NodeID, up bool, why string)
+
+	// NoCompression neither sends compressed frames nor lets the peer send
+	// any. Default false: frames are compressed while it pays, see DESIGN.md.
+	NoCompression bool
 
 	// ConnectWindow is how long messages wait for the first attempt to connect
 	// after the first message or after the loss of a link. When it is over or
@@ -64,8 +72,7 @@ type PeersOptions struct {
 // EnsureDefaults fills in what is not set.
 func (o *PeersOptions) EnsureDefaults() {
 	if o.Dial == nil {
-		d := &net.Dialer{KeepAlive: 15 * time.Second}
-		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+		o.Dial = dialPeer
 	}
 	if o.Credentials == nil {
 		o.Credentials = insecure.NewCredentials()
@@ -76,6 +83,9 @@ func (o *PeersOptions) EnsureDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.LinkChanged == nil {
+		o.LinkChanged = func(ring.NodeID, bool, string) {}
+	}
 	setDefault(&o.ConnectWindow, time.Second)
 	setDefault(&o.DialTimeout, 3*time.Second)
 	setDefault(&o.MaxBackoff, 2*time.Second)
@@ -83,6 +93,16 @@ func (o *PeersOptions) EnsureDefaults() {
 	setDefault(&o.MaxQueuedItems, 8192)
 	setDefault(&o.MaxQueuedBytes, 64<<20)
 	setDefault(&o.MaxPending, 65536)
+}
+
+// dialPeer opens a connection to the peer at addr.
+func dialPeer(ctx context.Context, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err == nil {
+		// See peerListener.Accept.
+		_ = tunePeerConn(c)
+	}
+	return c, err
 }
 
 // setDefault sets *v to d if it is zero.
@@ -138,24 +158,6 @@ type Peers struct {
 
 var _ coord.Bundler = (*Peers)(nil)
 
-// peerCounters count since the start.
-type peerCounters struct {
-	framesSent, itemsSent, bytesSent, repliesReceived  atomic.Uint64
-	refused, expired, lost, late, connects, disconnect atomic.Uint64
-}
-
-// PeerStats are the figures of Peers, for metrics. Those without another word
-// count since the start.
-type PeerStats struct {
-	FramesSent, ItemsSent, BytesSent, RepliesReceived uint64
-	// Refused were not queued, Expired ran out of time, Lost went with a
-	// link, Late replies came after that.
-	Refused, Expired, Lost, Late uint64
-	Connects, Disconnects        uint64
-	// Connected peers, Pending requests and queued items and bytes now.
-	Connected, Pending, QueuedItems, QueuedBytes int
-}
-
 // NewPeers returns Peers without any link.
 func NewPeers(opts PeersOptions) (*Peers, error) {
 	opts.EnsureDefaults()
@@ -176,7 +178,7 @@ func (ps *Peers) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, 
 		err = p.send(m, reply)
 	}
 	if err != nil {
-		ps.refuse(reply, err)
+		ps.refuse(laneOf(requestSize(m)), reply, err)
 	}
 }
 
@@ -231,28 +233,11 @@ func (ps *Peers) forget(p *peer) {
 }
 
 // Refresh lets peers that wait before another attempt to connect try at once,
-// and ask Resolve again. Call it when addresses or members have changed.
+// and ask Resolve again; an attempt under way has a second more. Call it when addresses or members have changed.
 func (ps *Peers) Refresh() {
 	for _, p := range *ps.byID.Load() {
-		select {
-		case p.kick <- struct{}{}:
-		default:
-		}
+		p.refresh()
 	}
-}
-
-// Stats returns the figures.
-func (ps *Peers) Stats() PeerStats {
-	c := &ps.stats
-	s := PeerStats{
-		FramesSent: c.framesSent.Load(), ItemsSent: c.itemsSent.Load(), BytesSent: c.bytesSent.Load(),
-		RepliesReceived: c.repliesReceived.Load(), Refused: c.refused.Load(), Expired: c.expired.Load(),
-		Lost: c.lost.Load(), Late: c.late.Load(), Connects: c.connects.Load(), Disconnects: c.disconnect.Load(),
-	}
-	for _, p := range *ps.byID.Load() {
-		p.addStats(&s)
-	}
-	return s
 }
 
 // Close fails what is pending, closes the links and returns when all goroutines

@@ -38,6 +38,8 @@ type peerService struct {
 	peerv1.UnimplementedPeerServer
 	frames *frameServer
 	info   func() NodeInfo
+	// observe answers for this node.
+	observe func(*peerv1.ObserveRequest) *peerv1.ObserveResponse
 }
 
 // Frames implements peerv1.PeerServer.
@@ -55,6 +57,18 @@ func (p *peerService) Info(_ context.Context, req *peerv1.InfoRequest) (*peerv1.
 		NodeId: p.frames.self[:], Incarnation: i.Incarnation, Bytes: i.Bytes, KeysEstimate: i.Keys,
 		DiskUsedPercent: i.DiskUsedPercent, RingVersion: uint64(i.RingVersion), Ready: i.Ready,
 	}, nil
+}
+
+// Observe implements peerv1.PeerServer. Other than figures, which a node that joins
+// may ask for, this is for members alone: keys are data.
+func (p *peerService) Observe(_ context.Context, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	if err := checkCaller(p.frames.cluster(), req.GetClusterId(), req.GetSender()); err != nil {
+		return nil, err
+	}
+	if !p.frames.member(ring.NodeID(req.GetSender())) {
+		return nil, status.Error(codes.PermissionDenied, "the caller is no member of this cluster")
+	}
+	return p.observe(req), nil
 }
 
 // checkCaller refuses a caller of another cluster. A node without a cluster,

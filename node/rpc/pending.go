@@ -49,16 +49,18 @@ func (t *pendingTable) add(s pendingSlot) uint64 {
 // take removes the request of that id. The reply is nil if there is none: it
 // was answered, has expired, or never was.
 func (t *pendingTable) take(id uint64) (pendingSlot, bool) {
-	i := uint32(id)
-	if uint64(i) >= uint64(len(t.slots)) {
+	if !t.has(id) {
 		return pendingSlot{}, false
 	}
-	s := t.slots[i]
-	if s.reply == nil || s.use != uint32(id>>32) {
-		return pendingSlot{}, false
-	}
-	t.remove(i)
+	s := t.slots[uint32(id)]
+	t.remove(uint32(id))
 	return s, true
+}
+
+// has says that the request of that id waits for its reply.
+func (t *pendingTable) has(id uint64) bool {
+	i := uint32(id)
+	return uint64(i) < uint64(len(t.slots)) && t.slots[i].reply != nil && t.slots[i].use == uint32(id>>32)
 }
 
 func (t *pendingTable) remove(i uint32) {

@@ -16,6 +16,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 const (
@@ -44,6 +45,8 @@ type pipelines struct {
 type pipeline struct {
 	k      *kvService
 	stream grpc.BidiStreamingServer[pairdbv1.PipelineRequest, pairdbv1.PipelineResponse]
+	// conn counts the replies that the client has not read.
+	conn *door.Conn
 	// tenant is that of requests that name none.
 	tenant string
 	// until is the end of the stream by its deadline; zero without one.
@@ -67,6 +70,8 @@ type pipeline struct {
 		// answered, or at once if it is broken.
 		ended, broken bool
 		end           error
+		// gone says that nobody sends replies any more.
+		gone bool
 	}
 }
 
@@ -75,6 +80,8 @@ type pipeline struct {
 type reply struct {
 	result        *pairdbv1.PipelineResult
 	size, request int
+	// hold counts it on its connection while it is ready, if it is large.
+	hold *door.Hold
 }
 
 // Pipeline implements pairdbv1.KVServer.
@@ -88,13 +95,14 @@ func (k *kvService) Pipeline(stream grpc.BidiStreamingServer[pairdbv1.PipelineRe
 	}
 	ctx := stream.Context()
 	p := &pipeline{
-		k: k, stream: stream, tenant: tenantOf(ctx, ""),
+		k: k, stream: stream, conn: connOf(ctx), tenant: tenantOf(ctx, ""),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	p.mu.ids = make(map[uint64]struct{})
 	if d, ok := ctx.Deadline(); ok {
 		p.until = k.now().Add(time.Until(d))
 	}
+	defer p.drop()
 	defer close(p.over)
 	// The reader cannot be interrupted but by the end of this function, which
 	// ends the stream.
@@ -134,7 +142,8 @@ func (p *pipeline) send(ctx context.Context) error {
 			for i := range batch {
 				resp.Results[i] = batch[i].result
 			}
-			if err := p.stream.Send(resp); err != nil {
+			if err := sendCounted(p.stream, resp); err != nil {
+				release(batch)
 				return err
 			}
 			p.sent(batch)
@@ -177,8 +186,24 @@ func (p *pipeline) take() (batch []reply, done bool, end error) {
 	return batch, false, nil
 }
 
+// drop forgets the replies that nobody will send any more.
+func (p *pipeline) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	release(p.mu.ready)
+	p.mu.ready, p.mu.gone = nil, true
+}
+
+// release says that replies wait for their reader no more, or as encoded messages.
+func release(batch []reply) {
+	for i := range batch {
+		batch[i].hold.Release()
+	}
+}
+
 // sent gives back the room of replies that have left.
 func (p *pipeline) sent(batch []reply) {
+	release(batch)
 	p.mu.Lock()
 	for i := range batch {
 		p.mu.inFlight--

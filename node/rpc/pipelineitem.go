@@ -7,6 +7,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
 
 const (
@@ -33,8 +34,9 @@ func itemSize(it *pairdbv1.PipelineItem) int {
 func (p *pipeline) begin(items []*pairdbv1.PipelineItem, now time.Time) {
 	started := make([]*pairdbv1.PipelineItem, 0, len(items))
 	ops := make([]coord.Item, 0, len(items))
-	for _, it := range items {
-		op, err := p.operation(it, now)
+	var mem operations
+	for i, it := range items {
+		op, err := p.operation(it, now, &mem, len(items)-i)
 		if err == nil && !p.claim(it.GetId()) {
 			err = invalid(fmt.Sprintf("a request with the id %d is in flight; use each id once", it.GetId()))
 		}
@@ -70,23 +72,44 @@ func (p *pipeline) claim(id uint64) bool {
 	return true
 }
 
-// operation is what an item asks for.
-func (p *pipeline) operation(it *pairdbv1.PipelineItem, now time.Time) (coord.Item, error) {
+// operations is memory for those of one message: its items are mostly of one kind.
+type operations struct {
+	gets []coord.GetRequest
+	puts []coord.PutRequest
+}
+
+// operation is what an item asks for, the first of left that may be of its kind.
+func (p *pipeline) operation(it *pairdbv1.PipelineItem, now time.Time, mem *operations, left int) (coord.Item, error) {
 	switch r := it.GetRequest().(type) {
 	case *pairdbv1.PipelineItem_Put:
 		t, err := p.terms(it, r.Put, now)
-		op := putOf(t, r.Put)
-		return coord.Item{Put: &op}, err
+		op := next(&mem.puts, left)
+		*op = putOf(t, r.Put)
+		return coord.Item{Put: op}, err
 	case *pairdbv1.PipelineItem_Get:
 		t, err := p.terms(it, r.Get, now)
-		op := getOf(t, r.Get.GetKey())
-		return coord.Item{Get: &op}, err
+		op := next(&mem.gets, left)
+		*op = getOf(t, r.Get.GetKey())
+		if err == nil && p.conn.Full() {
+			err = errUnread()
+		}
+		return coord.Item{Get: op}, err
 	case *pairdbv1.PipelineItem_Delete:
 		t, err := p.terms(it, r.Delete, now)
 		op := deleteOf(t, r.Delete)
 		return coord.Item{Delete: &op}, err
 	}
 	return coord.Item{}, invalid("the request asks for nothing: it has a put, a get or a delete")
+}
+
+// next cuts an element off list, which is made with n of them if it is empty.
+func next[T any](list *[]T, n int) *T {
+	if len(*list) == 0 {
+		*list = make([]T, n)
+	}
+	out := &(*list)[0]
+	*list = (*list)[1:]
+	return out
 }
 
 // terms are those of one item, whose time counts from now.
@@ -110,15 +133,26 @@ func (p *pipeline) terms(it *pairdbv1.PipelineItem, req interface {
 }
 
 func (p *pipeline) success(it *pairdbv1.PipelineItem, r *coord.ItemResult, began time.Time) *pairdbv1.PipelineResult {
-	out := &pairdbv1.PipelineResult{Id: it.GetId()}
+	var out *pairdbv1.PipelineResult
 	switch q := it.GetRequest().(type) {
 	case *pairdbv1.PipelineItem_Put:
-		out.Result = &pairdbv1.PipelineResult_Put{Put: putAnswer(&r.Write)}
+		a := new(struct {
+			out pairdbv1.PipelineResult
+			put pairdbv1.PipelineResult_Put
+		})
+		a.put.Put = putAnswer(&r.Write)
+		out, a.out.Result = &a.out, &a.put
 	case *pairdbv1.PipelineItem_Delete:
-		out.Result = &pairdbv1.PipelineResult_Delete{Delete: deleteAnswer(&r.Write)}
+		out = &pairdbv1.PipelineResult{Result: &pairdbv1.PipelineResult_Delete{Delete: deleteAnswer(&r.Write)}}
 	case *pairdbv1.PipelineItem_Get:
-		out.Result = &pairdbv1.PipelineResult_Get{Get: getAnswer(q.Get.GetKey(), &r.Get)}
+		a := new(struct {
+			out pairdbv1.PipelineResult
+			get pairdbv1.PipelineResult_Get
+		})
+		a.get.Get = getAnswer(q.Get.GetKey(), &r.Get)
+		out, a.out.Result = &a.out, &a.get
 	}
+	out.Id = it.GetId()
 	p.k.observe(pipelineMethod, string(errcode.OK), p.k.now().Sub(began))
 	return out
 }
@@ -145,14 +179,15 @@ func (p *pipeline) push(it *pairdbv1.PipelineItem, out *pairdbv1.PipelineResult,
 	if claimed {
 		delete(p.mu.ids, it.GetId())
 	}
-	if p.mu.readyBytes > 0 && p.mu.readyBytes+size > 4*maxReadyBytes && out.GetGet() != nil {
-		out.Result = &pairdbv1.PipelineResult_Error{Error: itemErrorOf(&coord.Error{
-			Code:    errcode.ResourceExhausted,
-			Message: "replies wait for the client to read them, and there is no room for this value; ask for it again",
-		})}
+	if out.GetGet() != nil && (p.mu.readyBytes > 0 && p.mu.readyBytes+size > 4*maxReadyBytes || size >= heldBytes && p.conn.Full()) {
+		out.Result = &pairdbv1.PipelineResult_Error{Error: itemErrorOf(errUnread())}
 		size = replyOverhead
 	}
-	p.mu.ready = append(p.mu.ready, reply{out, size, request})
+	var hold *door.Hold
+	if size >= heldBytes && !p.mu.gone {
+		hold = p.conn.Hold(size)
+	}
+	p.mu.ready = append(p.mu.ready, reply{out, size, request, hold})
 	p.mu.readyBytes += size
 	first := len(p.mu.ready) == 1
 	p.mu.Unlock()

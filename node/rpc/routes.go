@@ -49,7 +49,7 @@ func routes(snap *schema.Snapshot, tenant *schema.Tenant) *pairdbv1.RoutesRespon
 		r := &pairdbv1.RouteNode{NodeId: n.ID.String()}
 		if m, ok := snap.Member(n.ID); ok {
 			r.Address = m.Addresses.GRPC
-			r.Alive = m.Liveness == schema.Alive || m.ID == snap.Self
+			r.Alive = (m.Liveness == schema.Alive || m.ID == snap.Self) && !m.Withdrawn
 		}
 		resp.Nodes = append(resp.Nodes, r)
 	}

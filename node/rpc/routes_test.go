@@ -52,6 +52,12 @@ func TestRoutes(t *testing.T) {
 		if err != nil || again.GetEtag() == r.GetEtag() || len(again.GetOwners()) == 0 {
 			t.Errorf("a node is back, and the answer is %v, %v", again, err)
 		}
+		f.withdraw(2)
+		again, err = c.Routes(t.Context(), &pairdbv1.RoutesRequest{TenantId: tenant})
+		if err != nil || again.GetEtag() != r.GetEtag() {
+			t.Errorf("a node has withdrawn, and the answer is %v, %v", again.GetNodes(), err)
+		}
+		f.withdraw(-1)
 		f.with(t, map[int]schema.Liveness{2: schema.Dead})
 	}
 	for tenant, want := range map[string]errcode.Code{"Upper": errcode.InvalidTenantID, "unknown": errcode.TenantNotFound} {

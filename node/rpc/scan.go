@@ -42,11 +42,14 @@ func (k *kvService) Scan(req *pairdbv1.ScanRequest, stream grpc.ServerStreamingS
 		if d, ok := ctx.Deadline(); ok {
 			r.Deadline = k.deadlineOf(d)
 		}
+		if err := unread(ctx); err != nil {
+			return err
+		}
 		p, err := k.coord.Scan(ctx, r)
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(pageOf(&p)); err != nil {
+		if err := sendCounted(stream, pageOf(&p)); err != nil {
 			return err
 		}
 		left -= min(left, uint64(len(p.Items)))

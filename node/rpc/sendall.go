@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"errors"
+
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -12,7 +14,7 @@ func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
 	p, err := ps.peer(to)
 	if err != nil {
 		for i := range msgs {
-			ps.refuse(msgs[i].Reply, err)
+			ps.refuse(laneOf(requestSize(&msgs[i].Message)), msgs[i].Reply, err)
 		}
 		return
 	}
@@ -22,7 +24,7 @@ func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
 		m := &msgs[i]
 		if size := requestSize(&m.Message); laneOf(size) == LaneSmall {
 			if err := p.sendSmallLocked(&m.Message, size, m.Reply); err != nil {
-				refused = append(refused, refusal{m.Reply, err})
+				refused = append(refused, refusal{LaneSmall, m.Reply, err})
 			}
 		}
 	}
@@ -31,22 +33,31 @@ func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
 		m := &msgs[i]
 		if laneOf(requestSize(&m.Message)) == LaneLarge {
 			if err := p.send(&m.Message, m.Reply); err != nil {
-				refused = append(refused, refusal{m.Reply, err})
+				refused = append(refused, refusal{LaneLarge, m.Reply, err})
 			}
 		}
 	}
 	for _, r := range refused {
-		ps.refuse(r.reply, r.err)
+		ps.refuse(r.lane, r.reply, r.err)
 	}
 }
 
 // refusal is a message that was not queued.
 type refusal struct {
+	lane  Lane
 	reply func(coord.Reply, error)
 	err   error
 }
 
-func (ps *Peers) refuse(reply func(coord.Reply, error), err error) {
-	ps.stats.refused.Add(1)
+func (ps *Peers) refuse(lane Lane, reply func(coord.Reply, error), err error) {
+	c := &ps.stats.lanes[lane]
+	switch {
+	case errors.Is(err, ErrOverloaded):
+		c.overloaded.Add(1)
+	case errors.Is(err, ErrItemTooLarge):
+		c.tooLarge.Add(1)
+	default:
+		c.disconnected.Add(1)
+	}
 	reply(coord.Reply{}, err)
 }

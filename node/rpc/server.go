@@ -29,6 +29,12 @@ import (
 // than 10 MiB is refused by the coordinator.
 const MaxMessageBytes = coord.MaxBatchBytes + 256<<10
 
+// streamWorkers is how many goroutines are kept to run calls of clients. A call
+// goes some thirty frames deep, so that a goroutine of its own spends up to a
+// tenth of the call's CPU on growing its stack. When all are busy, by streams for
+// example, a call gets a goroutine of its own. Each takes some 16 KiB.
+const streamWorkers = 64
+
 // Options configure a Server. All up to Asker are required.
 type Options struct {
 	// Self is this node.
@@ -45,6 +51,13 @@ type Options struct {
 	Local func() NodeInfo
 	// Admin does the upkeep of this node.
 	Admin Admin
+	// Observer tells what this node did and what happened to it.
+	Observer Observer
+	// Refuse says what a call of KV that reads or writes would be refused with
+	// now, before anything is done for it. The errors are few and never change. It
+	// must not wait.
+	// Default: nothing ever is.
+	Refuse func(write bool) *coord.Error
 	// Asker asks others for theirs.
 	Asker Asker
 
@@ -62,10 +75,13 @@ type Options struct {
 	Logger *slog.Logger
 	// DefaultTimeout is for calls without a deadline; default 10 s.
 	DefaultTimeout time.Duration
+	// NoCompression is as in PeersOptions, for the replies to other nodes.
+	NoCompression bool
 	// MaxUnanswered, MaxHeldBytes and MaxReplyBytes bound what one peer has
-	// under way here: requests without a reply, bytes of their frames, and
-	// bytes of replies it has not read. Beyond, no more is read from it.
-	// Defaults 16384, 256 MiB, 64 MiB.
+	// under way here: requests of each lane without a reply, bytes of their
+	// frames, and bytes of replies it has not read. A quarter of the bytes is
+	// the small lane's. Beyond, no more is read from the lane that has too
+	// much. Defaults 16384, 256 MiB, 64 MiB.
 	MaxUnanswered, MaxHeldBytes, MaxReplyBytes int
 }
 
@@ -76,6 +92,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string, time.Duration) {}
+	}
+	if o.Refuse == nil {
+		o.Refuse = refusesNothing
 	}
 	if o.ClientCredentials == nil {
 		o.ClientCredentials = insecure.NewCredentials()
@@ -109,6 +128,7 @@ func (o *Options) Validate() error {
 		{"Peer", o.Peer == nil},
 		{"Local", o.Local == nil},
 		{"Admin", o.Admin == nil},
+		{"Observer", o.Observer == nil},
 		{"Asker", o.Asker == nil},
 	} {
 		if f.absent {
@@ -163,27 +183,30 @@ func NewServer(opts Options) (*Server, error) {
 			_, ok := opts.Metadata.Snapshot().Member(id)
 			return ok
 		},
-		maxUnanswered: opts.MaxUnanswered, maxHeld: opts.MaxHeldBytes, maxReplies: opts.MaxReplyBytes,
+		maxUnanswered: opts.MaxUnanswered, maxHeld: laneBounds(opts.MaxHeldBytes), maxReplies: laneBounds(opts.MaxReplyBytes),
+		noCompression: opts.NoCompression,
 	}
 	s.frames.mu.sessions = make(map[sessionKey]*session)
 	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
-	s.client = grpc.NewServer(s.clientOptions()...)
+	r := &refuser{refuse: opts.Refuse, observe: opts.Observe}
+	s.client = grpc.NewServer(append(s.clientOptions(), grpc.InTapHandle(r.tap))...)
 	s.kv = &kvService{
 		coord: opts.Coordinator, now: opts.Now, timeout: opts.DefaultTimeout,
 		itemError: s.itemError, observe: opts.Observe, panicked: s.panicked, stopping: s.stopping,
 	}
-	pairdbv1.RegisterKVServer(s.client, s.kv)
+	s.client.RegisterService(r.service(&pairdbv1.KV_ServiceDesc), s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
+	pairdbv1.RegisterObserveServer(s.client, &observeService{s: s})
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
 	reflection.Register(s.client)
 	s.SetReady(false)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
-	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo})
+	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil
 }
@@ -202,6 +225,7 @@ func (s *Server) clientOptions() []grpc.ServerOption {
 		grpc.InitialConnWindowSize(16 << 20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.clientStream),
 		grpc.WaitForHandlers(true),
@@ -222,7 +246,7 @@ func (s *Server) peerOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(peerBufferBytes),
 		grpc.ReadBufferSize(peerBufferBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: peerSilence}),
 		grpc.ChainUnaryInterceptor(s.peerUnary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.WaitForHandlers(true),
@@ -233,7 +257,7 @@ func (s *Server) peerOptions() []grpc.ServerOption {
 func (s *Server) ServeClients(l net.Listener) error { return s.serve(s.client, l, "clients") }
 
 // ServePeers serves other nodes on l, which the server closes in the end.
-func (s *Server) ServePeers(l net.Listener) error { return s.serve(s.peer, l, "peers") }
+func (s *Server) ServePeers(l net.Listener) error { return s.serve(s.peer, peerListener{l}, "peers") }
 
 func (s *Server) serve(g *grpc.Server, l net.Listener, whom string) error {
 	s.mu.Lock()
@@ -276,6 +300,7 @@ func (s *Server) SetReady(ready bool) {
 	}
 	for _, service := range []string{
 		"", pairdbv1.KV_ServiceDesc.ServiceName, pairdbv1.Tenants_ServiceDesc.ServiceName, pairdbv1.Cluster_ServiceDesc.ServiceName, pairdbv1.Admin_ServiceDesc.ServiceName,
+		pairdbv1.Observe_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, st)
 	}

@@ -66,7 +66,7 @@ func statusOf(e *coord.Error) *status.Status {
 		Reason: string(info.Code), Domain: errcode.Domain, Metadata: errorMetadata(e),
 	}}
 	if info.Retryable {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay(info.Code))})
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(cmp.Or(e.RetryAfter, retryDelay(info.Code)))})
 	}
 	st := status.New(codes.Code(info.GRPC), messageOf(e, info))
 	if full, err := st.WithDetails(details...); err == nil {
@@ -95,7 +95,7 @@ func itemErrorOf(e *coord.Error) *pairdbv1.ItemError {
 	info := infoOf(e)
 	item := &pairdbv1.ItemError{Code: string(info.Code), Message: messageOf(e, info), Metadata: errorMetadata(e)}
 	if info.Retryable {
-		item.RetryDelay = durationpb.New(retryDelay(info.Code))
+		item.RetryDelay = durationpb.New(cmp.Or(e.RetryAfter, retryDelay(info.Code)))
 	}
 	return item
 }

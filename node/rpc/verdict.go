@@ -24,7 +24,7 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 	case !snap.Ready:
 		return verdict{"unhealthy", "The cluster is founded, but not all founders have acknowledged it."}
 	}
-	down := downNodes(l, up)
+	down := downNodes(snap, up)
 	if len(down) == 0 {
 		return verdict{"healthy", fmt.Sprintf("All %d nodes are up.", len(l.Nodes()))}
 	}
@@ -39,12 +39,17 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 }
 
 // downNodes names the nodes of the layout that are not up, sorted.
-func downNodes(l *ring.Layout, up func(ring.NodeID) bool) []string {
+func downNodes(snap *schema.Snapshot, up func(ring.NodeID) bool) []string {
 	var names []string
-	for _, n := range l.Nodes() {
-		if !up(n.ID) {
-			names = append(names, n.Name)
+	for _, n := range snap.Layout.Nodes() {
+		if up(n.ID) {
+			continue
 		}
+		name := n.Name
+		if m, ok := snap.Member(n.ID); ok && m.Withdrawn {
+			name += " (withdrawn)"
+		}
+		names = append(names, name)
 	}
 	slices.Sort(names)
 	return names

@@ -88,8 +88,24 @@ var bugs = []bug{
 		"if _, ok := p.mu.ids[id]; ok {", "if _, ok := p.mu.ids[id]; ok && id == 0 {", "node/rpc", "^TestPipeline",
 	},
 	{
+		"queue for a peer without a bound in bytes", "node/rpc/peer.go",
+		"o.items >= opts.MaxQueuedItems || (o.items > 0 && o.bytes+size > opts.MaxQueuedBytes):", "o.items >= opts.MaxQueuedItems:", "node/rpc", "^TestFullQueueRefuses$",
+	},
+	{
+		"keep in the queue to a peer what has expired", "node/rpc/peer.go",
+		"		if len(over) > 0 {\n", "		if len(over) < 0 {\n", "node/rpc", "^TestExpiredLeaveTheQueue$",
+	},
+	{
+		"let the small lane of a link wait for what the large one holds", "node/rpc/frames.go",
+		"s.mu.held[lane] >= s.fs.maxHeld[lane]", "s.mu.held[LaneLarge] >= s.fs.maxHeld[LaneLarge]", "node/rpc", "^TestLanesDoNotWaitForEachOther$",
+	},
+	{
+		"compress on, though no more gets through than before", "node/rpc/squeeze.go",
+		"case through < s.before*gainPercent/100:", "case through < 0:", "node/rpc", "^TestSqueeze",
+	},
+	{
 		"send every request of a broken pipeline again, also a write that may have been done", "client/pipelinestream.go",
-		"safe := !sent || untouched || q.kind != writes || e.Outcome == errcode.NotApplied", "safe := true", "client", "^TestPipeline",
+		"safe := !sent || mayMove && (untouched || q.kind != writes || e.Outcome == errcode.NotApplied)", "safe := true", "client", "^TestPipeline",
 	},
 	{
 		"acknowledge a write that was replaced before what replaced it wins", "coord/update.go",
@@ -160,8 +176,79 @@ var bugs = []bug{
 		"		h.Write(part)\n", "", "coord", "PageToken|^TestScripts$",
 	},
 	{
+		"count the answer to a hedge twice", "coord/read.go",
+		"		case hasAnswered:\n			answers++\n", "		case hasAnswered:\n			answers += 1 + int(r.mu.hedged>>i&1)\n", "coord", "^TestHedge",
+	},
+	{
+		"never close a breaker", "coord/peerhealth/breaker.go",
+		"	if b.state != Open && b.state != HalfOpen {\n		return false\n	}\n	b.close(now)\n", "	if b.state < Closed {\n		b.close(now)\n	}\n", "coord/peerhealth", "^TestOpensAndRecovers$",
+	},
+	{
+		"blame peers for what is overdue because this node was stopped", "coord/peerhealth/breaker.go",
+		"	case paused:\n", "	case paused && step < 0:\n", "coord/peerhealth", "^TestOwnPause$",
+	},
+	{
+		"hedge whatever it costs", "coord/health.go",
+		"if !free && !c.health.hedges.Take() {", "if !free && c.health.hedges == nil {", "coord", "^TestHedgesHaveABudget$",
+	},
+	{
+		"mint a write though nothing gets to this node's disk", "coord/health.go",
+		"if !disk.Shut() || j.kind.reads() || j.forwarded {", "if !disk.Shut() || j.kind.reads() || !j.forwarded {", "coord", "^TestOwnDiskHangs$",
+	},
+	{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
+	},
+	{
+		"hold a key's lock while its write is synced", "node/replica/replica.go",
+		"	object, seq, err := s.update(&at, w, edit)\n",
+		"	object, seq, err := s.update(&at, w, edit)\n	if err == nil {\n		_ = s.opts.Engine.WaitDurable(seq)\n	}\n", "cmd/pairdb/e2e", "^TestHotKeySharesSyncs$",
+	},
+	{
+		"let whoever waits for a disk that hangs go on waiting", "node/replica/sync.go",
+		"	q.mu.group, q.mu.waiting = nil, nil\n", "	failed = nil\n", "node/replica", ".",
+	},
+	{
+		"take a disk back only when the process starts again", "engine/stalled.go",
+		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "^TestStallRule$",
+	},
+	{
+		"take a disk that is slow each time back each time", "engine/stalled.go",
+		"			r.pause = r.slow\n", "", "engine", "^TestStallRule$",
+	},
+	{
+		"ask an owner first that has withdrawn", "coord/unit.go",
+		" && !m.Withdrawn:\n", ":\n", "coord", "^TestOrderOfOwners$",
+	},
+	{
+		"an unbounded queue: let any number of operations wait for their turn", "node/admission/limiter.go",
+		"	if waiting+w > int64(l.bounds.Queue) {", "	if waiting+w < 0 {", "node/admission", "^TestQueueIsBounded$",
+	},
+	{
+		"shed after the work was done: ask for room once a write has been made", "node/admission/gate.go",
+		"	t, err := g.enter(ctx, Writes, 1, r.Deadline)\n	if err != nil {\n		return coord.WriteResponse{}, err\n	}\n	defer t.Release()\n	return g.kv.Put(ctx, r)",
+		"	w, err := g.kv.Put(ctx, r)\n	t, full := g.enter(ctx, Writes, 1, r.Deadline)\n	if full != nil {\n		return coord.WriteResponse{}, full\n	}\n	defer t.Release()\n	return w, err",
+		"node/admission", "^TestRefusedBeforeAnyWork$",
+	},
+	{
+		"in the SDK, never use a node again that was silent", "client/health.go",
+		"	case answered:\n		v.turn(fine)\n", "	case answered && false:\n		v.turn(fine)\n", "client", "^TestBackWithinSeconds$",
+	},
+	{
+		"in the SDK, blame the nodes for a pause of its own", "client/watch.go",
+		"return min(now.Sub(last), 2*lookEach)", "return now.Sub(last)", "client", "^TestOwnPause$",
+	},
+	{
+		"in the SDK, hedge writes that have an idempotency key", "client/hedge.go",
+		"k == reads && (cl == getClass || cl == multiGetClass)", "true", "client", "^TestWritesAreNotHedged$",
+	},
+	{
+		"in the SDK, hedge whatever was hedged before", "client/hedge.go",
+		"if !c.hedges.spend() {", "if false {", "client", "^TestHedgesHaveABudget$",
+	},
+	{
+		"in the SDK, refuse nearly all once all was refused", "client/throttle.go",
+		"random >= min(p, throttleMost)", "random >= p", "client", "^TestThrottle$",
 	},
 }
 

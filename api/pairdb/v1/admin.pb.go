@@ -992,7 +992,8 @@ type DiskStats struct {
 	FreeBytes uint64 `protobuf:"varint,2,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
 	// ok, warn, throttle or full.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// For how long a call has hung by now; 0 if none has for storage.disk_stall.
+	// For how long the disk has not answered by now, see storage.disk_slow; 0 if it
+	// does.
 	Stalled       *durationpb.Duration `protobuf:"bytes,4,opt,name=stalled,proto3" json:"stalled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

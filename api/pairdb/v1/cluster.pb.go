@@ -301,7 +301,9 @@ type NodeStatus struct {
 	// "up": answers. "suspect": gossip has not given it up, but it did not answer
 	// the node that was asked within 2 s. "down": gossip gave it up, or has not
 	// heard of it since the node that was asked started. "left": said goodbye.
-	// "waiting": answers, but is not in the layout. More words may come.
+	// "waiting": answers, but is not in the layout. "withdrawn": answers, and says
+	// that it cannot do its part: its disk hangs, or can only be read. More words
+	// may come.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// The failure zone the node was configured with. Empty: none.
 	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
@@ -1038,7 +1040,8 @@ type RouteNode struct {
 	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Client gRPC, host:port. Empty if it is not known yet.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// False if gossip has given the node up.
+	// False if gossip has given the node up, or the node says that it cannot do
+	// its part, because its disk does not answer, say.
 	Alive         bool `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

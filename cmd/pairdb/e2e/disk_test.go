@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -240,30 +241,13 @@ func TestQuorumGoesOnWithAFullDisk(t *testing.T) {
 // TestStalledDiskWithdraws lets strace delay every sync of a running node: it
 // says that it is not ready, and why, and is ready again when syncs return.
 func TestStalledDiskWithdraws(t *testing.T) {
-	c := startCluster(t, 1, "--set", "storage.disk_stall=1s")
+	c := startCluster(t, 1, "--set", "storage.disk_slow=1s")
 	a, cl := c.agents[0], c.client(0)
 	ctx := context.Background()
 	if _, err := cl.Put(ctx, "k", []byte("before")); err != nil {
 		t.Fatal(err)
 	}
-	a.mu.Lock()
-	pid := a.cmd.Process.Pid
-	a.mu.Unlock()
-	var out bytes.Buffer
-	tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(pid),
-		"-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=6000000")
-	tracer.Stdout, tracer.Stderr = &out, &out
-	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := tracer.Start(); err != nil {
-		t.Fatalf("strace is needed (apt-get install strace): %v", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- tracer.Wait() }()
-	stop := func() {
-		_ = tracer.Process.Signal(syscall.SIGTERM) // it may have ended
-		<-ended
-		ended <- nil
-	}
+	out, stop := a.delaySyncs(6 * time.Second)
 	defer stop()
 	put := make(chan error, 1)
 	ready := func(want int, words string) error {
@@ -305,6 +289,134 @@ func TestStalledDiskWithdraws(t *testing.T) {
 	}
 	if log := tail(a.dir+"/log", 1<<20); strings.Count(log, "disk does not answer") != strings.Count(log, "disk answers again") || !strings.Contains(log, "disk does not answer") {
 		t.Error("the log does not say when the disk hung and when no longer")
+	}
+}
+
+// delaySyncs lets strace delay each sync of data in the agent's process, until stop is called,
+// which may be done again. What strace says goes to out.
+func (a *agent) delaySyncs(d time.Duration) (out *bytes.Buffer, stop func()) {
+	a.t.Helper()
+	a.mu.Lock()
+	pid := a.cmd.Process.Pid
+	a.mu.Unlock()
+	out = new(bytes.Buffer)
+	tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(pid),
+		"-e", "trace=fdatasync", "-e", fmt.Sprintf("inject=fdatasync:delay_exit=%d", d.Microseconds()))
+	tracer.Stdout, tracer.Stderr = out, out
+	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := tracer.Start(); err != nil {
+		a.t.Fatalf("strace is needed (apt-get install strace): %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- tracer.Wait() }()
+	return out, func() {
+		_ = tracer.Process.Signal(syscall.SIGTERM) // it may have ended
+		<-ended
+		ended <- nil
+	}
+}
+
+// TestStalledDiskLeavesThePath has each sync of one of three nodes take 6 s: the
+// node withdraws by itself, all nodes say so, and once it has, QUORUM writes and
+// reads through any node, that one included, go on without errors and without
+// waiting for that disk. When syncs return the node is back within 5 s.
+func TestStalledDiskLeavesThePath(t *testing.T) {
+	c := startCluster(t, 3)
+	ctx := context.Background()
+	sick := c.agents[2]
+	state := func(i int) (verdict, of string) {
+		st, err := c.client(i).Status(ctx)
+		if err != nil {
+			return err.Error(), ""
+		}
+		for _, n := range st.GetNodes() {
+			if n.GetName() == sick.name {
+				of = n.GetState()
+			}
+		}
+		return st.GetVerdict(), of
+	}
+	// load writes and reads 300 keys through each node and returns the times.
+	load := func(round string) []time.Duration {
+		var took []time.Duration
+		for i := range 900 {
+			cl, key := c.client(i%3), fmt.Sprintf("key-%d", i/3)
+			var opts []client.CallOption
+			if i%5 == 0 {
+				opts = append(opts, client.WithIdempotencyKey(fmt.Sprint(round, i)))
+			}
+			began := time.Now()
+			if _, err := cl.Put(ctx, key, []byte(round), opts...); err != nil {
+				t.Errorf("%s: put %d through node %d: %v", round, i, i%3+1, err)
+			}
+			if res, err := c.client((i+1)%3).Get(ctx, key); err != nil || string(res.Siblings[0].Value) != round {
+				t.Errorf("%s: get %d: %v", round, i, err)
+			}
+			took = append(took, time.Since(began))
+		}
+		slices.Sort(took)
+		t.Logf("%s: a put and a get took %s at the median, %s at the 99th percentile, %s at most", round, took[450], took[890], took[899])
+		return took
+	}
+	load("before")
+	_, stop := sick.delaySyncs(6 * time.Second)
+	defer stop()
+	began := time.Now()
+	// Writes keep coming, so that there is a sync that hangs.
+	err := poll(30*time.Second, func() (bool, error) {
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err := c.client(0).Put(short, "probe", []byte("v"), client.WithLevel(client.LevelQuorum)); err != nil {
+			t.Errorf("a put at QUORUM through a sound node: %v", err)
+		}
+		for i := range c.agents {
+			if verdict, of := state(i); verdict != "degraded" || of != "withdrawn" {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		v, of := state(0)
+		t.Fatalf("not withdrawn: %v; %s, %s", err, v, of)
+	}
+	t.Logf("withdrawn everywhere %s after strace began", time.Since(began))
+	if status, body := get(t, sick, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "hangs") {
+		t.Errorf("/readyz: %d %s", status, body)
+	}
+	took := load("during")
+	if p99 := took[890]; p99 > time.Second {
+		t.Errorf("the 99th percentile while a disk hangs is %s", p99)
+	}
+	stop()
+	began = time.Now()
+	err = poll(30*time.Second, func() (bool, error) {
+		for i := range c.agents {
+			if verdict, of := state(i); verdict != "healthy" || of != "up" {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	back := time.Since(began)
+	t.Logf("back everywhere %s after strace ended", back)
+	if err != nil || back > 5*time.Second {
+		t.Errorf("back after %s: %v", back, err)
+	}
+	load("after")
+
+	// Each of it is an event, at the node itself and at the others, from any node.
+	log := mustRun(t, "events", "-o", "jsonl", "--endpoint", c.agents[1].addr.GRPC)
+	for _, want := range []string{
+		`"kind":"disk","severity":"error","text":"the disk does not answer: this node withdraws"`, `"text":"the disk answers again"`,
+		`"text":"node-3 has withdrawn: its disk does not answer, or can only be read"`, `"text":"node-3 takes part again"`,
+	} {
+		if !strings.Contains(log.stdout, want) {
+			t.Errorf("no event has %s in\n%s", want, log.stdout)
+		}
+	}
+	if n, err := sick.series("pairdb_events_total", `kind="disk"`); err != nil || n < 2 {
+		t.Errorf("%g events of the disk, %v", n, err)
 	}
 }
 

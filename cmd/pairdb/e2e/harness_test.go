@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +60,8 @@ type agent struct {
 	data string   // the data directory; dir/data if it is not said
 	args []string // beside data dir, name, ports and addr file
 	env  []string // beside the environment of the test
+	// wrap is a command that runs the process, such as a tracer.
+	wrap []string
 	// cloneflags are the namespaces the process gets for its own.
 	cloneflags uintptr
 	// netns is the network namespace it runs in; nil: that of the test.
@@ -168,7 +171,8 @@ func (a *agent) spawn() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(binary, append(args, a.args...)...)
+	args = append(append(slices.Clone(a.wrap), binary), append(args, a.args...)...)
+	cmd := exec.Command(args[0], args[1:]...)
 	if a.cgroup != "" {
 		// It has to be there before it looks for its limit.
 		cmd = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(a.cgroup, "cgroup.procs")}, cmd.Args...)...)

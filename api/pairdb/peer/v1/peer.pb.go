@@ -11,8 +11,10 @@
 package peerv1
 
 import (
+	v1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -292,11 +294,405 @@ func (x *InfoResponse) GetReady() bool {
 	return false
 }
 
+// ObserveRequest asks a node for its own events, its traffic, or both.
+type ObserveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes. Empty while the sender has no cluster.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Which events; unset: none.
+	Events *EventQuery `protobuf:"bytes,3,opt,name=events,proto3" json:"events,omitempty"`
+	// Which traffic; unset: none.
+	Traffic       *TrafficQuery `protobuf:"bytes,4,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveRequest) Reset() {
+	*x = ObserveRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveRequest) ProtoMessage() {}
+
+func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveRequest.ProtoReflect.Descriptor instead.
+func (*ObserveRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ObserveRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *ObserveRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *ObserveRequest) GetEvents() *EventQuery {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ObserveRequest) GetTraffic() *TrafficQuery {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+// EventQuery asks for events of one node.
+type EventQuery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The start of the node that number is of. Of another start, and if it is 0, the
+	// newest events are meant.
+	Incarnation uint64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Only events behind this one.
+	Number uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// Only events that happened at or after this time; unset: all.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// The most events.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventQuery) Reset() {
+	*x = EventQuery{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventQuery) ProtoMessage() {}
+
+func (x *EventQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventQuery.ProtoReflect.Descriptor instead.
+func (*EventQuery) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EventQuery) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *EventQuery) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *EventQuery) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *EventQuery) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// TrafficQuery asks for traffic of one node.
+type TrafficQuery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many hot keys of reads and of writes each.
+	HotKeys       uint32 `protobuf:"varint,1,opt,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficQuery) Reset() {
+	*x = TrafficQuery{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficQuery) ProtoMessage() {}
+
+func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficQuery.ProtoReflect.Descriptor instead.
+func (*TrafficQuery) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TrafficQuery) GetHotKeys() uint32 {
+	if x != nil {
+		return x.HotKeys
+	}
+	return 0
+}
+
+// ObserveResponse is what was asked for.
+type ObserveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Its boot counter.
+	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The events, the newest last.
+	Events []*v1.Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	// The number of the last one looked at.
+	Number uint64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
+	// The traffic; unset if it was not asked for.
+	Traffic *v1.NodeTraffic `protobuf:"bytes,5,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// The hot keys.
+	HotKeys []*KeyRate `protobuf:"bytes,6,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`
+	// The most reads a second that a key may have that is not among those that the
+	// node keeps.
+	ReadFloor float64 `protobuf:"fixed64,7,opt,name=read_floor,json=readFloor,proto3" json:"read_floor,omitempty"`
+	// The same for writes.
+	WriteFloor    float64 `protobuf:"fixed64,8,opt,name=write_floor,json=writeFloor,proto3" json:"write_floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveResponse) Reset() {
+	*x = ObserveResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveResponse) ProtoMessage() {}
+
+func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveResponse.ProtoReflect.Descriptor instead.
+func (*ObserveResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ObserveResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ObserveResponse) GetEvents() []*v1.Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ObserveResponse) GetTraffic() *v1.NodeTraffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetHotKeys() []*KeyRate {
+	if x != nil {
+		return x.HotKeys
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetReadFloor() float64 {
+	if x != nil {
+		return x.ReadFloor
+	}
+	return 0
+}
+
+func (x *ObserveResponse) GetWriteFloor() float64 {
+	if x != nil {
+		return x.WriteFloor
+	}
+	return 0
+}
+
+// KeyRate says between which rates a key is used at a node.
+type KeyRate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's number.
+	Tenant uint32 `protobuf:"varint,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The key, or its first 1024 bytes.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Whether the operations are writes; else reads.
+	Write bool `protobuf:"varint,3,opt,name=write,proto3" json:"write,omitempty"`
+	// Operations a second at least, by what was looked at.
+	Low float64 `protobuf:"fixed64,4,opt,name=low,proto3" json:"low,omitempty"`
+	// The same at most.
+	High float64 `protobuf:"fixed64,5,opt,name=high,proto3" json:"high,omitempty"`
+	// The doubled standard deviation that looking at a sample brings.
+	Noise         float64 `protobuf:"fixed64,6,opt,name=noise,proto3" json:"noise,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRate) Reset() {
+	*x = KeyRate{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRate) ProtoMessage() {}
+
+func (x *KeyRate) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRate.ProtoReflect.Descriptor instead.
+func (*KeyRate) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *KeyRate) GetTenant() uint32 {
+	if x != nil {
+		return x.Tenant
+	}
+	return 0
+}
+
+func (x *KeyRate) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyRate) GetWrite() bool {
+	if x != nil {
+		return x.Write
+	}
+	return false
+}
+
+func (x *KeyRate) GetLow() float64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *KeyRate) GetHigh() float64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *KeyRate) GetNoise() float64 {
+	if x != nil {
+		return x.Noise
+	}
+	return 0
+}
+
 var File_pairdb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\"!\n" +
+	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
 	"\x05Frame\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"^\n" +
 	"\vMetaMessage\x12\x1d\n" +
@@ -315,10 +711,43 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\rkeys_estimate\x18\x04 \x01(\x04R\fkeysEstimate\x12*\n" +
 	"\x11disk_used_percent\x18\x05 \x01(\x01R\x0fdiskUsedPercent\x12!\n" +
 	"\fring_version\x18\x06 \x01(\x04R\vringVersion\x12\x14\n" +
-	"\x05ready\x18\a \x01(\bR\x05ready2\x85\x01\n" +
+	"\x05ready\x18\a \x01(\bR\x05ready\"\xb3\x01\n" +
+	"\x0eObserveRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x122\n" +
+	"\x06events\x18\x03 \x01(\v2\x1a.pairdb.peer.v1.EventQueryR\x06events\x126\n" +
+	"\atraffic\x18\x04 \x01(\v2\x1c.pairdb.peer.v1.TrafficQueryR\atraffic\"\x8e\x01\n" +
+	"\n" +
+	"EventQuery\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\")\n" +
+	"\fTrafficQuery\x12\x19\n" +
+	"\bhot_keys\x18\x01 \x01(\rR\ahotKeys\"\xb4\x02\n" +
+	"\x0fObserveResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12(\n" +
+	"\x06events\x18\x03 \x03(\v2\x10.pairdb.v1.EventR\x06events\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\x120\n" +
+	"\atraffic\x18\x05 \x01(\v2\x16.pairdb.v1.NodeTrafficR\atraffic\x122\n" +
+	"\bhot_keys\x18\x06 \x03(\v2\x17.pairdb.peer.v1.KeyRateR\ahotKeys\x12\x1d\n" +
+	"\n" +
+	"read_floor\x18\a \x01(\x01R\treadFloor\x12\x1f\n" +
+	"\vwrite_floor\x18\b \x01(\x01R\n" +
+	"writeFloor\"\x85\x01\n" +
+	"\aKeyRate\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\rR\x06tenant\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
+	"\x05write\x18\x03 \x01(\bR\x05write\x12\x10\n" +
+	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
+	"\x04high\x18\x05 \x01(\x01R\x04high\x12\x14\n" +
+	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xd1\x01\n" +
 	"\x04Peer\x12:\n" +
 	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x01\x12A\n" +
-	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse2\xdc\x02\n" +
+	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse\x12J\n" +
+	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse2\xdc\x02\n" +
 	"\x04Meta\x12D\n" +
 	"\bExchange\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12C\n" +
 	"\aPrepare\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12B\n" +
@@ -338,33 +767,49 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
-	(*Frame)(nil),        // 0: pairdb.peer.v1.Frame
-	(*MetaMessage)(nil),  // 1: pairdb.peer.v1.MetaMessage
-	(*InfoRequest)(nil),  // 2: pairdb.peer.v1.InfoRequest
-	(*InfoResponse)(nil), // 3: pairdb.peer.v1.InfoResponse
+	(*Frame)(nil),                 // 0: pairdb.peer.v1.Frame
+	(*MetaMessage)(nil),           // 1: pairdb.peer.v1.MetaMessage
+	(*InfoRequest)(nil),           // 2: pairdb.peer.v1.InfoRequest
+	(*InfoResponse)(nil),          // 3: pairdb.peer.v1.InfoResponse
+	(*ObserveRequest)(nil),        // 4: pairdb.peer.v1.ObserveRequest
+	(*EventQuery)(nil),            // 5: pairdb.peer.v1.EventQuery
+	(*TrafficQuery)(nil),          // 6: pairdb.peer.v1.TrafficQuery
+	(*ObserveResponse)(nil),       // 7: pairdb.peer.v1.ObserveResponse
+	(*KeyRate)(nil),               // 8: pairdb.peer.v1.KeyRate
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*v1.Event)(nil),              // 10: pairdb.v1.Event
+	(*v1.NodeTraffic)(nil),        // 11: pairdb.v1.NodeTraffic
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
-	0, // 0: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	2, // 1: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
-	1, // 2: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 3: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 4: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 5: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1, // 6: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0, // 7: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	3, // 8: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
-	1, // 9: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 10: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 11: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 12: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1, // 13: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	7, // [7:14] is the sub-list for method output_type
-	0, // [0:7] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	5,  // 0: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
+	6,  // 1: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
+	9,  // 2: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
+	10, // 3: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
+	11, // 4: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
+	8,  // 5: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
+	0,  // 6: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
+	2,  // 7: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	4,  // 8: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
+	1,  // 9: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 10: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 11: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 12: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 13: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0,  // 14: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3,  // 15: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	7,  // 16: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
+	1,  // 17: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 18: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 19: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 20: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 21: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	14, // [14:22] is the sub-list for method output_type
+	6,  // [6:14] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_peer_v1_peer_proto_init() }
@@ -378,7 +823,7 @@ func file_pairdb_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -23,8 +23,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Frames_FullMethodName = "/pairdb.peer.v1.Peer/Frames"
-	Peer_Info_FullMethodName   = "/pairdb.peer.v1.Peer/Info"
+	Peer_Frames_FullMethodName  = "/pairdb.peer.v1.Peer/Frames"
+	Peer_Info_FullMethodName    = "/pairdb.peer.v1.Peer/Info"
+	Peer_Observe_FullMethodName = "/pairdb.peer.v1.Peer/Observe"
 )
 
 // PeerClient is the client API for Peer service.
@@ -40,6 +41,8 @@ type PeerClient interface {
 	// Info returns the node's own figures, so that whichever node is asked can
 	// answer for the whole cluster.
 	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error)
+	// Observe returns the node's own events or traffic, for the same reason.
+	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error)
 }
 
 type peerClient struct {
@@ -73,6 +76,16 @@ func (c *peerClient) Info(ctx context.Context, in *InfoRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *peerClient) Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveResponse)
+	err := c.cc.Invoke(ctx, Peer_Observe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -86,6 +99,8 @@ type PeerServer interface {
 	// Info returns the node's own figures, so that whichever node is asked can
 	// answer for the whole cluster.
 	Info(context.Context, *InfoRequest) (*InfoResponse, error)
+	// Observe returns the node's own events or traffic, for the same reason.
+	Observe(context.Context, *ObserveRequest) (*ObserveResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -101,6 +116,9 @@ func (UnimplementedPeerServer) Frames(grpc.BidiStreamingServer[Frame, Frame]) er
 }
 func (UnimplementedPeerServer) Info(context.Context, *InfoRequest) (*InfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Info not implemented")
+}
+func (UnimplementedPeerServer) Observe(context.Context, *ObserveRequest) (*ObserveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Observe not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -148,6 +166,24 @@ func _Peer_Info_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Observe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Observe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Observe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Observe(ctx, req.(*ObserveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -158,6 +194,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Info",
 			Handler:    _Peer_Info_Handler,
+		},
+		{
+			MethodName: "Observe",
+			Handler:    _Peer_Observe_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
