@@ -66,6 +66,8 @@
 // A Client watches how each node does with gets, MultiGets, writes and batches. It
 // sends calls to others first if the node
 //
+//   - hesitates: calls wait, and no answer came for twice what 99 % of its calls take,
+//     at least 50 ms. It is as good as the others again with any answer;
 //   - is silent: calls wait, and no answer came for four times what 99 % of its
 //     calls take, from 750 ms to 5 s. Probes ask it whether it is there, one at a time
 //     and at most four a second, and then one call whether it answers;

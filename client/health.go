@@ -26,6 +26,12 @@ const (
 	// at least minSilence, which a busy machine does not reach, at most maxSilence.
 	silenceTimes           = 4
 	minSilence, maxSilence = 750 * time.Millisecond, 5 * time.Second
+	// A node hesitates once calls have waited so long without any answer, or twice
+	// what 99 % of its calls do not exceed: others are preferred until it answers one.
+	// To be wrong about that costs nothing, since any owner can do a call, and what is
+	// sent to a node that has stopped, and may not be repeated, is lost to its caller.
+	minHesitation  = 50 * time.Millisecond
+	hesitationTime = 2
 	// forgetQuiet is how long nothing has to be asked of a node until an unanswered
 	// call before that is forgotten.
 	forgetQuiet = 10 * time.Second
@@ -132,6 +138,11 @@ func (v *vigil) look(s signs, passed time.Duration) (trial bool) {
 		v.turn(slow)
 	}
 	return false
+}
+
+// hesitates says that a node that is fine so far keeps its calls waiting.
+func (v *vigil) hesitates(s signs) bool {
+	return v.standing == fine && s.outstanding > 0 && v.quiet >= max(hesitationTime*s.high, minHesitation)
 }
 
 // lookSilent looks at a silent node: any answer makes it fine. One to a probe

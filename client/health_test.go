@@ -262,3 +262,34 @@ func TestQuantiles(t *testing.T) {
 		t.Errorf("the median is still %v", m)
 	}
 }
+
+// TestHesitationIsNoticedAtOnce: a node that keeps calls waiting comes after others
+// within two looks, or twice what is usual, and is as good as they are with any
+// answer, or when nothing waits for it.
+func TestHesitationIsNoticedAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		high, want time.Duration
+	}{{0, minHesitation}, {5 * time.Millisecond, minHesitation}, {200 * time.Millisecond, 400 * time.Millisecond}} {
+		var v vigil
+		s := signs{answers: 1, high: c.high}
+		v.look(s, lookEach)
+		if v.hesitates(s) {
+			t.Errorf("%s: it hesitates with nothing to answer", c.high)
+		}
+		s.outstanding = 3
+		var took time.Duration
+		for !v.hesitates(s) {
+			if took += lookEach; took > time.Second {
+				t.Fatalf("%s: not noticed", c.high)
+			}
+			v.look(s, lookEach)
+		}
+		if took != c.want {
+			t.Errorf("%s: noticed after %s, want %s", c.high, took, c.want)
+		}
+		s.answers++
+		if v.look(s, lookEach); v.hesitates(s) {
+			t.Errorf("%s: it hesitates after an answer", c.high)
+		}
+	}
+}

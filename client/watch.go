@@ -34,9 +34,10 @@ type lane struct {
 	latest      atomic.Int64
 	counts      [latencyBuckets]atomic.Uint32
 
-	// What the watcher found: the standing, whether one call may go there anyway,
-	// the median and what 99 % do not exceed (0: not known).
+	// What the watcher found: the standing, whether it hesitates though it is fine,
+	// whether one call may go there anyway, the median and what 99 % do not exceed (0: not known).
 	standing     atomic.Uint32
+	hesitates    atomic.Bool
 	trial        atomic.Bool
 	median, high atomic.Int64
 
@@ -47,6 +48,18 @@ type lane struct {
 }
 
 func (l *lane) is(s standing) bool { return standing(l.standing.Load()) == s }
+
+// rank is where a node comes among those a call may go to: 0 if nothing is wrong
+// with it, 2 if it is to be avoided.
+func (l *lane) rank() int {
+	switch {
+	case !l.is(fine):
+		return 2
+	case l.hesitates.Load():
+		return 1
+	}
+	return 0
+}
 
 // begin notes a call that is sent.
 func (l *lane) begin() time.Time {
@@ -278,11 +291,15 @@ func (w *watcher) lookAtLocked(cn *conn, passed time.Duration) {
 		l := &cn.lanes[i]
 		vigils[i], was[i] = &l.vigil, l.vigil
 		l.probed = l.probed || probed
-		trials[i] = l.vigil.look(signs{
+		s := signs{
 			outstanding: l.outstanding.Load(), answers: l.answers.Load(), troubles: l.troubles.Load(),
 			latest: time.Duration(l.latest.Load()), median: time.Duration(l.median.Load()), high: time.Duration(l.high.Load()),
 			others: w.othersLocked(cn, class(i)), probed: l.probed,
-		}, passed)
+		}
+		trials[i] = l.vigil.look(s, passed)
+		if h := l.vigil.hesitates(s); h != l.hesitates.Load() {
+			l.hesitates.Store(h)
+		}
 	}
 	together(vigils[:])
 	quiet := false
@@ -379,7 +396,7 @@ func (c *Client) prefer(to []*conn, cl class) {
 	}
 	bad := 0
 	for _, cn := range to {
-		if !cn.lanes[cl].is(fine) {
+		if cn.lanes[cl].rank() > 0 {
 			bad++
 		}
 	}
@@ -390,12 +407,6 @@ func (c *Client) prefer(to []*conn, cl class) {
 		return
 	}
 	slices.SortStableFunc(to, func(a, b *conn) int {
-		switch x, y := a.lanes[cl].is(fine), b.lanes[cl].is(fine); {
-		case x == y:
-			return 0
-		case x:
-			return -1
-		}
-		return 1
+		return a.lanes[cl].rank() - b.lanes[cl].rank()
 	})
 }

@@ -26,7 +26,7 @@ const (
 // grayFlags are the flags of that load.
 func grayFlags(seconds int) []string {
 	return []string{
-		"--op", "mix", "--keys", "3000", "--rate", fmt.Sprint(grayRate), "--arrivals", "even",
+		"--op", "mix", "--ratio", "0.25", "--keys", "3000", "--rate", fmt.Sprint(grayRate), "--arrivals", "even",
 		"--duration", fmt.Sprintf("%ds", seconds), "--timeout", "5s", "--warmup", "4s",
 	}
 }
