@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -53,6 +54,12 @@ type Client struct {
 	closeErr              error
 }
 
+// maxCalls bounds the calls on one connection that wait for an answer; more wait for
+// their turn until their deadlines. A node takes 1,024 streams on one, and with more
+// than that gRPC wakes each call that waits whenever one has ended: ten thousand of
+// them take all the time of a processor. What is left is for scans and pipelines.
+const maxCalls = 1000
+
 // conn is the connection to one endpoint with its stubs.
 type conn struct {
 	endpoint string
@@ -66,6 +73,8 @@ type conn struct {
 	// seed is the position among Options.Endpoints, -1 for a node that was
 	// found by its routes.
 	seed int
+	// calls bounds those under way.
+	calls *semaphore.Weighted
 	// unused belongs to the router.
 	unused bool
 
@@ -125,6 +134,7 @@ func dial(endpoint string, opts Options) (*conn, error) {
 	return &conn{
 		endpoint: endpoint,
 		seed:     -1,
+		calls:    semaphore.NewWeighted(maxCalls),
 		cc:       cc,
 		kv:       pairdbv1.NewKVClient(cc),
 		tenants:  pairdbv1.NewTenantsClient(cc),

@@ -94,8 +94,11 @@
 // at all endpoints, UNAVAILABLE, a Client sends about twice as many as are taken,
 // one in ten at the least, and lets the others fail at once with ErrThrottled: see
 // Google's "Site Reliability Engineering", chapter 21, "Client-Side Throttling".
-// That begins with the eleventh refusal and ends about 5 s after the overload. A call that was refused here had no effect. Options.NoThrottling turns
-// this off.
+// That begins with the eleventh refusal and ends about 5 s after the overload. A call
+// that was refused here had no effect. Options.NoThrottling turns this off.
+//
+// A thousand calls may be under way on each connection, those beyond wait for their
+// turn until their deadlines.
 //
 // Client.Stats counts all of it.
 package client

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/pairdb/pairdb/api/errcode"
 )
@@ -64,6 +65,11 @@ func send[Resp any](ctx context.Context, cn *conn, op string, k kind, cl class, 
 	// gRPC fills in the peer once the request was handed to a connection. If it
 	// is empty after a failure, nothing was sent.
 	var to peer.Peer
+	if err := cn.calls.Acquire(ctx, 1); err != nil {
+		var none Resp
+		return none, decodeError(op, k, cn.endpoint, false, status.FromContextError(err).Err())
+	}
+	defer cn.calls.Release(1)
 	var l *lane
 	var began time.Time
 	if cl != noClass {

@@ -84,6 +84,8 @@ type agent struct {
 type cluster struct {
 	t      *testing.T
 	agents []*agent
+	// loadWrap is a command that runs the load.
+	loadWrap []string
 }
 
 // startCluster founds a cluster of n nodes on free loopback ports and waits
@@ -97,6 +99,12 @@ func startCluster(t *testing.T, n int, extra ...string) *cluster {
 // put below that folder, or into one of the test's own if it is "".
 func startClusterOn(t *testing.T, disks []string, extra ...string) *cluster {
 	t.Helper()
+	return startClusterWith(t, disks, func(*agent) {}, extra...)
+}
+
+// startClusterWith is startClusterOn whose nodes are prepared before they start.
+func startClusterWith(t *testing.T, disks []string, prepare func(*agent), extra ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	root := t.TempDir()
 	for i, disk := range disks {
@@ -109,6 +117,7 @@ func startClusterOn(t *testing.T, disks []string, extra ...string) *cluster {
 		if i > 0 {
 			a.args = append(a.args, "--join", c.agents[0].addr.Gossip)
 		}
+		prepare(a)
 		c.agents = append(c.agents, a)
 		a.start()
 	}

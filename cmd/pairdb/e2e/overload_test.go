@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 )
@@ -10,56 +10,58 @@ import (
 // How an overload is divided, in seconds. The load before and after it is half of
 // what the cluster can do, during it twice that.
 const (
-	calmFor     = 5
+	calmFor     = 8
 	overloadFor = 12
-	recoverFor  = 20
+	recoverFor  = 15
+	// settleFor is how long after the overload the p99 may be another.
+	settleFor = 5
+	// overloadFloor is a p99 that is normal in any case: on the one processor that
+	// the nodes share a compaction shows.
+	overloadFloor = 60 * time.Millisecond
 )
 
 // TestOverload finds out what a cluster can do, asks it for twice that, and sees
 // that it still does four fifths of it, refuses the rest with typed errors,
-// keeps its memory, and is itself again soon after.
+// keeps its memory, and is itself again soon after. The nodes have one processor
+// and the load another, as if on another machine: what it takes the load to be
+// refused is not what is looked for.
 func TestOverload(t *testing.T) {
 	t.Run("all nodes", func(t *testing.T) { overload(t, false) })
 	t.Run("one killed at the peak", func(t *testing.T) { overload(t, true) })
 }
 
 func overload(t *testing.T, kill bool) {
-	c := startCluster(t, 3)
-	base := []string{"--op", "mix", "--keys", "5000", "--timeout", "2s"}
+	c := startClusterWith(t, make([]string, 3), func(a *agent) { a.wrap = []string{"taskset", "-c", "0"} })
+	c.loadWrap = []string{"taskset", "-c", "1"}
+	base := []string{"--op", "put", "--keys", "5000", "--timeout", "2s"}
 	closed := c.startLoad(append(base, "--clients", "256", "--duration", "6s", "--warmup", "3s")...)
-	most := closed.end()
-	peak := most.OpsPerSec
-	rate := func(share float64) string { return fmt.Sprintf("%.0f", peak*share) }
-	l := c.startLoad(append(base, "--no-load", "--warmup", "1s", "--outstanding", "20000", "--clients", "64",
-		"--rate", fmt.Sprintf("%s:%ds,%s:%ds,%s:%ds", rate(0.5), calmFor, rate(2), overloadFor, rate(0.5), recoverFor))...)
+	peak := closed.end().OpsPerSec
+	l := c.startLoad(append(base, "--warmup", "1s", "--outstanding", "10000", "--clients", "64",
+		"--rate", fmt.Sprintf("%.0f:%ds,%.0f:%ds,%.0f:%ds", peak/2, calmFor, 2*peak, overloadFor, peak/2, recoverFor))...)
 	if kill {
 		l.until((calmFor + overloadFor/3) * time.Second)
 		c.agents[2].kill()
 	}
 	m := l.end()
 
-	calm := m.window(1, calmFor)
-	over := m.window(calmFor+2, calmFor+overloadFor)
-	goodput := float64(over.ok) / (overloadFor - 2)
+	calm, over := m.window(1, calmFor), m.window(calmFor+1, calmFor+overloadFor)
+	goodput := float64(over.ok) / (overloadFor - 1)
 	t.Logf("peak %.0f/s; before: %s", peak, calm)
 	t.Logf("at twice the peak: %.0f/s go well, %.2f of the peak: %s", goodput, goodput/peak, over)
 	if goodput < 0.8*peak {
-		t.Errorf("goodput is %.2f of the peak, less than 0.8\n%s", goodput/peak, m.rows())
+		t.Errorf("goodput is %.2f of the peak, less than 0.8", goodput/peak)
 	}
-	// The first second from which on all are as good as before.
-	limit := max(2*calm.p99, grayFloor)
-	normal := len(m.Series)
-	for normal > calmFor+overloadFor && time.Duration(m.Series[normal-1].P99)*time.Microsecond <= limit {
-		normal--
+	after := m.window(calmFor+overloadFor+settleFor, len(m.Series))
+	t.Logf("from %d s after it: %s", settleFor, after)
+	if limit := max(2*calm.p99, overloadFloor); after.p99 > limit {
+		t.Errorf("after the overload the p99 is %s, more than %s", after.p99, limit)
 	}
-	after := m.window(normal, len(m.Series))
-	t.Logf("p99 is at most %s again %d s after the end: %s", limit, normal-calmFor-overloadFor, after)
-	if after.due == 0 || after.bad > 0 {
-		t.Errorf("after the overload: %s\n%s", after, m.rows())
+	if after.bad+after.refused > 0 {
+		t.Errorf("after the overload: %s", after)
 	}
-	for code := range m.Errors {
-		if !strings.Contains("RATE_LIMITED TIMEOUT UNAVAILABLE QUORUM_NOT_REACHED", code) {
-			t.Errorf("%d operations failed with %s", m.Errors[code], code)
+	for code, n := range m.Errors {
+		if !slices.Contains([]string{"RATE_LIMITED", "TIMEOUT", "UNAVAILABLE", "QUORUM_NOT_REACHED"}, code) {
+			t.Errorf("%d operations failed with %s", n, code)
 		}
 	}
 	for i, a := range c.agents {
@@ -72,5 +74,5 @@ func overload(t *testing.T, kill bool) {
 			t.Errorf("%s took %d MiB", a.name, rss>>20)
 		}
 	}
-	t.Logf("errors: %v\n%s", m.Errors, m.rows())
+	t.Logf("errors: %v, the load's own delay at most %d us\n%s", m.Errors, m.Lag, m.rows())
 }

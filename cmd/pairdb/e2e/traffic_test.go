@@ -51,8 +51,9 @@ func (c *cluster) startLoad(args ...string) *traffic {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	c.t.Cleanup(cancel)
 	l := &traffic{t: c.t, begins: make(chan struct{}), done: make(chan error, 1)}
-	args = append([]string{"bench", "run", "-o", "json", "--endpoint", strings.Join(c.endpoints(), ",")}, args...)
-	l.cmd = exec.CommandContext(ctx, binary, args...)
+	args = append([]string{binary, "bench", "run", "-o", "json", "--endpoint", strings.Join(c.endpoints(), ",")}, args...)
+	args = append(slices.Clone(c.loadWrap), args...)
+	l.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	l.cmd.Stdout = &l.out
 	stderr, err := l.cmd.StderrPipe()
 	if err != nil {
