@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Conn is a client's connection. All methods may be called on nil, a connection
@@ -19,6 +21,10 @@ type Conn struct {
 	writing atomic.Int64
 	// held are the bytes in the list; changed with mu held.
 	held atomic.Int64
+	// usual is about how large its answers are, in bytes and one more, 0 before the
+	// first; reading bounds what is being read for it.
+	usual   atomic.Int64
+	reading *semaphore.Weighted
 
 	mu struct {
 		sync.Mutex

@@ -132,7 +132,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &Conn{Conn: raw, l: l, from: addressOf(raw.RemoteAddr())}
+		c := &Conn{Conn: raw, l: l, from: addressOf(raw.RemoteAddr()), reading: newReading(l.door.opts.Budget)}
 		c.addr = Addr{raw.RemoteAddr(), c}
 		reason, ok := l.enter(c)
 		if ok {

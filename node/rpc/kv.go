@@ -78,17 +78,22 @@ func putOf(t terms, req *pairdbv1.PutRequest) coord.PutRequest {
 // Get implements pairdbv1.KVServer.
 func (k *kvService) Get(ctx context.Context, req *pairdbv1.GetRequest) (*pairdbv1.GetResponse, error) {
 	t, err := k.termsOf(ctx, req)
-	if err == nil {
-		err = unread(ctx)
-	}
 	if err != nil {
 		return nil, err
 	}
+	reads, err := reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	defer func() { reads.End(size) }()
 	r, err := k.coord.Get(ctx, getOf(t, req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
-	return getAnswer(req.GetKey(), &r), nil
+	resp := getAnswer(req.GetKey(), &r)
+	size = valuesOf(resp.GetSiblings())
+	return resp, nil
 }
 
 func getOf(t terms, key []byte) coord.GetRequest {

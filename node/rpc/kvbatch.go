@@ -89,9 +89,6 @@ func sameTerms(i int, batch *pairdbv1.BatchRequest, item interface {
 // MultiGet implements pairdbv1.KVServer.
 func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest) (*pairdbv1.MultiGetResponse, error) {
 	t, err := k.termsOf(ctx, req)
-	if err == nil {
-		err = unread(ctx)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +101,12 @@ func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest)
 		gets[i] = getOf(t, key)
 		items[i].Get = &gets[i]
 	}
+	reads, err := reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	defer func() { reads.End(size) }()
 	results, err := k.coord.Batch(ctx, items)
 	if err != nil {
 		return nil, err
@@ -119,6 +122,7 @@ func (k *kvService) MultiGet(ctx context.Context, req *pairdbv1.MultiGetRequest)
 			out.Result = &pairdbv1.MultiGetResult_Error{Error: k.itemError(pairdbv1.KV_MultiGet_FullMethodName, r.Err, false)}
 		} else {
 			backing[i].get.Get = getAnswer(items[i].Get.Key, &r.Get)
+			size += valuesOf(backing[i].get.Get.GetSiblings())
 			out.Result = &backing[i].get
 		}
 		resp.Results[i] = out

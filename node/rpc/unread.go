@@ -8,7 +8,23 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/node/door"
 )
+
+// reading begins to read for a client, once there is room for one more answer of
+// the kind; it refuses to if the client leaves its answers unread.
+func reading(ctx context.Context) (door.Reading, error) {
+	conn := connOf(ctx)
+	if conn.Full() {
+		return door.Reading{}, errUnread()
+	}
+	r, err := conn.Begin(ctx)
+	if err == nil && conn.Full() {
+		r.End(0)
+		err = errUnread()
+	}
+	return r, err
+}
 
 // unread refuses to read for a client that leaves its answers unread, before
 // anything is read.
