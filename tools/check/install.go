@@ -39,6 +39,7 @@ func installTools(ctx context.Context, out io.Writer) error {
 		install(ctx, out, program{name: "mkfs.ext4", why: "the tests on file systems that fail", packages: []string{"e2fsprogs"}}),
 		install(ctx, out, program{name: "losetup", why: "the tests on file systems that fail", packages: []string{"mount"}}),
 		install(ctx, out, program{name: "strace", why: "the tests of system calls that fail, kill or hang", packages: []string{"strace"}}),
+		install(ctx, out, program{name: "taskset", why: "the tests of nodes that are asked for too much", packages: []string{"util-linux"}}),
 		install(ctx, out, program{name: "ip", why: "the tests of networks that are cut", packages: []string{"iproute2"}}),
 		install(ctx, out, program{name: "nft", why: "the tests of networks that are cut", packages: []string{"nftables"}}),
 		install(ctx, out, program{name: "kill", why: "the systemd unit", packages: []string{"procps"}}),

@@ -45,6 +45,7 @@ func steps(fuzzTime time.Duration) []step {
 		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
 		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
 		{name: "test", what: "all tests but those in containers; also that generated files are current and layers are kept", run: test},
+		{name: "timing", what: "real processes that are slow, fail or are asked for too much, with nothing beside them", run: timing},
 		{name: "simulation", what: fmt.Sprintf("%d clusters of each kind, simulated from seeds of this commit", simSeeds), run: simulate},
 		{name: "peers", what: "the comparison with other engines builds and runs", run: command("go", "-C", peers, "test", "-count=1", testTimeout, "./...")},
 		{name: "docker", what: "the image and the compose cluster, against a Docker engine", run: docker},
@@ -107,9 +108,17 @@ func tidy(ctx context.Context, out io.Writer) error {
 	)
 }
 
+// timed are tests that measure what other tests beside them would change.
+const timed = "^(TestPausedReplica|TestSlowDisk|TestOverload|TestBadGuests)$"
+
 // test runs all tests but those that have a step of their own.
 func test(ctx context.Context, out io.Writer) error {
-	return testWithout(ctx, out, nil, nil, containers)
+	return testWithout(ctx, out, nil, []string{"-skip=" + timed}, containers)
+}
+
+// timing runs the tests that measure times.
+func timing(ctx context.Context, out io.Writer) error {
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, e2e, "-run="+timed)
 }
 
 // simulate runs simulations of whole clusters, each commit others. One that fails says how to run it again.

@@ -13,9 +13,9 @@ import (
 // room, and how the run is divided, in seconds.
 const (
 	grayRate   = 1200
-	grayBefore = 8  // all well
-	grayFor    = 12 // one node is in trouble
-	grayAfter  = 12 // all well again
+	grayBefore = 6  // all well
+	grayFor    = 10 // one node is in trouble
+	grayAfter  = 10 // all well again
 	// graySettle is how long the cluster may take to work around it, grayReturn
 	// how long until the node's return is not felt any more.
 	graySettle, grayReturn = 2, 5
@@ -32,11 +32,11 @@ func grayFlags(seconds int) []string {
 }
 
 // compare holds a time of trouble against the time before.
-func compare(t *testing.T, m measured, what string, before, during window) {
+func compare(t *testing.T, v *verdict, m measured, what string, before, during window) {
 	t.Helper()
 	t.Logf("%s: %s", what, during)
 	if limit := max(2*before.p99, grayFloor); during.p99 > limit {
-		t.Errorf("%s: p99 is %s, more than %s; before it was %s\n%s", what, during.p99, limit, before.p99, m.rows())
+		v.errorf("%s: p99 is %s, more than %s; before it was %s\n%s", what, during.p99, limit, before.p99, m.rows())
 	}
 }
 
@@ -44,7 +44,9 @@ func compare(t *testing.T, m measured, what string, before, during window) {
 // away: after two seconds the p99 at QUORUM is at most twice what it was, fewer
 // than one of 1000 operations fail, and five seconds after it goes on nothing is
 // felt of it.
-func TestPausedReplica(t *testing.T) {
+func TestPausedReplica(t *testing.T) { measure(t, pausedReplica) }
+
+func pausedReplica(t *testing.T, v *verdict) {
 	c := startCluster(t, 3)
 	l := c.startLoad(grayFlags(grayBefore + grayFor + grayAfter)...)
 	l.until(grayBefore * time.Second)
@@ -55,17 +57,19 @@ func TestPausedReplica(t *testing.T) {
 
 	before := m.window(1, grayBefore)
 	t.Logf("before: %s", before)
-	compare(t, m, "stopped", before, m.window(grayBefore+graySettle, grayBefore+grayFor))
-	compare(t, m, "back", before, m.window(grayBefore+grayFor+grayReturn, len(m.Series)))
+	compare(t, v, m, "stopped", before, m.window(grayBefore+graySettle, grayBefore+grayFor))
+	compare(t, v, m, "back", before, m.window(grayBefore+grayFor+grayReturn, len(m.Series)))
 	if all := m.window(grayBefore, len(m.Series)); all.bad*1000 >= all.due {
-		t.Errorf("%d of %d operations failed: %v\n%s", all.bad, all.due, m.Errors, m.rows())
+		v.errorf("%d of %d operations failed: %v\n%s", all.bad, all.due, m.Errors, m.rows())
 	}
 	t.Logf("errors: %v\n%s", m.Errors, m.rows())
 }
 
 // TestSlowDisk delays every sync of one node's log by a fifth of a second, as a
 // disk does that is about to fail: the others' p99 stays what it was.
-func TestSlowDisk(t *testing.T) {
+func TestSlowDisk(t *testing.T) { measure(t, slowDisk) }
+
+func slowDisk(t *testing.T, v *verdict) {
 	c := startCluster(t, 3)
 	a := c.agents[1]
 	l := c.startLoad(grayFlags(grayBefore)...)
@@ -85,9 +89,9 @@ func TestSlowDisk(t *testing.T) {
 	a.waitHealthy(60 * time.Second)
 	l = c.startLoad(grayFlags(grayFor)...)
 	m = l.end()
-	compare(t, m, "slow", before, m.window(graySettle, len(m.Series)))
+	compare(t, v, m, "slow", before, m.window(graySettle, len(m.Series)))
 	if all := m.window(0, len(m.Series)); all.bad*1000 >= all.due {
-		t.Errorf("%d of %d operations failed: %v\n%s", all.bad, all.due, m.Errors, m.rows())
+		v.errorf("%d of %d operations failed: %v\n%s", all.bad, all.due, m.Errors, m.rows())
 	}
 	t.Logf("errors: %v\n%s", m.Errors, m.rows())
 

@@ -10,11 +10,11 @@ import (
 // How an overload is divided, in seconds. The load before and after it is half of
 // what the cluster can do, during it twice that.
 const (
-	calmFor     = 8
-	overloadFor = 12
-	recoverFor  = 15
+	calmFor     = 5
+	overloadFor = 9
+	recoverFor  = 10
 	// settleFor is how long after the overload the p99 may be another.
-	settleFor = 5
+	settleFor = 3
 	// overloadFloor is a p99 that is normal in any case: on the one processor that
 	// the nodes share a compaction shows.
 	overloadFloor = 60 * time.Millisecond
@@ -26,15 +26,19 @@ const (
 // and the load another, as if on another machine: what it takes the load to be
 // refused is not what is looked for.
 func TestOverload(t *testing.T) {
-	t.Run("all nodes", func(t *testing.T) { overload(t, false) })
-	t.Run("one killed at the peak", func(t *testing.T) { overload(t, true) })
+	t.Run("all nodes", func(t *testing.T) {
+		measure(t, func(t *testing.T, v *verdict) { overload(t, v, false) })
+	})
+	t.Run("one killed at the peak", func(t *testing.T) {
+		measure(t, func(t *testing.T, v *verdict) { overload(t, v, true) })
+	})
 }
 
-func overload(t *testing.T, kill bool) {
+func overload(t *testing.T, v *verdict, kill bool) {
 	c := startClusterWith(t, make([]string, 3), func(a *agent) { a.wrap = []string{"taskset", "-c", "0"} })
 	c.loadWrap = []string{"taskset", "-c", "1"}
 	base := []string{"--op", "put", "--keys", "5000", "--timeout", "2s"}
-	closed := c.startLoad(append(base, "--clients", "256", "--duration", "6s", "--warmup", "3s")...)
+	closed := c.startLoad(append(base, "--clients", "256", "--duration", "5s", "--warmup", "3s")...)
 	peak := closed.end().OpsPerSec
 	l := c.startLoad(append(base, "--warmup", "1s", "--outstanding", "10000", "--clients", "64",
 		"--rate", fmt.Sprintf("%.0f:%ds,%.0f:%ds,%.0f:%ds", peak/2, calmFor, 2*peak, overloadFor, peak/2, recoverFor))...)
@@ -49,15 +53,15 @@ func overload(t *testing.T, kill bool) {
 	t.Logf("peak %.0f/s; before: %s", peak, calm)
 	t.Logf("at twice the peak: %.0f/s go well, %.2f of the peak: %s", goodput, goodput/peak, over)
 	if goodput < 0.8*peak {
-		t.Errorf("goodput is %.2f of the peak, less than 0.8", goodput/peak)
+		v.errorf("goodput is %.2f of the peak, less than 0.8", goodput/peak)
 	}
 	after := m.window(calmFor+overloadFor+settleFor, len(m.Series))
 	t.Logf("from %d s after it: %s", settleFor, after)
 	if limit := max(2*calm.p99, overloadFloor); after.p99 > limit {
-		t.Errorf("after the overload the p99 is %s, more than %s", after.p99, limit)
+		v.errorf("after the overload the p99 is %s, more than %s", after.p99, limit)
 	}
 	if after.bad+after.refused > 0 {
-		t.Errorf("after the overload: %s", after)
+		v.errorf("after the overload: %s", after)
 	}
 	for code, n := range m.Errors {
 		if !slices.Contains([]string{"RATE_LIMITED", "TIMEOUT", "UNAVAILABLE", "QUORUM_NOT_REACHED"}, code) {
