@@ -62,7 +62,19 @@ func pausedReplica(t *testing.T, v *verdict) {
 	if all := m.window(grayBefore, len(m.Series)); all.bad*1000 >= all.due {
 		v.errorf("%d of %d operations failed: %v\n%s", all.bad, all.due, m.Errors, m.rows())
 	}
+	c.wantEvents(v, "a node does not answer: it is left out until it does", "a node answers again")
 	t.Logf("errors: %v\n%s", m.Errors, m.rows())
+}
+
+// wantEvents looks for texts among what happened to the cluster by its first node.
+func (c *cluster) wantEvents(v *verdict, texts ...string) {
+	c.t.Helper()
+	happened := mustRun(c.t, "events", "-o", "json", "--limit", "1000", "--endpoint", c.agents[0].addr.GRPC).stdout
+	for _, text := range texts {
+		if !strings.Contains(happened, text) {
+			v.errorf("no event says %q:\n%s", text, happened)
+		}
+	}
 }
 
 // TestSlowDisk delays every sync of one node's log by a fifth of a second, as a

@@ -63,6 +63,7 @@ func overload(t *testing.T, v *verdict, kill bool) {
 	if after.bad+after.refused > 0 {
 		v.errorf("after the overload: %s", after)
 	}
+	c.wantEvents(v, "some are refused with RATE_LIMITED", "no request was refused for 5 s")
 	for code, n := range m.Errors {
 		if !slices.Contains([]string{"RATE_LIMITED", "TIMEOUT", "UNAVAILABLE", "QUORUM_NOT_REACHED"}, code) {
 			t.Errorf("%d operations failed with %s", n, code)
