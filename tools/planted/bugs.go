@@ -65,7 +65,7 @@ var bugs = []bug{
 	},
 	{
 		"bind no context to its key", "coord/token.go",
-		"	h.Write(key)\n", "", "coord", "Token|^TestScripts$",
+		"	b = append(b, key...)\n", "", "coord", "Token|^TestScripts$",
 	},
 	{
 		"begin a batch though two of its items have one key", "coord/batchcheck.go",
@@ -125,7 +125,7 @@ var bugs = []bug{
 	},
 	{
 		"write an idempotency record apart from its write, and first", "node/replica/merge.go",
-		"			b.Set(it.recordKey, *vb)\n", "			first := new(engine.Batch)\n			first.Set(it.recordKey, *vb)\n			if _, err := m.s.apply(first, false); err != nil {\n				return 0, err\n			}\n", "node/replica", ".",
+		"			b.Set(it.recordKey, m.value)\n", "			first := new(engine.Batch)\n			first.Set(it.recordKey, m.value)\n			if _, err := m.s.apply(first, false); err != nil {\n				return 0, err\n			}\n", "node/replica", ".",
 	},
 	{
 		"let an owner change its vote", "node/replica/record.go",
@@ -173,7 +173,7 @@ var bugs = []bug{
 	},
 	{
 		"bind no page token to its scan", "coord/pagetoken.go",
-		"		h.Write(part)\n", "", "coord", "PageToken|^TestScripts$",
+		"		b = append(b, part...)\n", "", "coord", "PageToken|^TestScripts$",
 	},
 	{
 		"count the answer to a hedge twice", "coord/read.go",

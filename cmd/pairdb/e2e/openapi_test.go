@@ -59,6 +59,8 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		{"PUT", "/v1/kv/shop/" + strings.Repeat("k", 1025), "", 400},
 		{"DELETE", "/v1/kv/shop/a%2f%2e%2e%00%ff", "", 204},
 		{"GET", "/v1/admin/storage-nodes", "", 200},
+		{"GET", "/v1/admin/events?limit=10", "", 200},
+		{"GET", "/v1/admin/traffic", "", 200},
 		{"GET", "/v1/openapi.json", "", 200},
 		{"GET", "/health", "", 200},
 		{"GET", "/healthz", "", 200},
