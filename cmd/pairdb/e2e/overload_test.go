@@ -17,7 +17,7 @@ const (
 	settleFor = 3
 	// overloadFloor is a p99 that is normal in any case: on the one processor that
 	// the nodes share a compaction shows.
-	overloadFloor = 60 * time.Millisecond
+	overloadFloor = 150 * time.Millisecond
 )
 
 // TestOverload finds out what a cluster can do, asks it for twice that, and sees
