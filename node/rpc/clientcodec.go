@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -47,7 +48,10 @@ func (c clientCodec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	size := proto.Size(a.msg)
-	pool := &heldPool{hold: a.conn.Hold(size)}
+	if size < heldBytes {
+		return c.CodecV2.Marshal(a.msg) // nobody would hear when it has left
+	}
+	pool := newHeldPool(a.conn.Hold(size))
 	buf := mem.DefaultBufferPool().Get(size)
 	if _, err := (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend((*buf)[:0], a.msg); err != nil {
 		pool.Put(buf)
@@ -91,15 +95,30 @@ func connOf(ctx context.Context) *door.Conn {
 }
 
 // heldPool hears that a buffer is done with.
-type heldPool struct{ hold *door.Hold }
+type heldPool struct {
+	hold *door.Hold
+	lost runtime.Cleanup
+}
+
+// newHeldPool returns one that releases the hold when the buffer comes back, or
+// when it cannot any more: gRPC drops the data of a stream that the client has
+// cancelled while it was being queued, and frees no buffer then (v1.85,
+// controlbuf.go: preprocessData).
+func newHeldPool(hold *door.Hold) *heldPool {
+	p := &heldPool{hold: hold}
+	p.lost = runtime.AddCleanup(p, (*door.Hold).Release, hold)
+	return p
+}
 
 // Get implements mem.BufferPool; nobody calls it.
 func (*heldPool) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
 
 // Put implements mem.BufferPool.
 func (p *heldPool) Put(b *[]byte) {
+	p.lost.Stop()
 	mem.DefaultBufferPool().Put(b)
 	p.hold.Release()
+	runtime.KeepAlive(p)
 }
 
 // repeatedField is the field that holds the requests of v, if it holds many.
