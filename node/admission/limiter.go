@@ -126,7 +126,7 @@ func (l *Limiter) clip(weight int) int64 { return int64(min(max(weight, 1), l.bo
 func (l *Limiter) TryAcquire(weight int) (Token, bool) {
 	w := l.clip(weight)
 	if l.waiting.Load() == 0 {
-		if n := l.state.Add(both(w)); int64(uint32(n)) <= l.limit.Load() {
+		if n := l.state.Add(both(w)); l.room(n, w) {
 			return l.token(w, n), true
 		}
 		l.giveBack(w)
@@ -136,6 +136,13 @@ func (l *Limiter) TryAcquire(weight int) (Token, bool) {
 
 // both is a weight in both halves of the state.
 func both(w int64) uint64 { return uint64(w)<<32 | uint64(w) }
+
+// room says whether one with weight w may stay that is in the state already. One
+// that weighs more than the limit, which may have gone below the floor, goes alone.
+func (l *Limiter) room(state uint64, w int64) bool {
+	n := int64(uint32(state))
+	return n <= l.limit.Load() || n == w
+}
 
 // admitted is how many were let in so far; it wraps around.
 func (l *Limiter) admitted() uint32 { return uint32(l.state.Load() >> 32) }
@@ -154,10 +161,12 @@ func (l *Limiter) giveBack(w int64) {
 }
 
 // token is for an operation that is counted as under way. state is what it was
-// when it was, or thereabouts: it chooses those whose time is taken.
+// when it was, or thereabouts: it chooses those whose time is taken. Heavy ones take
+// longer than others and say nothing about them, but below the floor they may be all
+// there is to say that the node is well again.
 func (l *Limiter) token(w int64, state uint64) Token {
 	t := Token{l: l, weight: w}
-	if state>>32%sampled == 0 && w == 1 {
+	if w == 1 && state>>32%sampled == 0 || w > 1 && l.limit.Load() < int64(l.bounds.Floor) {
 		t.began = l.now()
 	}
 	return t
@@ -256,7 +265,7 @@ func (l *Limiter) mayWaitLocked(w int64, left time.Duration) (time.Duration, Rea
 func (l *Limiter) grantLocked() {
 	n := 0
 	for _, q := range l.mu.queue {
-		if n := l.state.Add(both(q.weight)); int64(uint32(n)) > l.limit.Load() {
+		if n := l.state.Add(both(q.weight)); !l.room(n, q.weight) {
 			l.state.Add(-both(q.weight))
 			break
 		}

@@ -165,6 +165,50 @@ func TestHeavyOnesGetTheirTurn(t *testing.T) {
 	})
 }
 
+// TestHeavyOnesBelowTheFloor: while the limit is below the floor, one that counts
+// more than the limit goes alone instead of keeping all others out, and if there are
+// only such the limit comes back all the same.
+func TestHeavyOnesBelowTheFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bounds()
+		b.Wait = time.Minute
+		l := NewLimiter(b)
+		l.mu.law.limit, l.mu.law.now, l.mu.law.rest = 2, float64(2*time.Second), float64(time.Millisecond)
+		l.limit.Store(2)
+		var wg sync.WaitGroup
+		light, ok := l.TryAcquire(1)
+		if !ok {
+			t.Fatal("a light one was refused")
+		}
+		for _, w := range []int{3, 1} {
+			wg.Go(func() {
+				tok, reason, ok := l.Acquire(t.Context(), w, 0)
+				if !ok {
+					t.Errorf("one of weight %d was refused: %v", w, reason)
+				}
+				tok.Release()
+			})
+			synctest.Wait()
+		}
+		if s := l.Stats(); s.Waiting != 4 || s.UnderWay != 1 {
+			t.Errorf("beside another: %+v", s)
+		}
+		light.Release()
+		wg.Wait()
+		for range 1000 {
+			tok, reason, ok := l.Acquire(t.Context(), 1000, 0)
+			if !ok {
+				t.Fatalf("refused: %v", reason)
+			}
+			time.Sleep(10 * time.Millisecond)
+			tok.Release()
+		}
+		if s := l.Stats(); s.Limit < 8 || s.UnderWay != 0 || s.Waiting != 0 {
+			t.Errorf("after 10 s of heavy ones that take 10 ms each: %+v, want the floor, 8", s)
+		}
+	})
+}
+
 // TestInvariants: whatever comes, those under way and those that wait stay within
 // their bounds, nobody is forgotten, and in the end nobody is left.
 func TestInvariants(t *testing.T) {
