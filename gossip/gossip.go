@@ -29,11 +29,12 @@ type Gossip struct {
 	// snap and face are replaced whole, with mu held, and read without it.
 	snap atomic.Pointer[schema.Snapshot]
 	face atomic.Pointer[face]
+	// changed is closed and replaced, with mu held, when snap was.
+	changed atomic.Pointer[chan struct{}]
 
 	mu struct {
 		sync.Mutex
-		core    *meta.Core
-		changed chan struct{}
+		core *meta.Core
 		// spoken is the digest that was gossiped last.
 		spoken [16]byte
 		// calls are the questions under way that need no second of their kind.
@@ -110,7 +111,8 @@ func New(o Options) (*Gossip, error) {
 	g.box.init(g.wake)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.self, g.inc, g.actor = core.Identity()
-	g.mu.core, g.mu.changed, g.mu.calls = core, make(chan struct{}), map[call]struct{}{}
+	g.mu.core, g.mu.calls = core, map[call]struct{}{}
+	g.changed.Store(new(make(chan struct{})))
 	g.mu.Lock()
 	g.settle()
 	g.mu.Unlock()
@@ -127,12 +129,9 @@ func (g *Gossip) Identity() (id ring.NodeID, incarnation, actor uint64) {
 func (g *Gossip) Snapshot() *schema.Snapshot { return g.snap.Load() }
 
 // Changed gives a channel that is closed at the next new snapshot. Get it before
-// the Snapshot it is to follow.
-func (g *Gossip) Changed() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.mu.changed
-}
+// the Snapshot it is to follow. It takes no lock: metadata is written with mu held,
+// and whoever follows it must not hang with the disk.
+func (g *Gossip) Changed() <-chan struct{} { return *g.changed.Load() }
 
 // SetWithdrawn tells the members whether this node withdraws: it answers, but
 // cannot do its part, so that they ask others first and send clients there. The

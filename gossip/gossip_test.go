@@ -91,6 +91,32 @@ func TestBootstrapOfOne(t *testing.T) {
 	}
 }
 
+// TestFollowingDoesNotWaitForTheDisk: metadata is written with the lock held; who
+// follows the snapshots goes on though that write hangs.
+func TestFollowingDoesNotWaitForTheDisk(t *testing.T) {
+	n := launch(t, newFabric(), nodeOptions(t, newFabric(), "solo", func(o *Options) { o.Bootstrap = true }))
+	n.awaitReady(t)
+	n.mu.Lock() // as during a write that hangs
+	got := make(chan (<-chan struct{}))
+	go func() { got <- n.Changed() }()
+	var changed <-chan struct{}
+	select {
+	case changed = <-got:
+	case <-time.After(5 * time.Second):
+		t.Error("Changed waits for the lock")
+	}
+	n.mu.Unlock()
+	if changed == nil {
+		return
+	}
+	n.SetWithdrawn(true)
+	select {
+	case <-changed:
+	case <-time.After(5 * time.Second):
+		t.Error("a new snapshot was not told")
+	}
+}
+
 func TestFoundTogetherAndLive(t *testing.T) {
 	for _, size := range []int{3, 5} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {

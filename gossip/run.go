@@ -134,8 +134,8 @@ func (g *Gossip) spread(core *meta.Core) {
 func (g *Gossip) publish(core *meta.Core) {
 	snap := core.Snapshot()
 	g.snap.Store(snap)
-	close(g.mu.changed)
-	g.mu.changed = make(chan struct{})
+	next := make(chan struct{})
+	close(*g.changed.Swap(&next))
 	old := g.face.Load()
 	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero(), layout: snap.Layout}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
