@@ -62,13 +62,12 @@ type memberState struct {
 // look shows is no event.
 func (w *watched) members(log *events.Log, snap *schema.Snapshot) {
 	first := w.known == nil
-	if first {
-		w.known = make(map[string]memberState)
-	}
+	before := w.known
+	w.known = make(map[string]memberState, len(snap.Members)) // without those that are gone
 	for i := range snap.Members {
 		m := &snap.Members[i]
 		id := m.ID.String()
-		now, old := memberState{m.Liveness, m.Withdrawn, m.Incarnation}, w.known[id]
+		now, old := memberState{m.Liveness, m.Withdrawn, m.Incarnation}, before[id]
 		w.known[id] = now
 		if first || m.ID == snap.Self {
 			continue

@@ -46,6 +46,10 @@ func TestMemberEvents(t *testing.T) {
 		}
 		got = append(got, e.Severity.String()+" "+e.Text)
 	}
+	seen.members(log, schema.Build(schema.Snapshot{Self: ring.NodeID{1}, Members: []schema.Member{{ID: ring.NodeID{1}, Name: "a"}}}, nil))
+	if len(seen.known) != 1 {
+		t.Errorf("%d nodes are remembered of a cluster of one", len(seen.known))
+	}
 	want := []string{
 		"info b is there", "warning b is suspected: it does not answer gossip", "error b is dead: it does not answer gossip", "info b is back", "info b has started again",
 		"warning b has withdrawn: its disk does not answer, or can only be read", "info b takes part again", "info b has left",
