@@ -123,14 +123,17 @@ func (g *Gate) enter(ctx context.Context, c Class, weight int, deadline time.Tim
 	return t, nil
 }
 
-// Put implements KV.
+// Put implements KV. Once it is let in it returns when the operation has ended,
+// which the request's deadline sees to, and not when ctx has: the operation would go
+// on, and callers that give up early could have any number of them under way. The
+// same goes for Get, Delete, Scan and Batch.
 func (g *Gate) Put(ctx context.Context, r coord.PutRequest) (coord.WriteResponse, error) {
 	t, err := g.enter(ctx, Writes, 1, r.Deadline)
 	if err != nil {
 		return coord.WriteResponse{}, err
 	}
 	defer t.Release()
-	return g.kv.Put(ctx, r)
+	return g.kv.Put(context.WithoutCancel(ctx), r)
 }
 
 // Get implements KV.
@@ -140,7 +143,7 @@ func (g *Gate) Get(ctx context.Context, r coord.GetRequest) (coord.GetResponse, 
 		return coord.GetResponse{}, err
 	}
 	defer t.Release()
-	return g.kv.Get(ctx, r)
+	return g.kv.Get(context.WithoutCancel(ctx), r)
 }
 
 // Delete implements KV.
@@ -150,7 +153,7 @@ func (g *Gate) Delete(ctx context.Context, r coord.DeleteRequest) (coord.WriteRe
 		return coord.WriteResponse{}, err
 	}
 	defer t.Release()
-	return g.kv.Delete(ctx, r)
+	return g.kv.Delete(context.WithoutCancel(ctx), r)
 }
 
 // Scan implements KV. A page counts with the keys that are asked for.
@@ -164,7 +167,7 @@ func (g *Gate) Scan(ctx context.Context, r coord.ScanRequest) (coord.ScanRespons
 		return coord.ScanResponse{}, err
 	}
 	defer t.Release()
-	return g.kv.Scan(ctx, r)
+	return g.kv.Scan(context.WithoutCancel(ctx), r)
 }
 
 // CheckBatch implements KV.
@@ -200,7 +203,7 @@ func (g *Gate) Batch(ctx context.Context, items []coord.Item) ([]coord.ItemResul
 		}
 		defer t.Release()
 	}
-	return g.kv.Batch(ctx, items)
+	return g.kv.Batch(context.WithoutCancel(ctx), items)
 }
 
 // of is the class of an item, and its deadline.
