@@ -52,12 +52,33 @@ func (n *Node) healthSeries() ([]series, func(emit)) {
 	state := gauge("pairdb_peer_state", "How a node is treated by what it has answered: 0 closed, like any other; 1 slow, asked last; 2 half open, being tried; 3 open, sent nothing but probes. By peer and part: requests, or for this node itself disk and reads.", "peer", "part")
 	wait := gauge("pairdb_peer_hedge_delay_seconds", "After how long a read that waits for a node asks one more owner, in seconds, by peer.", "peer")
 	return []series{state, wait}, func(e emit) {
-		for _, s := range n.coord.PeerHealth() {
-			name := n.nameOf(s.ID)
+		peers := n.coord.PeerHealth()
+		names := distinctNames(peers, n.nameOf)
+		for _, s := range peers {
+			name := names[s.ID]
 			e(state, float64(s.State), name, string(s.Part))
 			if s.Part != peerhealth.Disk {
 				e(wait, s.ReadWait.Seconds(), name)
 			}
 		}
 	}
+}
+
+// distinctNames are the names of peers as a label, which has to tell them apart: a
+// series that is there twice is an error of all. Of several that have one name, as
+// when a node was given that of one that is down, all but the first have their short
+// id behind it.
+func distinctNames(peers []peerhealth.Status, nameOf func(ring.NodeID) string) map[ring.NodeID]string {
+	names, taken := make(map[ring.NodeID]string, len(peers)), make(map[string]bool, len(peers))
+	for _, s := range peers {
+		if _, ok := names[s.ID]; ok {
+			continue // this node's other part
+		}
+		name := nameOf(s.ID)
+		if taken[name] {
+			name += " " + s.ID.Short()
+		}
+		names[s.ID], taken[name] = name, true
+	}
+	return names
 }

@@ -117,7 +117,7 @@ func (a *app) followEvents(ctx context.Context, c *client.Client, req *pairdbv1.
 			return err
 		case err != nil:
 			if !failing {
-				a.note("pairdb: no answer: %v; trying on", err)
+				a.note("pairdb: no answer: %s; trying on", plainError(err))
 			}
 			failing = true
 		default:

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The law's constants. They were chosen in the simulation of law_test.go; none of
+// The law's constants. They were chosen in the simulation of sim_test.go; none of
 // them is critical by a factor of two.
 const (
 	// tolerance is how much slower than at rest an operation may get before the
