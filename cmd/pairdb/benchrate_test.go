@@ -103,6 +103,9 @@ func TestSeries(t *testing.T) {
 	if len(f) != 3 || f[0].OK != 2 || f[0].P99 < 10_000 || f[0].P99 > 10_320 || f[1] != (rowFigures{At: 1, Due: 4, Refused: 3, Errors: 1}) || f[2] != (rowFigures{At: 2, Due: 4, Dropped: 4}) {
 		t.Errorf("%+v", f)
 	}
+	if s := newSeries(math.MaxInt64); len(s.rows) > seriesRows {
+		t.Errorf("the longest measurement has %d rows", len(s.rows))
+	}
 	if s := newSeries(24 * time.Hour); len(s.rows) > seriesRows || s.width*time.Duration(len(s.rows)) < 24*time.Hour {
 		t.Errorf("%d rows of %s", len(s.rows), s.width)
 	}

@@ -77,7 +77,7 @@ type series struct {
 // that would be too many.
 func newSeries(whole time.Duration) *series {
 	width := time.Second
-	for whole > seriesRows*width {
+	for whole/seriesRows > width { // the product may be no time.Duration any more
 		width *= 2
 	}
 	return &series{width: width, rows: make([]atomic.Pointer[row], max(1, (whole+width-1)/width))}
