@@ -274,7 +274,8 @@ func (g *Gate) startAtOnce(items []coord.Item, done func(i int, r coord.ItemResu
 		if k >= g.opts.Bounds.Floor {
 			return false
 		}
-		if k > 0 && g.limits[c].Busy() {
+		// Nor are they one that is too heavy, which might go alone.
+		if l := g.limits[c]; k > 0 && (l.Busy() || int64(k) > l.limit.Load()) {
 			return false
 		}
 	}
