@@ -92,7 +92,7 @@ func silentNodes(snap *schema.Snapshot, silent map[ring.NodeID]string) []*pairdb
 	return out
 }
 
-// place is where the events of one node go on.
+// eventPlace is where the events of one node go on.
 type eventPlace struct {
 	incarnation, number uint64
 }

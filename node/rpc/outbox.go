@@ -69,7 +69,6 @@ type pendingFrame struct {
 // outbox gathers the items of one lane into frames while the lane's one sender
 // is busy. Every field is guarded by the mutex that its owner gave to init.
 type outbox struct {
-	//
 	// frames[head:] wait, the next to be sent first.
 	frames []*pendingFrame
 	head   int
