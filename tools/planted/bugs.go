@@ -226,7 +226,7 @@ var bugs = []bug{
 	},
 	{
 		"shed after the work was done: ask for room once a write has been made", "node/admission/gate.go",
-		"	t, err := g.enter(ctx, Writes, 1, r.Deadline)\n	if err != nil {\n		return coord.WriteResponse{}, err\n	}\n	defer t.Release()\n	return g.kv.Put(ctx, r)",
+		"	t, err := g.enter(ctx, Writes, 1, r.Deadline)\n	if err != nil {\n		return coord.WriteResponse{}, err\n	}\n	defer t.Release()\n	return g.kv.Put(context.WithoutCancel(ctx), r)",
 		"	w, err := g.kv.Put(ctx, r)\n	t, full := g.enter(ctx, Writes, 1, r.Deadline)\n	if full != nil {\n		return coord.WriteResponse{}, full\n	}\n	defer t.Release()\n	return w, err",
 		"node/admission", "^TestRefusedBeforeAnyWork$",
 	},
