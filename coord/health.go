@@ -89,6 +89,16 @@ func (h *health) heard(a awaited, err error) {
 	}
 }
 
+// heardDisk is heard for a write to this node's own disk. Any end of it is an answer,
+// but for a replica that refuses it, or gives it up, because the disk does not answer:
+// then only a write that gets there says that it does again.
+func (h *health) heardDisk(a awaited, err error) {
+	if err == nil || asError(err).Code != errcode.Unavailable {
+		err = nil
+	}
+	h.heard(a, err)
+}
+
 // tick lets the breakers look at what has come, and goes on while something is asked.
 func (h *health) tick() {
 	c := h.c

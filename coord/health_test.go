@@ -346,3 +346,33 @@ func TestOwnDiskHangs(t *testing.T) {
 		w.durable[len(w.durable)-1](nil)
 	})
 }
+
+// TestOwnDiskGivenUp: that the replica gives up waiting for the disk, and refuses
+// what comes then, is no answer of the disk. The next write that gets there is.
+func TestOwnDiskGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWriter(t, coord.Metrics{})
+		w.onSend = func(s sentMessage) { go s.reply(coord.Reply{Status: coord.StatusOK}, nil) }
+		for range 5 {
+			w.put()
+		}
+		elapse(time.Second)
+		gaveUp := &coord.Error{Code: errcode.Unavailable, Outcome: errcode.Indeterminate, Message: "the disk of this node does not answer"}
+		for _, durable := range w.durable {
+			durable(gaveUp)
+		}
+		if s := w.state(w.self, peerhealth.Disk); s != peerhealth.Open {
+			t.Errorf("the disk is %v once nobody waits for it any more", s)
+		}
+		minted := w.mu.minted
+		w.put()
+		elapse(time.Second)
+		if s := w.state(w.self, peerhealth.Disk); s != peerhealth.Open || w.mu.minted != minted {
+			t.Errorf("a second later it is %v, and %d writes were minted", s, w.mu.minted-minted)
+		}
+		w.coord.HandlePeer(ring.NodeID{2}, []coord.Message{w.message(coord.OpMerge, w.key, 1)}, func(int, coord.Reply) {})
+		if s := w.state(w.self, peerhealth.Disk); s != peerhealth.Closed {
+			t.Errorf("the disk is %v after a merge that got there", s)
+		}
+	})
+}

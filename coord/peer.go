@@ -155,7 +155,7 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 	disk := f.c.health.sent(f.c.health.table.Disk(), peerhealth.Write)
 	f.c.opts.Replica.Merge(items, func(k int, uncovered []byte, err error) {
 		if k == 0 { // they share a sync
-			f.c.health.heard(disk, nil)
+			f.c.health.heardDisk(disk, err)
 		}
 		if err != nil {
 			f.fail(indices[k], asError(err))

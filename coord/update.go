@@ -121,9 +121,9 @@ func (o *update) mint(n int) {
 	disk := c.health.sent(c.health.table.Disk(), peerhealth.Write)
 	object, err := c.opts.Replica.Update(u.Address,
 		func(held *causal.Object, mint func() causal.Dot) (causal.Object, error) { return o.edit(n, held, mint) },
-		func(err error) { c.health.heard(disk, nil); o.local(n, err); c.leave() })
+		func(err error) { c.health.heardDisk(disk, err); o.local(n, err); c.leave() })
 	if err != nil {
-		c.health.heard(disk, nil)
+		c.health.heardDisk(disk, err)
 		c.leave()
 		o.notMinted(n, err)
 		return
