@@ -128,11 +128,15 @@ func (r *Record) note(now time.Time, k Kind, begun time.Time, took time.Duration
 
 // tick tells the breaker what came since the last tick.
 func (r *Record) tick(now time.Time, step time.Duration, paused bool) (Change, bool) {
+	return r.tickWith(r.counts(), now, step, paused)
+}
+
+// tickWith is tick with counts that may be older than what has come meanwhile.
+func (r *Record) tickWith(c traffic, now time.Time, step time.Duration, paused bool) (Change, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := &r.mu.breaker
 	from := b.state
-	c := r.counts()
 	r.seen.Store(c.sent)
 	why := b.tick(now, step, paused, c)
 	if b.state == from {
@@ -146,7 +150,14 @@ func (r *Record) tick(now time.Time, step time.Duration, paused bool) (Change, b
 			}
 		}
 	}
-	return r.change(from, why)
+	change, ok := r.change(from, why)
+	if from < HalfOpen && b.state == Open && r.answered.Load() != c.answered {
+		// Whoever noted that answer may have seen the state before, and told nobody.
+		b.close(now)
+		change, _ = r.change(Open, "answers again")
+		change.From, ok = from, from != Closed
+	}
+	return change, ok
 }
 
 // observe takes the failure detector's view into account. A node that has started

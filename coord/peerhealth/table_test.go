@@ -162,6 +162,26 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// TestAnswerDuringTick: an answer that comes after a tick has looked at what came, and
+// before the breaker opens, is told nobody; if it was the last one that was awaited,
+// nothing else would close the breaker of a disk.
+func TestAnswerDuringTick(t *testing.T) {
+	n := newNode()
+	r := n.t.Disk()
+	r.Sent()
+	for range int(silentFew/Interval) - 1 {
+		r.tick(n.now, Interval, false)
+	}
+	c := r.counts()
+	if r.Answered() {
+		t.Fatal("the breaker is open too early")
+	}
+	change, ok := r.tickWith(c, n.now, Interval, false)
+	if s := r.State(); s != Closed || ok || n.t.Impaired() {
+		t.Errorf("all that was awaited has come; the state is %v, the change %v", s, change)
+	}
+}
+
 // TestTicksEnd: ticks go on while something is asked, and one longer, so that refusals
 // with long pauses between them do not add up.
 func TestTicksEnd(t *testing.T) {
