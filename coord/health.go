@@ -232,7 +232,12 @@ func (c *Coordinator) probe(u *unit, scan *ScanRange) {
 	}
 	now := c.opts.Clock.Now()
 	for i := range u.owners {
-		if i == u.self || u.down(i) || c.record(u, i).State() == peerhealth.Closed || !c.record(u, i).Probe(now) {
+		r := c.record(u, i)
+		s := r.State()
+		if s == peerhealth.Slow && u.self < 0 && scan == nil {
+			continue // forward.choose tries it with the operation, which it may be slow with alone
+		}
+		if i == u.self || u.down(i) || s == peerhealth.Closed || !r.Probe(now) {
 			continue
 		}
 		c.hold(1)

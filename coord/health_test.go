@@ -376,3 +376,57 @@ func TestOwnDiskGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowIsTriedWithOperations: an owner that is slow with what is handed to it, and
+// only with that, is found to be fast again by some of it: probes, which are reads, do
+// not tell.
+func TestSlowIsTriedWithOperations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 6, coord.Metrics{})
+		slow := time.Duration(0)
+		l := r.view().Layout
+		peer := ring.NodeID{2}
+		r.onSend = func(s sentMessage) {
+			d := time.Millisecond
+			if s.to == peer && s.m.Op == coord.OpForward {
+				d += slow
+			}
+			time.AfterFunc(d, func() { s.reply(coord.Reply{Status: coord.StatusOK}, nil) })
+		}
+		var keys [][]byte // which this node does not own, and some of which the peer does
+		for i := 0; len(keys) < 60; i++ {
+			k := fmt.Appendf(nil, "k%d", i)
+			if p := l.PartitionOf(ring.KeyToken(7, k)); !l.IsOwner(r.self, p, 3) {
+				keys = append(keys, k)
+			}
+		}
+		n := 0
+		run := func(d time.Duration) {
+			for ; d > 0; d -= 5 * time.Millisecond {
+				n++
+				r.coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: keys[n%len(keys)], Value: []byte("v")}, func(coord.WriteResponse, error) {})
+				elapse(5 * time.Millisecond)
+			}
+		}
+		state := func() peerhealth.State {
+			for _, s := range r.coord.PeerHealth() {
+				if s.ID == peer {
+					return s.State
+				}
+			}
+			return peerhealth.Closed
+		}
+		run(3 * time.Second)
+		slow = 60 * time.Millisecond
+		run(5 * time.Second)
+		if s := state(); s != peerhealth.Slow {
+			t.Fatalf("60 times slower, it is %v", s)
+		}
+		slow = 0
+		run(3 * time.Second)
+		if s := state(); s != peerhealth.Closed {
+			t.Errorf("3 s after it has become fast again it is %v", s)
+		}
+		elapse(10 * time.Second)
+	})
+}

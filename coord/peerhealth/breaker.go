@@ -159,7 +159,9 @@ func (b *breaker) trial(now time.Time) bool {
 // sample is told how one answer of a kind came: far slower than the others' or not.
 func (b *breaker) sample(now time.Time, k Kind, far bool) (why string) {
 	w := &b.window
-	w.sampled = now
+	if b.state == Closed || k == w.kind {
+		w.sampled = now // else it tells nothing of what it is slow with
+	}
 	switch {
 	case b.state == Slow && k == w.kind && far:
 		w.near = 0

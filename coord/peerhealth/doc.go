@@ -100,7 +100,7 @@ const (
 	// A peer is slow after slowWindows windows in a row, each of windowTime and
 	// windowSamples at the least, in which a quarter of its answers or more came
 	// far slower; nearRun answers in a row that did not end it. slowLife bounds
-	// how long a verdict is kept without any sample.
+	// how long a verdict is kept without a sample of the kind that it was for.
 	slowWindows   = 2
 	windowTime    = 500 * time.Millisecond
 	windowSamples = 8

@@ -287,6 +287,38 @@ func TestSlowWithoutSamples(t *testing.T) {
 	}
 }
 
+// TestSlowWithOneKind: answers of another kind do not keep a verdict.
+func TestSlowWithOneKind(t *testing.T) {
+	n := newNode()
+	forward := func(took time.Duration) {
+		r := n.t.Peer(id(2))
+		r.Sent()
+		r.Answered()
+		n.t.Note(r, ForwardWrite, n.now.Add(-took), n.now)
+		r = n.t.Peer(id(3))
+		r.Sent()
+		r.Answered()
+		n.t.Note(r, ForwardWrite, n.now.Add(-time.Millisecond), n.now)
+	}
+	for i := range 400 {
+		took := time.Millisecond
+		if i > 200 {
+			took = 100 * time.Millisecond
+		}
+		forward(took)
+		if i%5 == 0 {
+			n.tick(Interval)
+		}
+	}
+	if n.state(2) != Slow {
+		t.Fatalf("100 times slower, it is %v", n.state(2))
+	}
+	n.run(slowLife+time.Second, 3)
+	if n.state(2) != Closed {
+		t.Errorf("nothing was handed to it for %v, and it is %v", slowLife, n.state(2))
+	}
+}
+
 // TestAllSlow: where all are slow, none is slower than the others.
 func TestAllSlow(t *testing.T) {
 	n := newNode()
