@@ -284,21 +284,6 @@ func (r *read) heard(i, round int, a answer) {
 	r.advance()
 }
 
-// startRepair joins the whole objects of all that answered. The lock is held
-// and released.
-// advanceRepair answers once enough owners hold the join. While those that
-// lack it fail, others are asked to hold it. The lock is held and released.
-// pending is how many owners the join was sent to that have not answered.
-// writeBack sends the join to owners. It is a merge like any other, except
-// that no write counts its answer.
-// written hears what became of a write-back.
-// outdone reports whether what an owner held besides the join wins over it
-// without having seen it. The answer would then be a value that no later read
-// returns: the write of a minter that had missed an acknowledged one, seen in
-// the moment before it is minted again. The read starts over. A write that has
-// seen the winner does no harm: the read came before it. The lock is held.
-// bounce learns the ring that an owner has before this node; the read then
-// starts over.
 // lost is the error of a read that missed its level. The lock is held.
 func (r *read) lost(code errcode.Code, msg string) *Error {
 	u := r.mu.u
@@ -383,7 +368,3 @@ func (r *read) result(u *unit, o *causal.Object) (result, *Error) {
 		Context:  o.Context,
 	}}, nil
 }
-
-// plan joins what owners hold, nil for one that has not said, and returns the
-// join with a bit set for each owner that said and lacks some of it. The result
-// shares values with what is held.

@@ -7,6 +7,8 @@ import (
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
+// startRepair joins the whole objects of all that answered. The lock is held
+// and released.
 func (r *read) startRepair() {
 	held := make([]*causal.Object, len(r.mu.answers))
 	for i := range r.mu.answers {
@@ -50,6 +52,8 @@ func (r *read) startRepair() {
 	r.advance()
 }
 
+// advanceRepair answers once enough owners hold the join. While those that
+// lack it fail, others are asked to hold it. The lock is held and released.
 func (r *read) advanceRepair() {
 	switch r.mu.tally.Verdict() {
 	case quorum.Reached:
@@ -79,6 +83,7 @@ func (r *read) advanceRepair() {
 	}
 }
 
+// failed reports whether owner i failed to hold the join. The lock is held.
 func (r *read) failed(i int) bool {
 	for k := range r.mu.tally.Causes() {
 		if k == i {
@@ -88,6 +93,7 @@ func (r *read) failed(i int) bool {
 	return false
 }
 
+// pending is how many owners the join was sent to that have not answered.
 func (r *read) pending() int {
 	n := 0
 	for i := range r.mu.answers {
@@ -98,6 +104,8 @@ func (r *read) pending() int {
 	return n
 }
 
+// writeBack sends the join to owners. It is a merge like any other, except
+// that no write counts its answer.
 func (r *read) writeBack(u *unit, round int, to []int) {
 	c := r.job.c
 	r.mu.Lock()
@@ -130,6 +138,7 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 	}
 }
 
+// written hears what became of a write-back.
 func (r *read) written(i, round int, rep Reply, err error) {
 	if err == nil && rep.Status == StatusStale {
 		r.bounce(i, round, &rep)
@@ -154,6 +163,11 @@ func (r *read) written(i, round int, rep Reply, err error) {
 	r.advance()
 }
 
+// outdone reports whether what an owner held besides the join wins over it
+// without having seen it. The answer would then be a value that no later read
+// returns: the write of a minter that had missed an acknowledged one, seen in
+// the moment before it is minted again. The read starts over. A write that has
+// seen the winner does no harm: the read came before it. The lock is held.
 func (r *read) outdone(held *causal.Object) bool {
 	mine, theirs := r.mu.joined.Winner(), held.Winner()
 	if r.mu.u.keepsSiblings() || mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
@@ -163,6 +177,8 @@ func (r *read) outdone(held *causal.Object) bool {
 	return !superseded && theirs.Beats(mine)
 }
 
+// bounce learns the ring that an owner has before this node; the read then
+// starts over.
 func (r *read) bounce(i, round int, rep *Reply) {
 	c := r.job.c
 	c.opts.Metrics.StaleBounce()
@@ -182,6 +198,7 @@ func (r *read) bounce(i, round int, rep *Reply) {
 	c.catchUp(u.owners[i], rep.Version, func() { r.caughtUp(u) })
 }
 
+// caughtUp goes on once the ring has been learned, or has not.
 func (r *read) caughtUp(u *unit) {
 	now, err := r.job.c.locate(r.job)
 	r.mu.Lock()
@@ -212,6 +229,9 @@ func (r *read) caughtUp(u *unit) {
 	r.advance()
 }
 
+// plan joins what owners hold, nil for one that has not said, and returns the
+// join with a bit set for each owner that said and lacks some of it. The result
+// shares values with what is held.
 func plan(held []*causal.Object) (joined causal.Object, lacking uint16) {
 	for _, o := range held {
 		if o != nil {
