@@ -68,19 +68,24 @@ func (f *forward) wait() time.Duration {
 func (f *forward) armHedge(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.mu.answered || f.mu.next == len(f.mu.order) {
+	if f.mu.answered {
 		return
 	}
 	f.mu.unhedge = f.job.c.opts.Clock.AfterFunc(d, f.hedge)
 }
 
-// hedge gives a read to one more owner, unless it does not answer or the budget is
-// spent; then it looks again later.
+// hedge gives a read to one more owner, unless there is none, or it does not answer, or
+// the budget is spent; then it looks again later, when there may be a newer ring.
 func (f *forward) hedge() {
 	c := f.job.c
 	f.mu.Lock()
-	if f.mu.answered || f.mu.next == len(f.mu.order) {
+	switch {
+	case f.mu.answered:
 		f.mu.Unlock()
+		return
+	case f.mu.next == len(f.mu.order):
+		f.mu.Unlock()
+		f.armHedge(c.opts.HedgeDelay)
 		return
 	}
 	c.hold(1) // the answer may be given before this has sent

@@ -124,6 +124,35 @@ func TestHedgeAndNewerRing(t *testing.T) {
 	})
 }
 
+// TestHedgesGoOnUnderANewerRing: a read that had asked all owners begins anew under a
+// newer ring, and is hedged there, too.
+func TestHedgesGoOnUnderANewerRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := startReading(t)
+		first := g.r.sends()
+		elapse(301 * time.Millisecond)
+		hedge := g.r.sends()
+		if len(first) != 1 || len(hedge) != 1 {
+			t.Fatalf("asked %d and then %d owners", len(first), len(hedge))
+		}
+		hedge[0].reply(coord.Reply{Status: coord.StatusStale, Version: 2}, nil)
+		g.r.learn(2)
+		g.r.catchUps()[0].done(nil)
+		o := held(1, "v")
+		g.r.mu.reads[1](o.Append(nil), nil)
+		elapse(201 * time.Millisecond)
+		again := g.r.sends()
+		if len(again) != 2 {
+			t.Fatalf("under the newer ring %d owners were asked", len(again))
+		}
+		again[1].reply(whole(o), nil)
+		g.want(t, "one of them does not answer, and the hedge does", "v")
+		first[0].reply(coord.Reply{}, errors.New("too late"))
+		again[0].reply(coord.Reply{}, errors.New("too late"))
+		g.r.mu.reads[0](nil, errors.New("too late"))
+	})
+}
+
 // TestHedgeDuringFetch: the owner that is asked again, for its whole object, goes
 // silent; the hedge takes its place, and its late answer is none too many.
 func TestHedgeDuringFetch(t *testing.T) {

@@ -46,9 +46,7 @@ func (r *read) hedge() {
 	var qs []question
 	var send []int
 	switch i, free := r.another(); {
-	case i < 0:
-		r.mu.Unlock()
-		return
+	case i < 0: // under a newer ring there may be
 	case c.shut(u, i) || !c.mayHedge(free):
 	case r.mu.joined == nil:
 		q := r.askNext()

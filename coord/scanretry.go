@@ -69,7 +69,12 @@ func (s *partitionScan) armHedge(d time.Duration) {
 func (s *partitionScan) hedge() {
 	c := s.page.job.c
 	s.mu.Lock()
-	if s.mu.ended || s.mu.next >= len(s.mu.order) {
+	if s.mu.ended {
+		s.mu.Unlock()
+		return
+	}
+	if s.mu.next >= len(s.mu.order) {
+		s.armHedge(c.opts.HedgeDelay) // a newer ring may bring others
 		s.mu.Unlock()
 		return
 	}
