@@ -387,26 +387,3 @@ func (w *watcher) delist(o watched) {
 	defer w.mu.Unlock()
 	w.mu.others = slices.DeleteFunc(w.mu.others, func(p watched) bool { return p == o })
 }
-
-// prefer moves nodes that are to be avoided behind the others, where they are what
-// is left when those fail. The first one stays first if a trial is due.
-func (c *Client) prefer(to []*conn, cl class) {
-	if cl == noClass {
-		cl = getClass
-	}
-	bad := 0
-	for _, cn := range to {
-		if cn.lanes[cl].rank() > 0 {
-			bad++
-		}
-	}
-	if bad == 0 || bad == len(to) {
-		return
-	}
-	if l := &to[0].lanes[cl]; !l.is(fine) && l.trial.Load() && l.trial.CompareAndSwap(true, false) {
-		return
-	}
-	slices.SortStableFunc(to, func(a, b *conn) int {
-		return a.lanes[cl].rank() - b.lanes[cl].rank()
-	})
-}
