@@ -247,6 +247,10 @@ func (o *once) vote() {
 			o.mu.Unlock()
 			return
 		}
+		if o.mu.left != 0 {
+			o.recall()
+			return
+		}
 		o.finish(result{}, o.failure(errcode.QuorumNotReached, "too few owners agree on what the idempotency key stands for"))
 		return
 	}
@@ -254,6 +258,19 @@ func (o *once) vote() {
 	r := *d.candidate
 	r.Round = d.round
 	o.ask(OpClaim, to, &r)
+}
+
+// recall asks the owners for their votes after all that were left out: those of the
+// others are divided, and what an earlier attempt left with them may decide. The lock
+// is held and released.
+func (o *once) recall() {
+	for i := range o.mu.owners {
+		if o.mu.left>>i&1 == 1 {
+			o.mu.owners[i] = onceOwner{state: notAsked}
+		}
+	}
+	o.mu.left = 0
+	o.vote()
 }
 
 // reserve makes the write that this attempt would have the key stand for: a dot
