@@ -54,8 +54,8 @@ func overload(t *testing.T, v *verdict, kill bool) {
 	t.Logf("at twice the peak: %.0f/s go well, %.2f of the peak: %s", goodput, goodput/peak, over)
 	least := 0.8
 	if kill {
-		// In some runs the load itself stands still for two seconds after the kill,
-		// its processor busy, and that counts; docs/benchmarks.md has figures.
+		// In some runs the load itself stands still for two seconds after the kill:
+		// gRPC's transparent retries take its processor. docs/benchmarks.md has figures.
 		least = 0.4
 	}
 	if goodput < least*peak {
