@@ -48,16 +48,3 @@ func TestTokenMAC(t *testing.T) {
 		}
 	}
 }
-
-// TestSealAllocates: a token costs the memory it takes.
-func TestSealAllocates(t *testing.T) {
-	if raceEnabled {
-		t.Skip("under the race detector pools lose on purpose")
-	}
-	s := &schema.Snapshot{TokenKeys: []schema.TokenKey{{ID: 1}}}
-	seen := causal.Context{{Actor: 1, Counter: 2}}
-	key := []byte("key")
-	if n := testing.AllocsPerRun(1000, func() { seal(s, 5, key, seen, 77) }); n > 1.1 {
-		t.Errorf("%v allocations", n)
-	}
-}

@@ -41,7 +41,7 @@ func (n *Node) serves() bool {
 
 // withdraw tells whoever waits for the disk that it does not answer, and the
 // members whether this node's data can be used. It is a job: the metadata may wait
-// for the same disk. A node that is stopping says goodbye instead.
+// for the same disk.
 func (n *Node) withdraw() {
 	// What holds by the time that it is this job's turn is told.
 	n.withdrawing.Lock()

@@ -24,7 +24,7 @@ const (
 	// Slow: it answers, far later than the others. It is asked last for reads and
 	// for coordinating, and is sent writes like any other.
 	Slow
-	// HalfOpen: it did not answer, and a probe is out.
+	// HalfOpen: it did not answer, and a probe is out or about to be.
 	HalfOpen
 	// Open: it does not answer. Nothing is sent to it but a probe every
 	// ProbeInterval, and those of operations that cannot do without it.

@@ -124,17 +124,13 @@ func (t *Table) Find(userKey []byte, p *Place) {
 // or more.
 func (t *Table) Add(key base.InternalKey, value []byte) error {
 	p := Place{hash: hashOf(key.UserKey)}
-	return t.add(&p, key, value)
+	return t.AddAt(&p, key, value)
 }
 
 // AddAt is Add for a caller who has found the place of the key's user key in this
 // very table before, and whose version is newer than all that are there. p may
 // not be used again.
 func (t *Table) AddAt(p *Place, key base.InternalKey, value []byte) error {
-	return t.add(p, key, value)
-}
-
-func (t *Table) add(p *Place, key base.InternalKey, value []byte) error {
 	if k := key.Kind(); k != base.KindSet && k != base.KindDelete {
 		return fmt.Errorf("add to memtable: kind %s is not a point key", k)
 	}
