@@ -199,6 +199,10 @@ type Object struct {
 	Context Context
 	// Siblings are sorted by dot.
 	Siblings []Sibling
+	// Floor is the highest HLC of what was left out of the object, or forgotten of
+	// other keys: what is written to it has to be above. It is neither stored nor
+	// sent nor compared.
+	Floor uint64
 }
 
 // IsZero reports whether o knows of no write at all: the key was never written
