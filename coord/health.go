@@ -93,7 +93,7 @@ func (h *health) heard(a awaited, err error) {
 // but for a replica that refuses it, or gives it up, because the disk does not answer:
 // then only a write that gets there says that it does again.
 func (h *health) heardDisk(a awaited, err error) {
-	if err == nil || asError(err).Code != errcode.Unavailable {
+	if err == nil || asError(err).Code != errcode.Unavailable || IsStripped(err) {
 		err = nil
 	}
 	h.heard(a, err)

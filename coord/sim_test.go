@@ -331,7 +331,7 @@ func (w *world) addressIn(tenant, key string) coord.Address {
 	for _, t := range w.tenants {
 		if t.Name == tenant {
 			token := ring.KeyToken(t.Number, []byte(key))
-			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key)}
+			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}
 		}
 	}
 	panic("there is no tenant " + tenant)

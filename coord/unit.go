@@ -111,7 +111,9 @@ func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *u
 // placeToken is place for whatever falls into the partition of a token.
 func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.Token) *unit {
 	u := &unit{snap: s, tenant: t}
-	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
+	u.Address = Address{
+		Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+	}
 	u.pv = s.Layout.PV(u.Partition)
 	u.setOwners(s.Layout.Owners(u.room[:0], u.Partition, t.RF))
 	u.self = slices.Index(u.owners, c.opts.Self)
