@@ -25,6 +25,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.sessionSeries()),
 		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
+		newCollector(n.collectedSeries()),
 		newCollector(n.admissionSeries()),
 		newCollector(n.doorSeries()),
 	} {
@@ -244,6 +245,20 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)
 	}
 	return info
+}
+
+// collectedSeries are the deletes and what else was collected because all owners had
+// had it.
+func (n *Node) collectedSeries() ([]series, func(emit)) {
+	collected := counter("pairdb_collected_total", "Deletes, expired values, and values that lost to another where the last write wins, removed from this node's disk because all owners had had them, by kind.", "kind")
+	sweeps := counter("pairdb_collect_sweeps_total", "Times that the deletes and expiring values of a partition were gone through to collect what could be.")
+	return []series{collected, sweeps}, func(e emit) {
+		c := n.store.Collected()
+		e(collected, float64(c.Tombstones), "delete")
+		e(collected, float64(c.Expired), "expired")
+		e(collected, float64(c.Lost), "lost")
+		e(sweeps, float64(c.Sweeps))
+	}
 }
 
 // recordSeries are the idempotency records.

@@ -18,6 +18,8 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/admission"
 	"github.com/pairdb/pairdb/node/config"
 	"github.com/pairdb/pairdb/node/door"
@@ -198,8 +200,17 @@ func (n *Node) openEngine() error {
 		return err
 	}
 	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records})
+	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Tenant: n.tenant})
 	return err
+}
+
+// tenant says how the data of a tenant is kept, if this node knows the tenant.
+func (n *Node) tenant(number ring.TenantNumber) (replica.Tenant, bool) {
+	t, ok := n.gossip.Snapshot().TenantByNumber(number)
+	if !ok {
+		return replica.Tenant{}, false
+	}
+	return replica.Tenant{RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}, true
 }
 
 // countRecords has the idempotency records counted that an earlier life left.

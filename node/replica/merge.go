@@ -24,6 +24,8 @@ type merging struct {
 	// keys are the storage keys, values what the engine holds at them, one after
 	// the other; value is what is being encoded.
 	keys, values, value []byte
+	// entry is the storage key of an entry of the index.
+	entry []byte
 	// objects are those that came and those that are held.
 	objects causal.Slab
 }
@@ -49,6 +51,8 @@ type mergeItem struct {
 	first, last int
 	uncovered   []byte
 	err         error
+	// stripped says that something of it was left out.
+	stripped bool
 	// recordKey is the storage key of the record that comes with the object,
 	// nil if none does; keep says that it is to be written.
 	recordKey []byte
@@ -83,7 +87,7 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 	}
 	m.lock()
 	for i := range m.items {
-		m.join(i, items[i].Object)
+		m.join(i, &items[i])
 	}
 	seq, err := m.write()
 	m.unlock()
@@ -100,8 +104,11 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 		a := answer{it.uncovered, it.err}
 		if it.err == nil {
 			seq = max(seq, it.seq)
-			if err != nil {
+			switch {
+			case err != nil:
 				a = answer{nil, err}
+			case it.stripped:
+				a = answer{nil, coord.ErrStripped}
 			}
 		}
 		if answers == nil && (a.err != nil || a.uncovered != nil) {
@@ -132,7 +139,7 @@ func (m *merging) release() {
 	clear(m.items)
 	m.objects.Reset()
 	m.s, m.items, m.order = nil, m.items[:0], m.order[:0]
-	for _, b := range []*[]byte{&m.keys, &m.values, &m.value} {
+	for _, b := range []*[]byte{&m.keys, &m.values, &m.value, &m.entry} {
 		*b = (*b)[:0]
 		if cap(*b) > maxPooled {
 			*b = nil
@@ -224,8 +231,8 @@ func (m *merging) load(key []byte) (held, error) {
 	return held{o, seq, len(b)}, nil
 }
 
-// join computes what item i makes of its key. encoded is the item's object.
-func (m *merging) join(i int, encoded []byte) {
+// join computes what item i makes of its key.
+func (m *merging) join(i int, in *coord.MergeItem) {
 	it := &m.items[i]
 	if it.err != nil {
 		return
@@ -260,18 +267,36 @@ func (m *merging) join(i int, encoded []byte) {
 	if it.err != nil {
 		return
 	}
-	if stub, ok := causal.Uncovered(&before.object, &it.incoming); ok {
+	c := m.s.confirmed(in.Partition, in.RF)
+	stub, ok := causal.Uncovered(&before.object, &it.incoming)
+	if shown := before.object.Remaining(c, it.lww); ok && len(shown.Siblings) < len(before.object.Siblings) {
+		// Nobody has to win over what no reader is shown any more.
+		stub, ok = causal.Uncovered(&shown, &it.incoming)
+	}
+	if ok {
 		it.uncovered = stub.Append(make([]byte, 0, stub.EncodedLen()))
 	}
 	it.seq, it.dirty = max(before.seq, recordSeq), dirty
-	if it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2) {
+	switch {
+	case in.Refetch != nil:
+		it.object = causal.JoinFetched(&before.object, &it.incoming, in.Refetch)
+		if it.lww {
+			it.object.StripLosersUnder(c)
+		}
+	case c.CoversNone(&it.incoming) && it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2):
 		// Mostly: a write of somebody who has seen what is held. Equal objects
 		// have equal bytes, so these need no encoding.
-		it.object, it.encoded = it.incoming, encoded
-	} else {
-		it.object = causal.Join(&before.object, &it.incoming)
+		it.object, it.encoded = it.incoming, in.Object
+	default:
+		var stripped bool
+		it.object, stripped = causal.JoinUnder(&before.object, &it.incoming, c)
+		// A write that an idempotency key stands for was made, then, and superseded.
+		it.stripped = stripped && it.record == nil
 		if it.lww {
-			it.object.StripLosers()
+			it.object.StripLosersUnder(c)
+		}
+		if before.object.IsZero() && len(it.object.Siblings) == 0 && c.Seen.CoversAll(it.object.Context) {
+			it.object = before.object // nothing of it is left
 		}
 	}
 	if !it.object.Equal(&before.object) {
@@ -297,7 +322,9 @@ func (m *merging) write() (base.SeqNum, error) {
 				m.refuse(it.first, len(encoded))
 				continue
 			}
+			before := &m.items[it.first].before.object
 			b.Set(it.key, encoded)
+			m.entry = putIndex(b, m.entry, it.key, before, &it.object)
 			free = free && frees(&it.object, len(encoded), &m.items[it.first].before)
 		}
 		if it.keep && it.err == nil {
@@ -313,6 +340,9 @@ func (m *merging) write() (base.SeqNum, error) {
 	seq, err := m.s.apply(b, free)
 	for i := range m.items {
 		if it := &m.items[i]; err == nil && it.keep && it.err == nil {
+			if v := m.s.partitions[partitionOf(it.key)].Load(); v != nil {
+				v.votes.remove(it.recordKey)
+			}
 			m.s.opts.Records.replace(tenantOf(it.recordKey), it.replaced, it.replacedSize, it.record.Expires, it.recordSize)
 		}
 	}

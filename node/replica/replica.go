@@ -41,7 +41,7 @@ type Engine interface {
 	Hangs() (writes, reads bool)
 }
 
-// Options configure a Store. All fields are required.
+// Options configure a Store. All fields but Tenant are required.
 type Options struct {
 	Engine Engine
 	// Actor is who mints here: 64 random bits drawn at this start of the
@@ -51,6 +51,9 @@ type Options struct {
 	Scheduler coord.Scheduler
 	// Records bounds the idempotency records.
 	Records *RecordSpace
+	// Tenant says how a tenant's data is kept, ok if the tenant is known by now. It
+	// is cheap. Without it nothing is collected, and Rows shows all that is stored.
+	Tenant func(ring.TenantNumber) (t Tenant, ok bool)
 }
 
 // Validate reports everything that is missing.
@@ -91,6 +94,10 @@ type Store struct {
 	// and regained never sees a dot again.
 	counters [ring.MaxPartitions]atomic.Uint64
 
+	// partitions have what is known of each beside its data, nil for nothing.
+	partitions [ring.MaxPartitions]atomic.Pointer[partition]
+
+	sweeps    sweeps
 	sync      syncQueue
 	scans     scanQueue
 	buffers   sync.Pool // *[]byte
@@ -99,7 +106,8 @@ type Store struct {
 	scratches sync.Pool // *scratch
 }
 
-// New returns a store over an open engine.
+// New returns a store over an open engine. It reads what is confirmed, and goes on to
+// collect what had been released.
 func New(opts Options) (*Store, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -108,6 +116,10 @@ func New(opts Options) (*Store, error) {
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
+	if err := s.loadSpans(); err != nil {
+		return nil, err
+	}
+	s.resumeSweeps()
 	return s, nil
 }
 
@@ -139,8 +151,8 @@ type held struct {
 
 // scratch is the memory of one call, which uses it for itself until it returns.
 type scratch struct {
-	key, value, encoded []byte
-	objects             causal.Slab
+	key, value, encoded, index []byte
+	objects                    causal.Slab
 }
 
 func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
@@ -148,7 +160,7 @@ func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
 // putBack lets go of what is in w, and keeps the memory if it is not too much.
 func (s *Store) putBack(w *scratch) {
 	w.objects.Reset()
-	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded} {
+	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded, &w.index} {
 		*b = (*b)[:0]
 		if cap(*b) > maxPooled {
 			*b = nil
@@ -210,17 +222,22 @@ func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, 
 	if err != nil {
 		return nil, 0, err
 	}
+	before := h.object
+	h.object = before.Remaining(s.confirmed(at.Partition, at.RF), at.LWW)
+	h.object.Floor = max(h.object.Floor, s.floor(at.Partition, at.RF))
 	next, err := edit(&h.object, func() causal.Dot {
 		return causal.Dot{Actor: s.opts.Actor, Counter: s.counters[at.Partition].Add(1)}
 	})
 	if err != nil {
 		return nil, 0, err
 	}
+	h.object = before
 	w.encoded = next.Append(w.encoded)
 	object := bytes.Clone(w.encoded) // what it takes, not the bound that is known before
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(w.key, object)
+	w.index = putIndex(b, w.index, w.key, &before, &next)
 	seq, err := s.apply(b, frees(&next, len(object), &h))
 	return object, seq, err
 }
@@ -256,6 +273,12 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	*kb = appendKey((*kb)[:0], &at)
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
 	s.release(kb)
+	if err == nil {
+		if b, err = s.settle(b, s.confirmed(at.Partition, at.RF), at.LWW); err != nil {
+			done(nil, err)
+			return
+		}
+	}
 	switch {
 	case errors.Is(err, base.ErrNotFound):
 		done(nil, nil)
@@ -273,6 +296,29 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	}
 }
 
+// settle makes of a stored object what readers are shown of it once c is confirmed,
+// nil if that is nothing. It writes over b.
+func (s *Store) settle(b []byte, c *causal.Confirmed, lww bool) ([]byte, error) {
+	if len(c.Seen) == 0 {
+		return b, nil
+	}
+	w := s.scratch()
+	defer s.putBack(w)
+	o, err := w.objects.Decode(b)
+	if err != nil {
+		return nil, undecodable(err)
+	}
+	shown := o.Settled(c, lww)
+	switch {
+	case shown.IsZero():
+		return nil, nil
+	case len(shown.Siblings) == len(o.Siblings):
+		return b, nil
+	}
+	w.encoded = shown.Append(w.encoded[:0])
+	return append(b[:0], w.encoded...), nil
+}
+
 // ReadDigest implements coord.Replica.
 func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
 	if err := s.takesReads(); err != nil {
@@ -282,7 +328,8 @@ func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err erro
 	w := s.scratch()
 	w.key = appendKey(w.key, &at)
 	h, err := s.load(w)
-	digest := h.object.Digest()
+	shown := h.object.Settled(s.confirmed(at.Partition, at.RF), at.LWW)
+	digest := shown.Digest()
 	s.putBack(w)
 	switch {
 	case err != nil:

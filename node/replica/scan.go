@@ -104,6 +104,7 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 	budget := max(r.Budget, 2)
 	it.SetBudget(budget)
 	size := 0
+	c := s.confirmed(r.Partition, r.RF)
 	for ok := it.First(); ok; ok = it.Next() {
 		key := it.Key()[keyHead:]
 		if !r.Wants(key) {
@@ -113,8 +114,12 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 		full := len(p.Entries) >= r.MaxKeys
 		var e coord.ScanEntry
 		if !full {
-			if e, err = scanEntry(key, it.Value(), r.Mode); err != nil {
+			var shown bool
+			if e, shown, err = s.scanEntry(key, it.Value(), r, c); err != nil {
 				break
+			}
+			if !shown {
+				continue
 			}
 			n := entryOverhead + len(e.Key) + len(e.Object)
 			full = (r.Strict || len(p.Entries) > 0) && size+n > r.MaxBytes
@@ -137,18 +142,23 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 	return p, seq, err
 }
 
-// scanEntry makes the entry of a key, without aliases to the arguments.
-func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) {
-	e := coord.ScanEntry{Key: bytes.Clone(key), Size: len(value)}
-	if mode == coord.ScanValues {
-		e.Object = bytes.Clone(value)
-		return e, nil
+// scanEntry makes the entry of a key, without aliases to the arguments; shown is false
+// if readers are shown nothing of it under c.
+func (s *Store) scanEntry(key, value []byte, r *coord.ScanRange, c *causal.Confirmed) (e coord.ScanEntry, shown bool, err error) {
+	value, err = s.settle(bytes.Clone(value), c, r.LWW)
+	if err != nil || value == nil {
+		return e, false, err
+	}
+	e = coord.ScanEntry{Key: bytes.Clone(key), Size: len(value)}
+	if r.Mode == coord.ScanValues {
+		e.Object = value
+		return e, true, nil
 	}
 	o, err := causal.Decode(value)
 	switch {
 	case err != nil:
-		return e, undecodable(err)
-	case mode == coord.ScanDigests:
+		return e, false, undecodable(err)
+	case r.Mode == coord.ScanDigests:
 		e.Digest = o.Digest()
 	default:
 		for i := range o.Siblings {
@@ -156,7 +166,7 @@ func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) 
 		}
 		e.Object = o.Append(nil)
 	}
-	return e, nil
+	return e, true, nil
 }
 
 // scanBounds returns the storage keys that a scan goes between.
