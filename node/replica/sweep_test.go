@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,6 +232,10 @@ func TestForgottenClock(t *testing.T) {
 	a.adopt(t, c)
 	slow.adopt(t, c)
 	a.releaseAll(t, c)
+	a.write(t, "other", causal.Sibling{HLC: 1, Value: []byte("v")})
+	if o := a.shown(t, "other"); o.Siblings[0].HLC <= 1000 {
+		t.Errorf("a write after the delete was collected has the clock %d", o.Siblings[0].HLC)
+	}
 	opts := a.opts
 	opts.Actor++ // dots are never used again
 	again, err := New(opts)
@@ -248,6 +254,46 @@ func TestForgottenClock(t *testing.T) {
 	if o := slow.shown(t, "k"); len(o.Siblings) != 1 || string(o.Siblings[0].Value) != "new" {
 		t.Errorf("beside the delete, %v is shown", o)
 	}
+}
+
+// TestAdoptIsDurable: what is adopted is on disk when that is said, and whoever has read
+// what was known before is done.
+func TestAdoptIsDurable(t *testing.T) {
+	b := newSweepBench(t)
+	c := b.all(t, causal.Dot{Actor: 5, Counter: 5})
+	sp := &b.partition(theSpan.Partition).spans[theSpan.RF]
+	b.db.duringWait = func() {
+		if sp.confirmed.Load() != nil {
+			t.Error("what is not on disk was published")
+		}
+	}
+	var returned atomic.Bool
+	done := make(chan error, 1)
+	_, err := b.Update(spanned("k"), func(held *causal.Object, mint func() causal.Dot) (causal.Object, error) {
+		go func() {
+			err := b.Adopt(theSpan, c)
+			returned.Store(true)
+			done <- err
+		}()
+		for sp.confirmed.Load() == nil {
+			runtime.Gosched()
+		}
+		for range 1000 {
+			runtime.Gosched()
+		}
+		if returned.Load() {
+			t.Error("it was adopted while a write that does not know it was under way")
+		}
+		return causal.Mint(held, held.Context, causal.Sibling{Dot: mint(), HLC: 1, Value: []byte("v")}), nil
+	}, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	b.db.duringWait = nil
+	b.jobs.run()
 }
 
 // TestAdoptedAfterRestart: what is known of a span is on disk.
