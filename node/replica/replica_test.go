@@ -79,7 +79,7 @@ type bench struct {
 	fail  bool
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{jobs: &queue{}}
 	fsys := vfs.Inject(vfs.NewMem(), func(op vfs.Op) error {
