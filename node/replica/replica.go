@@ -20,6 +20,7 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // Engine is what a Store needs of an *engine.DB.
@@ -35,6 +36,14 @@ type Engine interface {
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
 	WaitDurable(seq base.SeqNum) error
+	// Snapshot returns a view of all that is visible, and VisibleSeq how far that
+	// goes; neither waits for the disk.
+	Snapshot() *engine.Snapshot
+	VisibleSeq() base.SeqNum
+	// KeysSince tells of the keys in tables that were written after seq, given that
+	// KeepDeletesAfter was as low ever since.
+	KeysSince(seq base.SeqNum, keys func(key []byte), ranges func(start, end []byte), stop func() bool) error
+	KeepDeletesAfter(seq base.SeqNum)
 	// Hangs says whether the disk does not answer, so that Apply refuses and
 	// WaitDurable may take long, and whether reads of tables hang, too. It is
 	// cheap.
@@ -51,6 +60,10 @@ type Options struct {
 	Scheduler coord.Scheduler
 	// Records bounds the idempotency records.
 	Records *RecordSpace
+	// Sums are kept up with every write. The file of an earlier start is loaded into
+	// them, and the keys that the engine recovered from its log are doubted
+	// (DoubtKey).
+	Sums *sums.Sums
 }
 
 // Validate reports everything that is missing.
@@ -67,6 +80,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Records == nil {
 		errs = append(errs, errors.New("replica: Records is missing"))
+	}
+	if o.Sums == nil {
+		errs = append(errs, errors.New("replica: Sums is missing"))
 	}
 	return errors.Join(errs...)
 }
@@ -91,6 +107,7 @@ type Store struct {
 	// and regained never sees a dot again.
 	counters [ring.MaxPartitions]atomic.Uint64
 
+	catchUp   catchUp
 	sync      syncQueue
 	scans     scanQueue
 	buffers   sync.Pool // *[]byte
@@ -105,6 +122,7 @@ func New(opts Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: opts}
+	s.beginSums()
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
@@ -221,7 +239,10 @@ func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, 
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(w.key, object)
+	pass := s.opts.Sums.Enter(int(at.Partition))
+	defer pass.Leave()
 	seq, err := s.apply(b, frees(&next, len(object), &h))
+	s.count(w.key, &h.object, &next, seq, err)
 	return object, seq, err
 }
 
