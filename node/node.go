@@ -24,6 +24,7 @@ import (
 	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/hotkeys"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 	"github.com/pairdb/pairdb/node/rpc"
 )
 
@@ -93,6 +94,9 @@ type Node struct {
 	store  *replica.Store
 	// records is what idempotency keys take.
 	records *replica.RecordSpace
+	// sums are of ranges of the data, tending is what keeps them.
+	sums    *sums.Sums
+	tending tending
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
 	gate    *admission.Gate
@@ -168,6 +172,7 @@ func (n *Node) openEngine() error {
 	}
 	recovered := 0
 	start := time.Now()
+	since := n.loadSums(dir)
 	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
 	db, err := engine.Open(dir, engine.Options{
 		Logger:          n.log.With("component", "engine"),
@@ -182,7 +187,11 @@ func (n *Node) openEngine() error {
 		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
-		OnRecovered:     func([]byte) { recovered++ },
+		OnRecovered: func(key []byte) {
+			recovered++
+			replica.DoubtKey(n.sums, key)
+		},
+		KeepDeletesAfter: since,
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
 		Events:           n.engineEvents(),
@@ -198,8 +207,12 @@ func (n *Node) openEngine() error {
 		return err
 	}
 	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records})
-	return err
+	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Sums: n.sums})
+	if err != nil {
+		return err
+	}
+	n.tendSums()
+	return nil
 }
 
 // countRecords has the idempotency records counted that an earlier life left.
@@ -346,6 +359,7 @@ func (n *Node) Close(ctx context.Context) error {
 	note("stop peers", n.server.StopPeers(ctx))
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
+	n.closeSums()
 	note("release", n.release())
 	note("stop", removeAddrFile(n.cfg.Listen.AddrFile))
 	err := errors.Join(errs...)
@@ -395,6 +409,7 @@ func (n *Node) release() error {
 	if n.meta != nil {
 		errs = append(errs, n.meta.Close())
 	}
+	n.stopSums()
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}
