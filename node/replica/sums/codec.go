@@ -123,7 +123,7 @@ type record struct {
 var errRecord = errors.New("a record does not decode")
 
 // decodeRecord decodes a record without its frame. Memory is bounded by the
-// length of b: a leaf takes a byte of it and 48 of memory.
+// length of b: a leaf takes a byte of it and 40 of memory.
 func decodeRecord(b []byte, partitionBits uint) (record, error) {
 	r := reader{b: b}
 	rec := record{at: ring.Partition(r.u16())}

@@ -19,6 +19,8 @@ type gate struct {
 	// waits says that somebody does; wake has room for one notice.
 	waits atomic.Bool
 	wake  chan struct{}
+	// pause, if not nil, is called instead of waiting: a test lets others go on.
+	pause func()
 }
 
 type gateShard struct {
@@ -75,8 +77,17 @@ func (g *gate) drain() {
 	defer g.waits.Store(false)
 	old := (g.epoch.Add(1) - 1) & 1
 	for !g.empty(old) {
-		<-g.wake
+		g.await()
 	}
+}
+
+// await returns when somebody has left, or at any time.
+func (g *gate) await() {
+	if g.pause != nil {
+		g.pause()
+		return
+	}
+	<-g.wake
 }
 
 func (g *gate) empty(parity uint32) bool {

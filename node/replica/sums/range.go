@@ -29,7 +29,7 @@ var errUnknown = errors.New("the number of partitions is not known yet: the node
 func (s *Sums) Range(r repair.Range, bits int, from Reader) (sums []repair.Sum, newest base.SeqNum, err error) {
 	p := s.part(r.Partition)
 	if p == nil {
-		return nil, 0, errUnknown
+		return nil, 0, s.noPart(r.Partition)
 	}
 	c, err := s.cut(r, bits)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *Sums) clean(at ring.Partition, p *part, c cut, from Reader) error {
 func (s *Sums) Know(at ring.Partition, from Reader) error {
 	p := s.part(at)
 	if p == nil {
-		return errUnknown
+		return s.noPart(at)
 	}
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -101,6 +101,14 @@ func (s *Sums) Know(at ring.Partition, from Reader) error {
 		return nil
 	}
 	return s.list(at, p, from)
+}
+
+// noPart says why there is no such partition.
+func (s *Sums) noPart(p ring.Partition) error {
+	if s.Partitions() == 0 {
+		return errUnknown
+	}
+	return fmt.Errorf("%w: there is no partition %d", ErrRange, p)
 }
 
 // cut is a range that is to be cut into equal parts.

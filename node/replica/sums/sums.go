@@ -16,16 +16,13 @@ import (
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
-// Sizes of leaves, in siblings. A tenant's part of a partition is divided anew,
-// into leaves of about targetLeaf, when they have more than largeLeaf or less than
-// smallLeaf on average: what lies between keeps it from going to and fro.
-const (
-	targetLeaf = 512
-	largeLeaf  = 750
-	smallLeaf  = 200
-	// maxDepth bounds the leaves of a tenant in a partition: 2^20, 40 MiB.
-	maxDepth = 20
-)
+// sizes of leaves, in siblings. A tenant's part of a partition is divided anew,
+// into leaves of target or half of it, when they have more than large or less than
+// small on average: what lies between keeps it from going to and fro.
+type sizes struct{ target, large, small uint64 }
+
+// maxDepth bounds the leaves of a tenant in a partition: 2^20, 40 MiB.
+const maxDepth = 20
 
 // Position says where a key is.
 type Position struct {
@@ -41,6 +38,7 @@ type Sums struct {
 	parts atomic.Pointer[[]part]
 	begin sync.Mutex // held to make parts
 	gate  gate
+	sizes sizes
 	// cursor is where Step goes on, guarded by stepping.
 	stepping sync.Mutex
 	cursor   int
@@ -52,7 +50,9 @@ type Sums struct {
 // New returns sums that know nothing: everything has to be read first. partitions
 // returns how many the ring has, a power of two, or 0 as long as that is not
 // known; it is called until it is.
-func New(partitions func() int) *Sums { return &Sums{partitions: partitions} }
+func New(partitions func() int) *Sums {
+	return &Sums{partitions: partitions, sizes: sizes{target: 512, large: 750, small: 200}}
+}
 
 // part is one partition.
 type part struct {

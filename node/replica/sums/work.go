@@ -150,7 +150,7 @@ func (g *grid) doubtAbsurd() {
 
 // depthFor returns the depth at which n siblings make leaves of the size wanted.
 func (s *Sums) depthFor(n uint64) uint8 {
-	d := bits.Len64(n / targetLeaf)
+	d := bits.Len64(n / s.sizes.target)
 	return uint8(min(d, maxDepth, 64-int(s.partitionBits())))
 }
 
@@ -232,7 +232,7 @@ func (s *Sums) step(at ring.Partition, p *part, r Reader) (did bool, err error) 
 			return true, s.compute(at, p, t, &t.grid, first, n, r)
 		}
 		n := t.siblings()
-		if t.next == nil && n > largeLeaf<<t.depth {
+		if t.next == nil && n > s.sizes.large<<t.depth {
 			if d := s.depthFor(n); d > t.depth {
 				g := newGrid(d, dirty)
 				t.next = &g
@@ -241,7 +241,7 @@ func (s *Sums) step(at ring.Partition, p *part, r Reader) (did bool, err error) 
 		if t.next != nil {
 			return true, s.divide(at, p, t, r)
 		}
-		if t.check == nil && (t.depth > 0 && n < smallLeaf<<t.depth || n == 0) {
+		if t.check == nil && (t.depth > 0 && n < s.sizes.small<<t.depth || n == 0) {
 			if n == 0 && !t.empty() {
 				continue // a wrong one; it is not to be lost
 			}
@@ -292,7 +292,7 @@ func (s *Sums) merge(p *part, t *tenant, r Reader) (did bool) {
 		p.changed, p.touched = true, true
 		return true
 	}
-	if t.depth == 0 || n >= smallLeaf<<t.depth {
+	if t.depth == 0 || n >= s.sizes.small<<t.depth {
 		return false
 	}
 	half := grid{depth: t.depth - 1, leaves: make([]leaf, len(t.leaves)/2)}
