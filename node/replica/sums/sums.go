@@ -35,7 +35,7 @@ type Position struct {
 type Sums struct {
 	partitions func() int
 	// parts has one for each partition once their number is known.
-	parts atomic.Pointer[[]part]
+	parts atomic.Pointer[parts]
 	begin sync.Mutex // held to make parts
 	gate  gate
 	sizes sizes
@@ -52,6 +52,12 @@ type Sums struct {
 // known; it is called until it is.
 func New(partitions func() int) *Sums {
 	return &Sums{partitions: partitions, sizes: sizes{target: 512, large: 750, small: 200}}
+}
+
+// parts are the partitions; bits are those of a token that name one.
+type parts struct {
+	all  []part
+	bits uint
 }
 
 // part is one partition.
@@ -121,24 +127,35 @@ func newGrid(depth uint8, s leafState) grid {
 
 // all returns the partitions, nil as long as their number is not known.
 func (s *Sums) all() []part {
-	if p := s.parts.Load(); p != nil {
-		return *p
+	if p := s.table(); p != nil {
+		return p.all
 	}
+	return nil
+}
+
+func (s *Sums) table() *parts {
+	if p := s.parts.Load(); p != nil {
+		return p
+	}
+	return s.make()
+}
+
+func (s *Sums) make() *parts {
 	s.begin.Lock()
 	defer s.begin.Unlock()
 	if p := s.parts.Load(); p != nil {
-		return *p
+		return p
 	}
 	n := s.partitions()
 	if n < ring.MinPartitions || n > ring.MaxPartitions || bits.OnesCount(uint(n)) != 1 {
 		return nil
 	}
-	parts := make([]part, n)
-	for i := range parts {
-		parts[i].touched = true
+	p := &parts{all: make([]part, n), bits: uint(bits.TrailingZeros(uint(n)))}
+	for i := range p.all {
+		p.all[i].touched = true
 	}
-	s.parts.Store(&parts)
-	return parts
+	s.parts.Store(p)
+	return p
 }
 
 func (s *Sums) part(p ring.Partition) *part {
@@ -151,8 +168,9 @@ func (s *Sums) part(p ring.Partition) *part {
 // Partitions returns how many there are, 0 if that is not known yet.
 func (s *Sums) Partitions() int { return len(s.all()) }
 
-// partitionBits is the number of bits of a token that name its partition.
-func (s *Sums) partitionBits() uint { return uint(bits.TrailingZeros(uint(len(s.all())))) }
+// partitionBits is the number of bits of a token that name its partition, which is
+// known.
+func (s *Sums) partitionBits() uint { return s.table().bits }
 
 // index returns the leaf of a token: what follows the bits of the partition.
 func (g *grid) index(partitionBits uint, t ring.Token) int {
@@ -202,13 +220,13 @@ func (p *part) ensure(t ring.TenantNumber) *tenant {
 // write, in any order, between Enter and Leave, and keeps nothing of its
 // arguments.
 func (s *Sums) Add(at Position, key []byte, before, after *causal.Object, seq base.SeqNum) {
-	p := s.part(at.Partition)
-	if p == nil {
+	all := s.table()
+	if all == nil || int(at.Partition) >= len(all.all) {
 		return // whoever makes it will read what was written before
 	}
+	p, pb := &all.all[at.Partition], all.bits
 	var d repair.Sum
 	delta(&d, key, before, after)
-	pb := s.partitionBits()
 	p.mu.Lock()
 	p.changed, p.touched = true, true
 	p.newest = max(p.newest, seq)
@@ -245,10 +263,20 @@ func (p *part) notice(before, after causal.Context) {
 }
 
 func (p *part) see(d causal.Dot) {
-	if len(p.seen) >= causal.MaxActors && p.seen.Counter(d.Actor) == 0 {
-		return // less than was seen is no harm
+	lo, hi := 0, len(p.seen)
+	for lo < hi {
+		if mid := (lo + hi) / 2; p.seen[mid].Actor < d.Actor {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
 	}
-	p.seen = p.seen.With(d)
+	switch {
+	case lo < len(p.seen) && p.seen[lo].Actor == d.Actor:
+		p.seen[lo].Counter = max(p.seen[lo].Counter, d.Counter)
+	case len(p.seen) < causal.MaxActors: // less than was seen is no harm
+		p.seen = p.seen.With(d)
+	}
 }
 
 // Doubt makes the leaf of a key dirty: what is stored there is not certain. It is
