@@ -139,9 +139,9 @@ type Options struct {
 	KeepDeletesAfter base.SeqNum
 
 	// OnRecovered is called by Open with each key set or deleted by a log
-	// record that was replayed into a memtable. The key is valid during the
-	// call. Range deletes are not reported.
-	OnRecovered func(key []byte)
+	// record that was replayed into a memtable, and the sequence number of that. The
+	// key is valid during the call. Range deletes are not reported.
+	OnRecovered func(key []byte, seq base.SeqNum)
 	// Events are called at points of interest.
 	Events Events
 }

@@ -18,6 +18,8 @@ type told struct {
 
 func (o *told) key(k []byte) { o.keys[string(k)] = true }
 
+func (o *told) recovered(k []byte, _ base.SeqNum) { o.key(k) }
+
 func (o *told) deleted(start, end []byte) {
 	o.ranges = append(o.ranges, [2]string{string(start), string(end)})
 }
@@ -95,7 +97,7 @@ func TestKeysSince(t *testing.T) {
 		}
 		o := told{keys: map[string]bool{}}
 		opts := tiny(disk, seed)
-		opts.OnRecovered, opts.KeepDeletesAfter = o.key, since
+		opts.OnRecovered, opts.KeepDeletesAfter = o.recovered, since
 		again := mustOpen(t, opts)
 		if err := again.Compact(nil, nil); err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/node/admission"
@@ -172,7 +173,7 @@ func (n *Node) openEngine() error {
 	}
 	recovered := 0
 	start := time.Now()
-	since := n.loadSums(dir)
+	since := n.loadSums()
 	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
 	db, err := engine.Open(dir, engine.Options{
 		Logger:          n.log.With("component", "engine"),
@@ -187,9 +188,9 @@ func (n *Node) openEngine() error {
 		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
-		OnRecovered: func(key []byte) {
+		OnRecovered: func(key []byte, seq base.SeqNum) {
 			recovered++
-			replica.DoubtKey(n.sums, key)
+			replica.Recovered(n.sums, key, seq)
 		},
 		KeepDeletesAfter: since,
 		// Records that count no more go when their tables are merged.
@@ -200,6 +201,9 @@ func (n *Node) openEngine() error {
 		return explainEngine(dir, err)
 	}
 	n.db = db
+	if err := n.checkSums(since); err != nil {
+		return err
+	}
 	if recovered > 0 {
 		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -11,14 +12,15 @@ import (
 	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
-// sumsFile is the file of the range sums, in the engine's folder: it is of that
-// data, and goes where that goes.
+// sumsFile is the file of the range sums in a data directory. Without it all data
+// is read once after the next start.
 const sumsFile = "sums"
 
 const (
 	// saveEvery and saveFlushes are after how long, and how many flushes, the sums
-	// are written to their file: what is newer has to be read again after a crash.
-	saveEvery   = 5 * time.Minute
+	// are written to their file, some MB for 100 million keys: a range in which anything
+	// is newer has to be read again after a crash.
+	saveEvery   = time.Minute
 	saveFlushes = 16
 	// tendEach is how often it is looked whether there is anything to do for the
 	// sums, restShare how many times as long as it worked the node rests in between,
@@ -38,19 +40,38 @@ type tending struct {
 }
 
 // loadSums reads the file of the range sums and returns what it covers.
-func (n *Node) loadSums(dir string) base.SeqNum {
+func (n *Node) loadSums() base.SeqNum {
 	n.sums = sums.New(func() int {
 		if l := n.gossip.Snapshot().Layout; l != nil {
 			return l.Partitions()
 		}
 		return 0
 	})
-	seq, err := n.sums.Load(vfs.OS(), filepath.Join(dir, sumsFile))
+	seq, err := n.sums.Load(vfs.OS(), n.sumsPath())
 	if err != nil {
 		n.log.Warn("the range sums of the last run cannot be used; all data is read once in the background", "err", err)
 		return 0
 	}
 	return seq
+}
+
+func (n *Node) sumsPath() string { return filepath.Join(n.cfg.Node.DataDir, sumsFile) }
+
+// checkSums takes the file away if it knows of writes that the engine, which was set
+// back or replaced, does not have: later on it would pass for one of this data. The
+// store sees that, too, and does not believe what was loaded.
+func (n *Node) checkSums(since base.SeqNum) error {
+	if since <= n.db.VisibleSeq() {
+		return nil
+	}
+	n.log.Warn("the range sums are of other data than is there; all data is read once in the background", "sums_of", since, "data", n.db.VisibleSeq())
+	if err := vfs.OS().Remove(n.sumsPath()); err != nil {
+		return fmt.Errorf("remove range sums of other data: %w", err)
+	}
+	if err := vfs.OS().SyncDir(n.cfg.Node.DataDir); err != nil {
+		return fmt.Errorf("remove range sums of other data: %w", err)
+	}
+	return nil
 }
 
 // tendSums keeps the range sums until stopSums is called: it computes what is not known and
@@ -92,7 +113,7 @@ func (n *Node) tendSums() {
 
 // saveSums writes the file. A failure costs time after the next start and no more.
 func (n *Node) saveSums() {
-	if err := n.store.SaveSums(vfs.OS(), filepath.Join(n.cfg.Node.DataDir, EngineDir, sumsFile)); err != nil {
+	if err := n.store.SaveSums(vfs.OS(), n.sumsPath()); err != nil {
 		n.log.Warn("the range sums could not be written", "err", err)
 		return
 	}

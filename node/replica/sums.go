@@ -27,7 +27,7 @@ type catchUp struct {
 
 // beginSums looks whether the file that was loaded can be of this data.
 func (s *Store) beginSums() {
-	since := s.opts.Sums.Stats().Seq
+	since := s.opts.Sums.Covered()
 	if since > s.opts.Engine.VisibleSeq() {
 		// It knows of writes that the engine does not have: that was set back.
 		s.opts.Sums.Reset(s.opts.Engine)
@@ -65,6 +65,15 @@ func sumPosition(key []byte) sums.Position {
 		Partition: ring.Partition(binary.BigEndian.Uint16(key)),
 		Tenant:    tenantOf(key),
 		Token:     ring.Token(binary.BigEndian.Uint64(key[7:])),
+	}
+}
+
+// Recovered tells the sums of a key that the engine found in its log: what is stored
+// there is newer than the file if seq is above what that covers. It is for
+// engine.Options.OnRecovered.
+func Recovered(s *sums.Sums, key []byte, seq base.SeqNum) {
+	if seq > s.Covered() {
+		DoubtKey(s, key)
 	}
 }
 

@@ -83,7 +83,7 @@ func (b *sumBench) open(t require) {
 	b.db, err = engine.Open("data", engine.Options{
 		FS: fsys, Scheduler: b.jobs, CacheSize: 1 << 20, MemTableSize: b.size, WALSegmentSize: b.size,
 		TargetFileSize: 8 << 10, LBaseBytes: 16 << 10, L0CompactionTrigger: 2,
-		OnRecovered: func(key []byte) { DoubtKey(of, key) }, KeepDeletesAfter: since,
+		OnRecovered: func(key []byte, seq base.SeqNum) { Recovered(of, key, seq) }, KeepDeletesAfter: since,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -271,6 +271,9 @@ func (s *Sums) Reset(log Log) {
 	log.KeepDeletesAfter(0)
 }
 
+// Covered returns up to which sequence number the file knows all, 0 if there is none.
+func (s *Sums) Covered() base.SeqNum { return base.SeqNum(s.file.seq.Load()) }
+
 // Stats are figures for metrics.
 type Stats struct {
 	Leaves, Dirty int
@@ -284,7 +287,7 @@ type Stats struct {
 
 // Stats returns the figures of this moment.
 func (s *Sums) Stats() Stats {
-	st := Stats{Recomputed: s.recomputed.Load(), Seq: base.SeqNum(s.file.seq.Load())}
+	st := Stats{Recomputed: s.recomputed.Load(), Seq: s.Covered()}
 	parts := s.all()
 	for i := range parts {
 		p := &parts[i]
