@@ -89,7 +89,7 @@ func BenchmarkSumsAfterStart(b *testing.B) {
 				opened := time.Since(start)
 				settle(s)
 				b.ReportMetric(float64(opened.Milliseconds()), "open-ms")
-				b.ReportMetric(float64((time.Since(start)-opened).Milliseconds()), "sums-ms")
+				b.ReportMetric(float64((time.Since(start) - opened).Milliseconds()), "sums-ms")
 				b.ReportMetric(float64(s.opts.Sums.Stats().Recomputed), "keys-read")
 				b.ReportMetric(float64(saved.Microseconds())/1000, "save-ms")
 				if err := db.Close(); err != nil {
