@@ -134,6 +134,9 @@ func (h *health) report(change peerhealth.Change) {
 // peer that it has asked something.
 func (c *Coordinator) PeerHealth() []peerhealth.Status { return c.health.table.All() }
 
+// Answers reports whether a peer is taken to answer: nothing speaks against it.
+func (c *Coordinator) Answers(id ring.NodeID) bool { return !c.health.table.Peer(id).Shut() }
+
 // record is that of an owner; for this node, of its reads.
 func (c *Coordinator) record(u *unit, i int) *peerhealth.Record {
 	if i == u.self {

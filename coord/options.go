@@ -178,6 +178,9 @@ type Options struct {
 	// when View shows at least that version, or it has failed. It is called
 	// for one version of one peer at a time.
 	CatchUp func(from ring.NodeID, atLeast ring.Version, done func(error))
+	// Repair, if not nil, serves what other owners ask to stay equal with this one.
+	// Without it they are told that the operation is not known here.
+	Repair RepairHandler
 	// Refresh, if not nil, asks other nodes for newer metadata, because a
 	// tenant that is not known may just have been created there, and calls
 	// done. It is called at most once per RefreshInterval.

@@ -114,6 +114,9 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tena
 	if int(m.Partition) >= s.Layout.Partitions() {
 		return fenceForeign, nil
 	}
+	if m.Op == OpRepair {
+		return c.fenceRepair(s, m), nil
+	}
 	var version ring.Version
 	t, ok := s.TenantByNumber(m.Tenant)
 	if ok {
@@ -191,12 +194,18 @@ func (f *frame) one(i int, t *schema.Tenant) {
 		f.claim(i, t)
 	case OpScan:
 		f.scan(i, t)
+	case OpRepair:
+		f.repair(i)
 	default:
-		f.fail(i, &Error{
-			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
-			Message: fmt.Sprintf("peer operation %d is not known here", m.Op),
-		})
+		f.unknown(i)
 	}
+}
+
+func (f *frame) unknown(i int) {
+	f.fail(i, &Error{
+		Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
+		Message: fmt.Sprintf("peer operation %d is not known here", f.msgs[i].Op),
+	})
 }
 
 func (f *frame) answer(i int, r Reply, err error) {

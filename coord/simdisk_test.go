@@ -15,6 +15,7 @@ import (
 	"github.com/pairdb/pairdb/gossip/meta/storetest"
 	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // storeDisk is the real store over the real engine on a memory file system, and
@@ -54,7 +55,7 @@ func (d *storeDisk) open(n *simNode) (coord.Replica, uint64) {
 		panic(fmt.Sprintf("open %s: %v", n.name, err))
 	}
 	actor := d.actor(n)
-	rep, err := replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now)})
+	rep, err := replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: sums.New(func() int { return simPartitions })})
 	if err != nil {
 		panic(err)
 	}

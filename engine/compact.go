@@ -15,7 +15,7 @@ func isReadOnly(err error) bool { return errors.Is(err, ErrReadOnly) }
 // pickLocked returns the compaction to do next, nil if there is none.
 func (db *DB) pickLocked() *compaction.Job {
 	return db.version.tree.Pick(compaction.Context{
-		Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest(),
+		Busy: &db.busy, Cursors: db.cursors, Floor: db.floorLocked(),
 		Room: db.roomLocked(), Since: db.sinceLocked(),
 	})
 }
@@ -49,7 +49,7 @@ func (db *DB) runCompaction() error {
 	job := db.pickLocked()
 	if job == nil {
 		busy, room := db.compact.running > 0, db.roomLocked()
-		short := db.version.tree.Pick(compaction.Context{Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest()})
+		short := db.version.tree.Pick(compaction.Context{Busy: &db.busy, Cursors: db.cursors, Floor: db.floorLocked()})
 		db.mu.Unlock()
 		switch dropped, err := db.dropCovered(); {
 		case dropped || err != nil:

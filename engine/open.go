@@ -37,6 +37,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	db.fs = db.stalls.watch
 	db.pacing.pacer.Most = opts.CompactionRate
 	db.progress.L = &db.mu
+	db.KeepDeletesAfter(opts.KeepDeletesAfter)
 	if db.sched == nil {
 		db.pool = newPools(map[string]int{poolFlush: 1, poolCompact: opts.MaxBackgroundJobs, poolClean: 1})
 		db.sched = db.pool

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/cache"
 	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
@@ -132,6 +133,10 @@ type Options struct {
 	// several goroutines at once. Key and value are valid during the call; it
 	// must not call the DB.
 	CompactionFilter func(key, value []byte) (drop bool)
+
+	// KeepDeletesAfter is what DB.KeepDeletesAfter is told before anything is
+	// compacted.
+	KeepDeletesAfter base.SeqNum
 
 	// OnRecovered is called by Open with each key set or deleted by a log
 	// record that was replayed into a memtable. The key is valid during the

@@ -2,6 +2,7 @@ package node
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,6 +27,8 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
 		newCollector(n.collectedSeries()),
+		newCollector(n.sumSeries()),
+		newCollector(n.repairSeries()),
 		newCollector(n.admissionSeries()),
 		newCollector(n.doorSeries()),
 	} {
@@ -269,5 +272,22 @@ func (n *Node) recordSeries() ([]series, func(emit)) {
 		h, d := n.records.Bytes()
 		e(held, float64(h))
 		e(dropped, float64(d))
+	}
+}
+
+// sumSeries are the sums over ranges of the data that owners compare.
+func (n *Node) sumSeries() ([]series, func(emit)) {
+	leaves := gauge("pairdb_sums_leaves", "Ranges of keys that a sum is kept of, each of about 512 keys.")
+	dirty := gauge("pairdb_sums_dirty_leaves", "Ranges of keys whose sum is not certain and is read anew in the background, or when it is asked for.")
+	unknown := gauge("pairdb_sums_unknown_partitions", "Partitions whose sums have not been looked at yet since the start, for want of a file that says them.")
+	recomputed := counter("pairdb_sums_recomputed_keys_total", "Keys read to compute sums of ranges anew.")
+	age := gauge("pairdb_sums_checkpoint_age_seconds", "How long ago the sums were last in their file, in seconds: what was written since is read again after a crash.")
+	return []series{leaves, dirty, unknown, recomputed, age}, func(e emit) {
+		st := n.sums.Stats()
+		e(leaves, float64(st.Leaves))
+		e(dirty, float64(st.Dirty))
+		e(unknown, float64(st.Unknown))
+		e(recomputed, float64(st.Recomputed))
+		e(age, time.Since(time.Unix(0, n.tending.savedAt.Load())).Seconds())
 	}
 }

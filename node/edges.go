@@ -72,6 +72,9 @@ func (n *Node) openCoordinator() error {
 	if err != nil {
 		return err
 	}
+	if err := n.openRepair(self); err != nil {
+		return err
+	}
 	n.coord, err = coord.New(coord.Options{
 		Self:      self,
 		View:      n.gossip.Snapshot,
@@ -91,6 +94,7 @@ func (n *Node) openCoordinator() error {
 				done()
 			})
 		},
+		Repair:       n.repair.Serve,
 		WriteTimeout: n.cfg.Timeouts.Write,
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
@@ -26,6 +27,7 @@ import (
 	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/hotkeys"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 	"github.com/pairdb/pairdb/node/rpc"
 )
 
@@ -95,11 +97,16 @@ type Node struct {
 	store  *replica.Store
 	// records is what idempotency keys take.
 	records *replica.RecordSpace
+	// sums are of ranges of the data, tending is what keeps them.
+	sums    *sums.Sums
+	tending tending
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
-	gate    *admission.Gate
-	server  *rpc.Server
-	http    *http.Server
+	// repair keeps this node's data equal with that of the other owners.
+	repair *repair.Manager
+	gate   *admission.Gate
+	server *rpc.Server
+	http   *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.
@@ -170,6 +177,7 @@ func (n *Node) openEngine() error {
 	}
 	recovered := 0
 	start := time.Now()
+	since := n.loadSums(dir)
 	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
 	db, err := engine.Open(dir, engine.Options{
 		Logger:          n.log.With("component", "engine"),
@@ -184,7 +192,11 @@ func (n *Node) openEngine() error {
 		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
-		OnRecovered:     func([]byte) { recovered++ },
+		OnRecovered: func(key []byte) {
+			recovered++
+			replica.DoubtKey(n.sums, key)
+		},
+		KeepDeletesAfter: since,
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
 		Events:           n.engineEvents(),
@@ -200,8 +212,12 @@ func (n *Node) openEngine() error {
 		return err
 	}
 	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Tenant: n.tenant})
-	return err
+	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Sums: n.sums, Tenant: n.tenant})
+	if err != nil {
+		return err
+	}
+	n.tendSums()
+	return nil
 }
 
 // tenant says how the data of a tenant is kept, if this node knows the tenant.
@@ -300,6 +316,7 @@ func (n *Node) Serve(ctx context.Context) error {
 			ready = nil
 			n.server.SetReady(n.serves())
 			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
+			n.repair.Start()
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
@@ -353,10 +370,12 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	note("stop HTTP", n.http.Shutdown(ctx))
 	note("stop clients", n.server.StopClients(ctx))
+	note("stop repair", n.repair.Close(ctx))
 	note("finish operations", n.coord.Close(ctx))
 	note("stop peers", n.server.StopPeers(ctx))
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
+	n.closeSums()
 	note("release", n.release())
 	note("stop", removeAddrFile(n.cfg.Listen.AddrFile))
 	err := errors.Join(errs...)
@@ -397,6 +416,7 @@ func (n *Node) release() error {
 	if n.server != nil {
 		errs = append(errs, n.server.Close())
 	}
+	n.releaseRepair()
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
 	}
@@ -406,6 +426,7 @@ func (n *Node) release() error {
 	if n.meta != nil {
 		errs = append(errs, n.meta.Close())
 	}
+	n.stopSums()
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}

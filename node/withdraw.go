@@ -11,6 +11,7 @@ import (
 // engineEvents is what the engine calls. Nothing in it waits.
 func (n *Node) engineEvents() engine.Events {
 	return engine.Events{
+		Flushed: func(int, int64) { n.tending.flushes.Add(1) },
 		BackgroundError: func(job string, err error) {
 			n.happened.Add(events.Engine, events.Error, "engine job failed and will be tried again", "job", job, "err", err.Error())
 		},

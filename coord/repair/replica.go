@@ -64,9 +64,23 @@ type Row struct {
 	Size int
 }
 
+// RecordRow is what an owner remembers of one idempotency key: that its write was
+// made, and which that was.
+type RecordRow struct {
+	Tenant ring.TenantNumber
+	Token  ring.Token
+	// KeyHash stands for the key, in the replicas' way.
+	KeyHash        [16]byte
+	IdempotencyKey []byte
+	// Record is encoded (causal.Record), and applied.
+	Record []byte
+}
+
 // Replica is what rounds need of this node's copy of the data. Calls may block on
 // the disk and are made from jobs, several at once. Errors are *coord.Error where
-// the replica can tell what is wrong; a partition under quarantine answers nothing.
+// the replica can tell what is wrong. Of a partition under quarantine it answers
+// with what there is, for this node to fetch the rest: that other nodes are told
+// nothing of it is up to Options.Quarantined.
 type Replica interface {
 	// State is asked for when a round begins and, for Votes, once more when those
 	// writes are over that were under way then.
@@ -89,4 +103,13 @@ type Replica interface {
 	// from the position after on, at most limit rows and about 1 MiB; more says
 	// that the range goes on behind the last one.
 	Rows(r Range, after *Row, limit int) (rows []Row, more bool, err error)
+
+	// Records returns the idempotency records of a span that were applied and still
+	// count, in the order of their storage keys, from the one after on, at most limit
+	// and about 1 MiB; more says that there are others behind. Votes are left out: see
+	// DESIGN.md.
+	Records(s Span, after *RecordRow, limit int) (rows []RecordRow, more bool, err error)
+	// Restore remembers what other owners do of a span under quarantine, on disk when
+	// it returns.
+	Restore(s Span, rows []RecordRow) error
 }

@@ -29,6 +29,7 @@ type Config struct {
 	Gossip   Gossip
 	Storage  Storage
 	Limits   Limits
+	Repair   Repair
 	Timeouts Timeouts
 	HTTP     HTTP
 	Log      Log
@@ -107,6 +108,16 @@ type Limits struct {
 	Connections, ConnectionsPerIP int
 	// ReaderStall is how long a client may leave an answer unread.
 	ReaderStall time.Duration
+}
+
+// Repair says how often the owners of the same data are compared, and what that may
+// cost.
+type Repair struct {
+	Interval time.Duration
+	// Settle is 0 for a second more than a write may take.
+	Settle time.Duration
+	// Rate is bytes a second.
+	Rate Size
 }
 
 // Timeouts bounds how long things may take.

@@ -95,7 +95,7 @@ const (
 func settings() []Setting {
 	var all []Setting
 	for _, section := range [][]Setting{
-		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), otherSettings(),
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), repairSettings(), otherSettings(),
 	} {
 		all = append(all, section...)
 	}
@@ -378,6 +378,26 @@ func otherSettings() []Setting {
 			Path: "log.format", Default: "auto", Flag: "log-format", choices: []string{"auto", "text", "json"},
 			Help:  "How messages are written. auto: text on a terminal, else json.",
 			field: func(c *Config) any { return &c.Log.Format },
+		},
+	}
+}
+
+func repairSettings() []Setting {
+	return []Setting{
+		{
+			Path: "repair.interval", Default: "10m", min: int64(10 * time.Second), max: int64(7 * 24 * time.Hour),
+			Help:  "How often the owners of the same data are compared, and what one of them lacks is sent to it. Shorter finds sooner what was missed and gives back the space of deletes sooner; longer costs less.",
+			field: func(c *Config) any { return &c.Repair.Interval },
+		},
+		{
+			Path: "repair.settle", Default: "0s", max: int64(time.Hour),
+			Help:  "How long a comparison waits for the writes to end that are under way when it begins. It must be longer than timeouts.write of every node. 0s: a second longer than this node's.",
+			field: func(c *Config) any { return &c.Repair.Settle },
+		},
+		{
+			Path: "repair.rate", Default: "16MiB", Unit: "bytes a second", min: 64 * kib, max: 16 * gib,
+			Help:  "Bound on what comparisons and repairs that this node drives read and send. Higher brings owners level sooner, lower leaves more of disks and network to clients. They pause anyway while requests are refused.",
+			field: func(c *Config) any { return &c.Repair.Rate },
 		},
 	}
 }

@@ -337,8 +337,15 @@ func (m *merging) write() (base.SeqNum, error) {
 	if b.Len() == 0 {
 		return 0, nil
 	}
+	pass := m.s.opts.Sums.Enter(m.item(0).stripe)
+	defer pass.Leave()
 	seq, err := m.s.apply(b, free)
 	for i := range m.items {
+		if it := &m.items[i]; it.dirty && it.err == nil {
+			// Nobody ever sees a part of a batch, so that its last number is as good
+			// as the item's own.
+			m.s.count(it.key, &m.items[it.first].before.object, &it.object, seq, err)
+		}
 		if it := &m.items[i]; err == nil && it.keep && it.err == nil {
 			if v := m.s.partitions[partitionOf(it.key)].Load(); v != nil {
 				v.votes.remove(it.recordKey)

@@ -20,6 +20,7 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // Engine is what a Store needs of an *engine.DB.
@@ -35,6 +36,14 @@ type Engine interface {
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
 	WaitDurable(seq base.SeqNum) error
+	// Snapshot returns a view of all that is visible, and VisibleSeq how far that
+	// goes; neither waits for the disk.
+	Snapshot() *engine.Snapshot
+	VisibleSeq() base.SeqNum
+	// KeysSince tells of the keys in tables that were written after seq, given that
+	// KeepDeletesAfter was as low ever since.
+	KeysSince(seq base.SeqNum, keys func(key []byte), ranges func(start, end []byte), stop func() bool) error
+	KeepDeletesAfter(seq base.SeqNum)
 	// Hangs says whether the disk does not answer, so that Apply refuses and
 	// WaitDurable may take long, and whether reads of tables hang, too. It is
 	// cheap.
@@ -54,6 +63,10 @@ type Options struct {
 	// Tenant says how a tenant's data is kept, ok if the tenant is known by now. It
 	// is cheap. Without it nothing is collected, and Rows shows all that is stored.
 	Tenant func(ring.TenantNumber) (t Tenant, ok bool)
+	// Sums are kept up with every write. The file of an earlier start is loaded into
+	// them, and the keys that the engine recovered from its log are doubted
+	// (DoubtKey).
+	Sums *sums.Sums
 }
 
 // Validate reports everything that is missing.
@@ -70,6 +83,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Records == nil {
 		errs = append(errs, errors.New("replica: Records is missing"))
+	}
+	if o.Sums == nil {
+		errs = append(errs, errors.New("replica: Sums is missing"))
 	}
 	return errors.Join(errs...)
 }
@@ -98,6 +114,7 @@ type Store struct {
 	partitions [ring.MaxPartitions]atomic.Pointer[partition]
 
 	sweeps    sweeps
+	catchUp   catchUp
 	sync      syncQueue
 	scans     scanQueue
 	buffers   sync.Pool // *[]byte
@@ -113,6 +130,7 @@ func New(opts Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: opts}
+	s.beginSums()
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
@@ -238,7 +256,10 @@ func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, 
 	defer s.releaseBatch(b)
 	b.Set(w.key, object)
 	w.index = putIndex(b, w.index, w.key, &before, &next)
+	pass := s.opts.Sums.Enter(int(at.Partition))
+	defer pass.Leave()
 	seq, err := s.apply(b, frees(&next, len(object), &h))
+	s.count(w.key, &h.object, &next, seq, err)
 	return object, seq, err
 }
 
@@ -345,4 +366,42 @@ func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err erro
 			done(later, err)
 		})
 	}
+}
+
+// readError gives a failed engine read its code. A read changes nothing.
+func readError(err error) error {
+	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to read", Err: err}
+	switch {
+	case errors.Is(err, base.ErrCorrupt):
+		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
+	case errors.Is(err, base.ErrClosed):
+		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	}
+	return e
+}
+
+// writeError gives a failed engine write its code; applied says that it may be
+// seen again all the same.
+func writeError(err error, applied bool) error {
+	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to write", Err: err}
+	if applied {
+		e.Outcome = errcode.Indeterminate
+	}
+	switch {
+	case errors.Is(err, base.ErrDiskFull):
+		e.Code, e.Message = errcode.DiskFull, "the disk is full: writes are refused until space is freed; reads and deletes go on"
+	case errors.Is(err, base.ErrDiskThrottled):
+		e.Code, e.Message = errcode.DiskThrottled, "the disk is nearly full: large values are refused until space is freed"
+	case errors.Is(err, base.ErrNoSpace):
+		e.Code, e.Message = errcode.InsufficientSpace, "the write needs more space than the disk has"
+	case errors.Is(err, base.ErrReadOnly):
+		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
+	case errors.Is(err, base.ErrClosed):
+		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
+	case errors.Is(err, base.ErrStalled):
+		e.Code, e.Message = errcode.Unavailable, stalledText
+	case errors.Is(err, base.ErrCorrupt):
+		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
+	}
+	return e
 }

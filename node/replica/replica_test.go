@@ -16,6 +16,7 @@ import (
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 const actor = 0xa1
@@ -79,7 +80,7 @@ type bench struct {
 	fail  bool
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{jobs: &queue{}}
 	fsys := vfs.Inject(vfs.NewMem(), func(op vfs.Op) error {
@@ -101,12 +102,15 @@ func newBench(t testing.TB) *bench {
 		}
 	})
 	b.db = &watched{DB: db}
-	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
+	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon }), Sums: newSums()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
+
+// newSums returns sums of 1024 partitions.
+func newSums() *sums.Sums { return sums.New(func() int { return 1024 }) }
 
 func at(key string) coord.Address {
 	return coord.Address{Partition: 3, Tenant: 7, Token: 0x0102030405060708, Key: []byte(key)}
@@ -470,7 +474,7 @@ func TestHotKeysUnderConcurrency(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := &goroutines{}
-	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
+	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon }), Sums: newSums()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -254,3 +255,7 @@ func (s *Store) loadSpans() (err error) {
 	}
 	return nil
 }
+
+// isClosed reports whether the engine was closed, which ends whatever goes on in the
+// background.
+func isClosed(err error) bool { return errors.Is(err, base.ErrClosed) }

@@ -128,23 +128,3 @@ func (s *Store) rows(lower, upper []byte, c *causal.Confirmed, lww bool, take fu
 	}
 	return newest, nil
 }
-
-// partitionOf is the partition of a storage key.
-func partitionOf(key []byte) uint16 { return binary.BigEndian.Uint16(key) }
-
-// Seen covers every dot that the objects of a partition have seen, on disk.
-func (s *Store) Seen(p ring.Partition) (seen causal.Context, err error) {
-	head := append(binary.BigEndian.AppendUint16(nil, uint16(p)), kindObject)
-	newest, err := s.rows(head, coord.Successor(head), &nothing, false, func(row *repair.Row, _ int) bool {
-		for _, d := range row.Object.Context {
-			seen = seen.With(d)
-		}
-		return true
-	})
-	if err == nil {
-		if err = s.opts.Engine.WaitDurable(newest); err != nil {
-			err = writeError(err, false)
-		}
-	}
-	return seen, err
-}

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -245,3 +247,6 @@ func (s *Store) admits(of repair.Span, c *causal.Confirmed) error {
 	}
 	return nil
 }
+
+// isMissing reports whether the engine has nothing at a key.
+func isMissing(err error) bool { return errors.Is(err, base.ErrNotFound) }
