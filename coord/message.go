@@ -71,6 +71,9 @@ type Message struct {
 	// remaining, so that clocks need not agree; the peer drops the message
 	// unserved when it is over.
 	Deadline time.Time
+	// Background says that nobody waits for it: it must not hold up what
+	// somebody waits for. It does not travel.
+	Background bool
 }
 
 // Status says how a peer dealt with a Message. Values travel between nodes.

@@ -185,6 +185,12 @@ type Options struct {
 	// without locks, must not block, and may be called by several goroutines at
 	// once.
 	PeerChanged func(id ring.NodeID, from, to peerhealth.State, why string)
+	// Hint, if not nil, is told of each other owner that does not have a write which
+	// this node coordinated: it was left out, was down, refused, or did not answer,
+	// the late ones included. idempotencyKey is that of the write, nil if it has
+	// none. It is called without locks and must not block, and keeps no slice longer
+	// than it runs. It may be called several times for one owner and write.
+	Hint func(target ring.NodeID, at Address, idempotencyKey []byte)
 	// MaxValueSize bounds a value, in bytes. Default and maximum 10 MiB.
 	MaxValueSize int
 	Metrics      Metrics
@@ -207,6 +213,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.PeerChanged == nil {
 		o.PeerChanged = func(ring.NodeID, peerhealth.State, peerhealth.State, string) {}
+	}
+	if o.Hint == nil {
+		o.Hint = func(ring.NodeID, Address, []byte) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

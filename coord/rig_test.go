@@ -33,7 +33,16 @@ type rig struct {
 		reads    []func([]byte, error)
 		scans    []func(coord.ScanPiece, error)
 		catchUps []catchUp
+		hints    []hinted
+		// record is that of every idempotency key.
+		record *causal.Record
 	}
+}
+
+// hinted is what the coordinator said that an owner lacks.
+type hinted struct {
+	to      ring.NodeID
+	key, id string
 }
 
 type sentMessage struct {
@@ -63,7 +72,7 @@ func newRig(t *testing.T, nodes int, stats coord.Metrics) *rig {
 	r.mu.view = &schema.Snapshot{Layout: layout}
 	r.learn(1)
 	r.coord, err = coord.New(coord.Options{
-		Self: r.self, View: r.view, Replica: r, Transport: r, Clock: r, CatchUp: r.catchUp, Metrics: stats,
+		Self: r.self, View: r.view, Replica: r, Transport: r, Clock: r, CatchUp: r.catchUp, Hint: r.hint, Metrics: stats,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +130,21 @@ func (r *rig) catchUps() []catchUp {
 	c := r.mu.catchUps
 	r.mu.catchUps = nil
 	return c
+}
+
+func (r *rig) hint(to ring.NodeID, at coord.Address, id []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.hints = append(r.mu.hints, hinted{to, string(at.Key), string(id)})
+}
+
+// hints returns what was hinted since it was last called.
+func (r *rig) hints() []hinted {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.mu.hints
+	r.mu.hints = nil
+	return h
 }
 
 func (r *rig) catchUp(from ring.NodeID, atLeast ring.Version, done func(error)) {
@@ -185,9 +209,12 @@ func (r *rig) ReadDigest(_ coord.Address, done func([16]byte, error)) {
 	done(none.Digest(), nil)
 }
 
-// Lookup implements coord.Replica: nothing is known.
+// Lookup implements coord.Replica.
 func (r *rig) Lookup(_ coord.Address, _ []byte, _ time.Time, done func(coord.Held, error)) {
-	done(coord.Held{}, nil)
+	r.mu.Lock()
+	h := coord.Held{Record: r.mu.record}
+	r.mu.Unlock()
+	done(h, nil)
 }
 
 // Claim implements coord.Replica: every vote is taken and durable at once.

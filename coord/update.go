@@ -255,16 +255,16 @@ func (o *update) replicate() {
 		switch {
 		case i == u.self:
 		case u.down(i):
-			o.failed(i, round, reasonDown)
+			o.failed(u, i, round, reasonDown)
 		case left>>i&1 == 1:
-			o.failed(i, round, c.silent(u, i))
+			o.failed(u, i, round, c.silent(u, i))
 		default:
 			c.hold(1)
 			a := c.health.sentTo(u.owners[i], peerhealth.Write)
 			o.job.send(u.owners[i], &m, func(r Reply, err error) {
-				c.health.heard(a, err)
-				o.reply(i, round, r, err)
-				c.leave()
+				o.job.c.health.heard(a, err)
+				o.reply(u, i, round, r, err)
+				o.job.c.leave()
 			})
 		}
 	}
