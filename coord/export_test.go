@@ -1,6 +1,5 @@
 package coord
 
-
 // EncodeHeld and DecodeClaim are for tests from outside.
 var (
 	EncodeHeld  = encodeHeld
@@ -15,4 +14,3 @@ func ClaimedRecord(body []byte) []byte {
 	}
 	return r.Append(nil)
 }
-
