@@ -92,7 +92,7 @@ func TestHostileStreams(t *testing.T) {
 		"no metadata":       {md: nil, want: codes.FailedPrecondition},
 		"bad sender":        {md: with(mdFrom, "x"), want: codes.InvalidArgument},
 		"unknown sender":    {md: with(mdFrom, ring.NodeID{0xcc}.String()), want: codes.PermissionDenied},
-		"unknown lane":      {md: with(mdLane, "background"), want: codes.Unimplemented},
+		"unknown lane":      {md: with(mdLane, "sideways"), want: codes.Unimplemented},
 		"no link":           {md: with(mdLink, ""), want: codes.InvalidArgument},
 		"wrong node":        {md: with(mdTo, nodeA.String()), want: codes.FailedPrecondition},
 		"wrong cluster":     {md: with(mdCluster, ring.ClusterID{7}.String()), want: codes.FailedPrecondition},

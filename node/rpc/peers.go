@@ -178,7 +178,7 @@ func (ps *Peers) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, 
 		err = p.send(m, reply)
 	}
 	if err != nil {
-		ps.refuse(laneOf(requestSize(m)), reply, err)
+		ps.refuse(laneFor(m, requestSize(m)), reply, err)
 	}
 }
 
