@@ -25,6 +25,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.sessionSeries()),
 		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
+		newCollector(n.hintSeries()),
 		newCollector(n.admissionSeries()),
 		newCollector(n.doorSeries()),
 	} {

@@ -96,6 +96,7 @@ func (n *Node) openCoordinator() error {
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
 		Metrics:      n.events.hooks(n.ops, n.hot),
 		PeerChanged:  n.peerChanged,
+		Hint:         n.hint,
 		Logger:       n.log.With("component", "coord"),
 	})
 	return err

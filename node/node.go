@@ -95,6 +95,7 @@ type Node struct {
 	records *replica.RecordSpace
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
+	hints   hinting
 	gate    *admission.Gate
 	server  *rpc.Server
 	http    *http.Server
@@ -143,7 +144,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
 	n.traffic, n.hot = newTraffic(n.ops, time.Now()), hotkeys.New(time.Now())
-	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
+	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openHints, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -252,6 +253,9 @@ func (n *Node) Serve(ctx context.Context) error {
 		}
 		return explainGossip(err)
 	}
+	if err := n.startHints(); err != nil {
+		return err
+	}
 	n.addrs.Gossip = n.gossip.GossipAddress()
 	if n.cfg.Listen.AddrFile != "" {
 		if err := writeAddrFile(n.cfg.Listen.AddrFile, n.addrs); err != nil {
@@ -343,6 +347,7 @@ func (n *Node) Close(ctx context.Context) error {
 	note("stop HTTP", n.http.Shutdown(ctx))
 	note("stop clients", n.server.StopClients(ctx))
 	note("finish operations", n.coord.Close(ctx))
+	n.stopHints()
 	note("stop peers", n.server.StopPeers(ctx))
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
@@ -388,6 +393,10 @@ func (n *Node) release() error {
 	}
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
+	}
+	n.stopHints() // what waited for peers has ended
+	if n.hints.store != nil {
+		errs = append(errs, n.hints.store.Close())
 	}
 	if n.gossip != nil {
 		errs = append(errs, n.gossip.Close())

@@ -28,6 +28,7 @@ type Config struct {
 	Cluster  Cluster
 	Gossip   Gossip
 	Storage  Storage
+	Hints    Hints
 	Limits   Limits
 	Timeouts Timeouts
 	HTTP     HTTP
@@ -93,6 +94,13 @@ type Storage struct {
 	DiskSlow, DiskStall              time.Duration
 	// CompactionRate is bytes a second, 0 for no bound.
 	CompactionRate Size
+}
+
+// Hints bounds what this node keeps for others that writes did not reach.
+type Hints struct {
+	// MaxBytes is for one target, Rate bytes a second to one.
+	MaxBytes, Rate Size
+	Window         time.Duration
 }
 
 // Limits bounds what clients may ask.

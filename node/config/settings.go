@@ -95,7 +95,7 @@ const (
 func settings() []Setting {
 	var all []Setting
 	for _, section := range [][]Setting{
-		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), otherSettings(),
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), hintSettings(), otherSettings(),
 	} {
 		all = append(all, section...)
 	}
@@ -293,6 +293,26 @@ func storageSettings() []Setting {
 			Path: "storage.compaction_rate", Default: "0", Unit: "bytes a second", max: 1024 * gib,
 			Help:  "Bound on what compactions write a second. Too low a bound makes writers wait. 0: no bound but that compactions yield to writers that wait for a slow disk.",
 			field: func(c *Config) any { return &c.Storage.CompactionRate },
+		},
+	}
+}
+
+func hintSettings() []Setting {
+	return []Setting{
+		{
+			Path: "hints.max_bytes", Default: "1GiB", min: 64 * kib, max: 1024 * gib,
+			Help:  "What this node keeps at most for one other that writes did not reach: about 100 bytes for each key, without its value. Beyond it hints are dropped, and the partitions compared instead. More bridges a longer outage, and takes disk. At most 5 % of the disk.",
+			field: func(c *Config) any { return &c.Hints.MaxBytes },
+		},
+		{
+			Path: "hints.window", Default: "3h", min: int64(time.Second), max: int64(7 * 24 * time.Hour),
+			Help:  "For how long hints are kept for a node that is away. Longer bridges longer outages; after it all has to be compared.",
+			field: func(c *Config) any { return &c.Hints.Window },
+		},
+		{
+			Path: "hints.rate", Default: "10MiB", Unit: "bytes a second", min: kib, max: 1024 * gib,
+			Help:  "Bound on what is sent to one node that is back. Higher brings it level sooner, lower leaves more of disks and network to clients.",
+			field: func(c *Config) any { return &c.Hints.Rate },
 		},
 	}
 }

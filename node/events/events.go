@@ -35,11 +35,13 @@ const (
 	Shedding Kind = "shedding"
 	// Link: a connection to a peer broke or is there again.
 	Link Kind = "link"
+	// Repair: what is done so that all owners have the same data.
+	Repair Kind = "repair"
 )
 
 // Kinds lists all kinds, in no order that means anything.
 func Kinds() []Kind {
-	return []Kind{Lifecycle, Member, Disk, Engine, Memory, Breaker, Shedding, Link}
+	return []Kind{Lifecycle, Member, Disk, Engine, Memory, Breaker, Shedding, Link, Repair}
 }
 
 // Severity says how urgent an event is.
