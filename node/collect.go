@@ -241,6 +241,9 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
 		Keys:  uint64(m.Entries),
 	}
+	for _, t := range n.hints.store.Targets() {
+		info.Hints += uint64(t.Count)
+	}
 	if d := m.Disk; d.Total > 0 {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)
 	}

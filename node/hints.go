@@ -188,4 +188,3 @@ func (n *Node) hintSeries() ([]series, func(emit)) {
 		}
 	}
 }
-

@@ -158,6 +158,11 @@ func (o observer) Observe(req *peerv1.ObserveRequest) *peerv1.ObserveResponse {
 			})
 		}
 	}
+	if req.GetHints() {
+		for _, t := range o.n.hints.store.Targets() {
+			resp.Hints = append(resp.Hints, &peerv1.HintBacklog{Target: t.ID[:], Count: uint64(t.Count), Bytes: uint64(t.Bytes), OldestAt: timestamppb.New(t.Oldest)})
+		}
+	}
 	return resp
 }
 

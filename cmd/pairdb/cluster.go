@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,8 +45,9 @@ func statusView(st *pairdbv1.StatusResponse) view {
 			"ring     " + ring,
 		},
 		items:   []any{},
-		columns: []string{"NAME", "STATE", "ZONE", "CAPACITY", "PARTITIONS", "BYTES", "INCARNATION", "GRPC", "HTTP", "NODE ID"},
+		columns: []string{"NAME", "STATE", "ZONE", "CAPACITY", "PARTITIONS", "BYTES", "INCARNATION", "GRPC", "HTTP", "NODE ID", "REPAIRED", "HINTS", "QUARANTINED"},
 	}
+	now := time.Now()
 	for _, n := range st.GetNodes() {
 		zone := n.GetZone()
 		if zone != "" {
@@ -55,6 +57,7 @@ func statusView(st *pairdbv1.StatusResponse) view {
 		v.rows = append(v.rows, []string{
 			visible(n.GetName()), visible(n.GetState()), zone, number(n.GetCapacity()), number(n.GetPartitions()), bytesText(n.GetBytes()),
 			strconv.FormatUint(n.GetIncarnation(), 10), n.GetAddresses().GetGrpc(), n.GetAddresses().GetHttp(), n.GetNodeId(),
+			agoText(n.GetRepairedAt(), now), strconv.FormatUint(n.GetHints(), 10), number(n.GetQuarantinedPartitions()),
 		})
 	}
 	return v

@@ -114,6 +114,10 @@ func (c *MetaClient) Info(ctx context.Context, addr string) (NodeInfo, error) {
 	info := NodeInfo{
 		Incarnation: resp.GetIncarnation(), Bytes: resp.GetBytes(), Keys: resp.GetKeysEstimate(),
 		DiskUsedPercent: resp.GetDiskUsedPercent(), RingVersion: ring.Version(resp.GetRingVersion()), Ready: resp.GetReady(),
+		Hints: resp.GetHints(), Quarantined: resp.GetQuarantinedPartitions(),
+	}
+	if t := resp.GetRepairedAt(); t.IsValid() {
+		info.RepairedAt = t.AsTime()
 	}
 	if copy(info.Node[:], resp.GetNodeId()) != len(info.Node) {
 		return NodeInfo{}, fmt.Errorf("ask %s for its figures: the answer has no node id", addr)

@@ -60,6 +60,8 @@ type Options struct {
 	Refuse func(write bool) *coord.Error
 	// Asker asks others for theirs.
 	Asker Asker
+	// Repair starts repairs. nil: this node makes none.
+	Repair RepairAdmin
 
 	// Classify turns any error into the one typed form; default Classify of
 	// this package.
@@ -187,7 +189,7 @@ func NewServer(opts Options) (*Server, error) {
 		noCompression: opts.NoCompression,
 	}
 	s.frames.mu.sessions = make(map[sessionKey]*session)
-	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
+	s.cluster = &clusterService{s: s, meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
 	r := &refuser{refuse: opts.Refuse, observe: opts.Observe}
 	s.client = grpc.NewServer(append(s.clientOptions(), grpc.InTapHandle(r.tap))...)
@@ -206,7 +208,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.SetReady(false)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
-	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal})
+	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal, startRepair: s.startRepair})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil
 }
