@@ -158,8 +158,12 @@ func TestAWriteDuringADelivery(t *testing.T) {
 	s.Add(hint(nodeA, 1))
 	s.Flush()
 	end()
-	end = <-begun // it is delivered once more
-	end()
+	select { // it is delivered once more
+	case end = <-begun:
+		end()
+	case <-time.After(10 * time.Second):
+		t.Fatal("the hint of the other write is gone")
+	}
 	eventually(t, "it is settled", func() bool { return count(s, nodeA) == 0 })
 	if st := s.Stats(); st.Removed[hints.Delivered] != 1 || r.attempts != 2 {
 		t.Fatalf("%d attempts, counted %+v", r.attempts, st)

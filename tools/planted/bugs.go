@@ -250,6 +250,26 @@ var bugs = []bug{
 		"in the SDK, refuse nearly all once all was refused", "client/throttle.go",
 		"random >= min(p, throttleMost)", "random >= p", "client", "^TestThrottle$",
 	},
+	{
+		"count a hint as an acknowledgement", "coord/updatecount.go",
+		"	o.job.c.hint(u, i, nil)\n	o.mu.Lock()\n	if round == o.mu.round {\n		o.mu.tally.Fail(i, reason)\n", "	o.job.c.hint(u, i, nil)\n	o.mu.Lock()\n	if round == o.mu.round {\n		o.mu.tally.Ack(i)\n", "coord", simulation,
+	},
+	{
+		"make no hint for an owner that fails to answer", "coord/updatecount.go",
+		"		// Whether it still counts or not.\n		o.job.c.hint(u, i, nil)\n", "", "coord", "Hint",
+	},
+	{
+		"deliver a hint to another node if its target is no owner", "coord/hint.go",
+		"i := u.index(target)", "i := max(u.index(target), 0)", "coord", "Deliver",
+	},
+	{
+		"drop hints at a bound and say nothing", "hints/store.go",
+		"	s.mu.dirty[partitionOf(key)] = struct{}{}\n", "", "hints", "Overflow",
+	},
+	{
+		"take a hint away although another write came during its delivery", "hints/batch.go",
+		"again := t.inFlight[key]", "again := false && t.inFlight[key]", "hints", "AWriteDuring",
+	},
 }
 
 // realBugs are those that the gate's clusters of real processes show.
