@@ -168,6 +168,13 @@ type Options struct {
 	// tenant that is not known may just have been created there, and calls
 	// done. It is called at most once per RefreshInterval.
 	Refresh func(tenant string, done func())
+	// Linked, if not nil, says whether there is a connection to a node over which
+	// it answers: such a node is not taken for dead, whatever membership says. It
+	// must not block.
+	Linked func(id ring.NodeID) bool
+	// Informed, if not nil, says whether this node has lately heard from as many as
+	// it takes to know of every tenant. If not, one that is not known here may exist.
+	Informed func() bool
 	// RefreshInterval: shorter finds new tenants sooner, longer protects the
 	// cluster from clients that ask for tenants that do not exist. Default 250 ms.
 	RefreshInterval time.Duration

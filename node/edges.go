@@ -91,6 +91,8 @@ func (n *Node) openCoordinator() error {
 				done()
 			})
 		},
+		Linked:       n.peers.Linked,
+		Informed:     n.gossip.Informed,
 		WriteTimeout: n.cfg.Timeouts.Write,
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),

@@ -91,8 +91,9 @@ type Node struct {
 	gossip *gossip.Gossip
 	db     *engine.DB
 	store  *replica.Store
-	// records is what idempotency keys take.
-	records *replica.RecordSpace
+	// records is what idempotency keys take; uncounted while there is no layout.
+	records          *replica.RecordSpace
+	recordsUncounted bool
 	peers   *rpc.Peers
 	coord   *coord.Coordinator
 	gate    *admission.Gate
@@ -160,7 +161,9 @@ func (n *Node) forgetAddresses() error { return removeAddrFile(n.cfg.Listen.Addr
 func (n *Node) openEngine() error {
 	dir := filepath.Join(n.cfg.Node.DataDir, EngineDir)
 	s := &n.cfg.Storage
-	if n.gossip.Snapshot().Layout != nil {
+	_, recovering := n.gossip.Recovering()
+	founded := n.gossip.Snapshot().Layout != nil || recovering
+	if founded {
 		// The engine was made before the cluster was founded.
 		if err := checkEngineThere(dir); err != nil {
 			return err
@@ -191,6 +194,11 @@ func (n *Node) openEngine() error {
 		return explainEngine(dir, err)
 	}
 	n.db = db
+	if !founded {
+		if err := checkEngineEmpty(db, dir); err != nil {
+			return err
+		}
+	}
 	if recovered > 0 {
 		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
 	}
@@ -205,8 +213,8 @@ func (n *Node) openEngine() error {
 // countRecords has the idempotency records counted that an earlier life left.
 func (n *Node) countRecords() error {
 	layout := n.gossip.Snapshot().Layout
-	if layout == nil {
-		return nil // nothing was written yet
+	if n.recordsUncounted = layout == nil; n.recordsUncounted {
+		return nil // nothing was written yet, or the layout is fetched again
 	}
 	count, err := n.records.Count(n.db, layout.Partitions())
 	if err != nil {
@@ -217,6 +225,24 @@ func (n *Node) countRecords() error {
 			n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
 		}
 	})
+	return nil
+}
+
+// checkEngineEmpty refuses a node that belongs to no cluster and has data: its
+// metadata has forgotten that it ever did, and a cluster founded here would show
+// that data as its own.
+func checkEngineEmpty(db *engine.DB, dir string) error {
+	it, err := db.NewIter(nil, nil)
+	if err != nil {
+		return fmt.Errorf("look for data in %s: %w", dir, err)
+	}
+	held := it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return fmt.Errorf("look for data in %s: %w", dir, err)
+	}
+	if held {
+		return gossip.LostMetadata(filepath.Dir(dir), "the metadata knows of no cluster, but there is data of one", nil)
+	}
 	return nil
 }
 
@@ -287,6 +313,11 @@ func (n *Node) Serve(ctx context.Context) error {
 			return nil
 		case <-ready:
 			ready = nil
+			if n.recordsUncounted {
+				if err := n.countRecords(); err != nil {
+					return err
+				}
+			}
 			n.server.SetReady(n.serves())
 			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
 			if n.opts.Ready != nil {

@@ -232,6 +232,18 @@ func (ps *Peers) forget(p *peer) {
 	ps.byID.Store(&next)
 }
 
+// Linked says whether there is a link to a peer at present. A peer whose machine
+// does not answer loses it within seconds.
+func (ps *Peers) Linked(id ring.NodeID) bool {
+	p, ok := (*ps.byID.Load())[id]
+	if !ok {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.state == linkUp
+}
+
 // Refresh lets peers that wait before another attempt to connect try at once,
 // and ask Resolve again; an attempt under way has a second more. Call it when addresses or members have changed.
 func (ps *Peers) Refresh() {
