@@ -51,6 +51,11 @@ type catchUp struct {
 // newRig returns node 1 of a cluster of the given size; each key has three
 // owners. Metrics may be set before the first operation only.
 func newRig(t *testing.T, nodes int, stats coord.Metrics) *rig {
+	return newRigWith(t, nodes, stats, func(*coord.Options) {})
+}
+
+// newRigWith is newRig with options edited.
+func newRigWith(t *testing.T, nodes int, stats coord.Metrics, edit func(*coord.Options)) *rig {
 	r := &rig{t: t, self: ring.NodeID{1}}
 	var members []ring.LayoutNode
 	for i := range nodes {
@@ -62,9 +67,11 @@ func newRig(t *testing.T, nodes int, stats coord.Metrics) *rig {
 	}
 	r.mu.view = &schema.Snapshot{Layout: layout}
 	r.learn(1)
-	r.coord, err = coord.New(coord.Options{
+	o := coord.Options{
 		Self: r.self, View: r.view, Replica: r, Transport: r, Clock: r, CatchUp: r.catchUp, Metrics: stats,
-	})
+	}
+	edit(&o)
+	r.coord, err = coord.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -87,32 +85,6 @@ func openBadger(dir string, logger *slog.Logger) (*badgerStore, error) {
 		return nil, fmt.Errorf("open metadata store %s: %w", dir, err)
 	}
 	return &badgerStore{db: db, dir: dir}, nil
-}
-
-// checkBadgerDir refuses what Badger would take for an empty database: without its
-// manifest it deletes all tables there are.
-func checkBadgerDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var manifest bool
-	var of string // a file that says that there was one
-	for _, e := range entries {
-		switch ext := filepath.Ext(e.Name()); {
-		case e.Name() == badger.ManifestFilename:
-			manifest = true
-		case ext == ".sst" || ext == ".mem" || ext == ".vlog":
-			of = e.Name()
-		}
-	}
-	if !manifest && of != "" {
-		return fmt.Errorf("%w: there is %s and no %s", ErrCorrupt, of, badger.ManifestFilename)
-	}
-	return nil
 }
 
 // Load implements meta.Store.

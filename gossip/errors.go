@@ -45,6 +45,8 @@ var (
 	ErrCorrupt = meta.ErrCorrupt
 	// ErrNoRoom: the disk has no room for metadata; nothing was changed.
 	ErrNoRoom = meta.ErrNoRoom
+	// ErrFailed: the metadata store failed; a restart finds out what is durable.
+	ErrFailed = meta.ErrFailed
 	// ErrPledged: the node has promised itself to another founder.
 	ErrPledged = meta.ErrPledged
 	// ErrIdentity: another process lives with this node's identity.

@@ -108,7 +108,9 @@ func (g *Gossip) admit(s sighting) error {
 	mine, theirs := f.card.cluster, s.cluster
 	switch {
 	case !theirs.IsZero() && mine.IsZero() && !f.pledged:
-		g.box.meet(theirs, s.peer())
+		if s.alive { // the dead may be this very node, before it was wiped
+			g.box.meet(theirs, s.peer())
+		}
 		return &FrozenError{Name: g.opts.ClusterName, Cluster: theirs}
 	case !theirs.IsZero() && !mine.IsZero() && theirs != mine:
 		if g.box.meet(theirs, s.peer()) {

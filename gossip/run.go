@@ -326,27 +326,43 @@ func (g *Gossip) reportConflicts(r *reporter, w meta.Wait, now time.Time) {
 	}
 }
 
+// How often, and how far apart, a node that has no place looks for a member to ask.
+const (
+	askWhoseTimes = 8
+	askWhoseEach  = 100 * time.Millisecond
+)
+
 // askWhose ends a node that has met a founded cluster and has no place in it. A
 // member is asked first whose place the node seems to want.
 func (g *Gossip) askWhose(cluster ring.ClusterID) {
 	refusal := &FrozenError{Name: g.opts.ClusterName, Cluster: cluster}
+	defer func() { g.fail(refusal) }()
 	g.mu.Lock()
 	s, ok := g.mu.core.PullFrom(ring.NodeID{})
 	g.mu.Unlock()
-	for _, addr := range g.box.strangers(cluster) {
-		if !ok {
-			break
+	asked := map[string]bool{}
+	for range askWhoseTimes {
+		for _, addr := range g.box.strangers(cluster) {
+			if asked[addr] || !ok {
+				continue
+			}
+			asked[addr] = true
+			ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
+			reply, err := g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
+			cancel()
+			if err == nil {
+				refusal.Lost, err = meta.WhoseRefused(reply)
+			}
+			if err == nil {
+				return
+			}
+			g.log.Debug("a member was not asked whose place this is", "address", addr, "error", err)
 		}
-		ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
-		reply, err := g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
-		cancel()
-		if err == nil {
-			refusal.Lost, err = meta.WhoseRefused(reply)
+		// Gossip tells of the dead as well, one by one.
+		select {
+		case <-time.After(askWhoseEach):
+		case <-g.ctx.Done():
+			return
 		}
-		if err == nil {
-			break
-		}
-		g.log.Debug("a member was not asked whose place this is", "address", addr, "error", err)
 	}
-	g.fail(refusal)
 }

@@ -94,11 +94,11 @@ type Node struct {
 	// records is what idempotency keys take; uncounted while there is no layout.
 	records          *replica.RecordSpace
 	recordsUncounted bool
-	peers   *rpc.Peers
-	coord   *coord.Coordinator
-	gate    *admission.Gate
-	server  *rpc.Server
-	http    *http.Server
+	peers            *rpc.Peers
+	coord            *coord.Coordinator
+	gate             *admission.Gate
+	server           *rpc.Server
+	http             *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.
@@ -345,6 +345,9 @@ func (n *Node) Serve(ctx context.Context) error {
 				return err
 			}
 		case err := <-n.gossip.Fatal():
+			if errors.Is(err, gossip.ErrFailed) {
+				n.happened.Add(events.Lifecycle, events.Error, "the metadata cannot be written, so this node does not know what it has promised: it ends; start it again once the disk is sound", "err", err.Error())
+			}
 			return err
 		case <-n.server.Failed():
 			return n.server.Err()

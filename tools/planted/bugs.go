@@ -56,6 +56,42 @@ var bugs = []bug{
 		"WithSyncWrites(true)", "WithSyncWrites(false)", "cmd/pairdb/e2e", "^TestPowerCutAfterAStart$",
 	},
 	{
+		"take the data of a tenant that is not known for garbage", "node/replica/recordspace.go",
+		"	if !isRecordKey(key) {\n		return false\n", "	if !isRecordKey(key) {\n		return s.tenants[tenantOf(key)] == nil\n", "node/replica", "^TestUnknownTenantsKeepTheirData$",
+	},
+	{
+		"drop what comes for a tenant that is not known, and acknowledge it", "coord/peer.go",
+		"		case verdict == fenceBehind:\n", "		case verdict == fenceBehind && t == nil:\n			f.reply(i, Reply{Status: StatusOK})\n		case verdict == fenceBehind:\n", "coord", "^TestUnknownTenantIsNotAcknowledged$",
+	},
+	{
+		"say that there is no such tenant though nobody was asked", "coord/unit.go",
+		"if !ok && c.opts.Informed != nil && !c.opts.Informed() {", "if !ok && c.opts.Informed != nil && false {", "coord", "^TestTenantNobodyWasAskedAbout$",
+	},
+	{
+		"make a new node of one whose metadata is gone and whose data is there", "gossip/meta/damage.go",
+		" || hasData ||", " ||", "gossip/meta", "^TestStoreGone$",
+	},
+	{
+		"found another cluster where the log is damaged", "gossip/meta/found.go",
+		"	if c.Founded() || c.floor > 0 {\n		return nil //", "	if c.Founded() {\n		return nil //", "gossip/meta", "^TestAnyRecordLost$",
+	},
+	{
+		"serve before the log is fetched again", "gossip/meta/core.go",
+		"return c.ready && c.state.Version() >= c.floor", "return c.ready", "gossip/meta", "^TestLogIsFetchedAgain$",
+	},
+	{
+		"vote again in the slot of a promise that is lost", "gossip/meta/vote.go",
+		"slot <= c.abstain || ", "", "gossip/meta", "^TestForgottenVotesAreNotCast$",
+	},
+	{
+		"believe whatever a damaged table of the metadata says", "gossip/badger.go",
+		"WithVerifyValueChecksum(true)", "WithVerifyValueChecksum(false)", "gossip", "^TestLogFetchedAgainFromPeers$",
+	},
+	{
+		"take a node for dead that only gossip does not hear", "coord/unit.go",
+		"c.opts.Linked(id) {", "c.opts.Linked(id) && false {", "coord", "^TestDeadButLinked$",
+	},
+	{
 		"acknowledge a write before it is synced", "node/replica/sync.go",
 		"if s.opts.Engine.DurableSeq() >= seq {\n		done(nil)", "if seq > 0 || true {\n		done(nil)", "node/replica", ".",
 	},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +41,10 @@ type steady struct {
 	n     atomic.Int64
 }
 
-const steadySize = 20_000
+const (
+	steadySize = 10_000
+	steadyEach = 40 * time.Millisecond // of each of two clients at a node
+)
 
 func (c *cluster) startSteady(what string) *steady {
 	s := &steady{acked: map[string]int{}, quit: make(chan struct{})}
@@ -47,11 +52,13 @@ func (c *cluster) startSteady(what string) *steady {
 		cl, other := c.client(i), c.client((i+1)%len(c.agents))
 		for range 2 {
 			s.wg.Go(func() {
+				pace := time.NewTicker(steadyEach)
+				defer pace.Stop()
 				for {
 					select {
 					case <-s.quit:
 						return
-					default:
+					case <-pace.C:
 					}
 					seed := int(s.n.Add(1))
 					key := fmt.Sprintf("%s/%d", what, seed)
@@ -113,7 +120,7 @@ func TestOneOfThreeDisksFillsUp(t *testing.T) {
 	c := startClusterOn(t, []string{"", "", l.Dir})
 	full := c.agents[2]
 	// So that the load is what fills it, in seconds.
-	if err := l.Fill("ballast", 24<<20); err != nil {
+	if err := l.Fill("ballast", 12<<20); err != nil {
 		t.Fatal(err)
 	}
 	s := c.startSteady("filling")
@@ -187,12 +194,16 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	sick := c.agents[2]
 	s := c.startSteady("read-only")
 	defer s.stop()
-	if err := poll(time.Minute, func() (bool, error) { return s.n.Load() > 300, nil }); err != nil {
+	if err := poll(time.Minute, func() (bool, error) { return s.n.Load() > 200, nil }); err != nil {
 		t.Fatal(err)
 	}
-	// What is open for writing keeps a plain remount from it.
-	if err := syscall.Mount("", l.Dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "abort"); err != nil {
-		t.Fatalf("remount read-only: %v", err)
+	// A plain remount is refused while files are open for writing: the kernel has to
+	// find the file system broken.
+	if err := syscall.Mount("", l.Dir, "", syscall.MS_REMOUNT, "errors=remount-ro"); err != nil {
+		t.Fatalf("remount: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(l.Device), "trigger_fs_error"), []byte("1"), 0); err != nil {
+		t.Fatal(err)
 	}
 	began := time.Now()
 	err := poll(30*time.Second, func() (bool, error) {
