@@ -15,8 +15,10 @@ func TestDeadButLinked(t *testing.T) {
 	id := func(i int) ring.NodeID { return ring.NodeID{byte(i + 1)} }
 	owners := []ring.NodeID{id(0), id(1), id(2), id(3)}
 	members := []schema.Member{
-		{ID: id(0), Liveness: schema.Alive}, {ID: id(1), Liveness: schema.Dead},
-		{ID: id(2), Liveness: schema.Dead}, {ID: id(3), Liveness: schema.Left},
+		{ID: id(0), Liveness: schema.Alive},
+		{ID: id(1), Liveness: schema.Dead},
+		{ID: id(2), Liveness: schema.Dead},
+		{ID: id(3), Liveness: schema.Left},
 	}
 	c := &Coordinator{}
 	c.opts.Self = id(0)

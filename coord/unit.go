@@ -80,7 +80,7 @@ func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 	}
 	t, ok := s.Tenant(j.tenant)
 	if !ok && c.opts.Informed != nil && !c.opts.Informed() {
-		return fail(errcode.Unavailable, fmt.Sprintf("the tenant %q is not known here, and too few other nodes answer to tell whether it exists", j.tenant))
+		return fail(errcode.Unavailable, fmt.Sprintf("the tenant %q is not known here, and too few other nodes could be asked whether it exists", j.tenant))
 	}
 	if !ok {
 		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))

@@ -228,6 +228,9 @@ func (n *Node) checks() []rest.Check {
 	if !snap.Ready {
 		layout.Detail = "waiting to found or meet the cluster"
 	}
+	if snap.Layout == nil && !snap.ClusterID.IsZero() {
+		layout.Detail = "its metadata is damaged and is being fetched from other nodes again"
+	}
 	m := n.db.Metrics()
 	eng := rest.Check{Name: "engine", OK: true}
 	if m.ReadOnly {

@@ -334,7 +334,7 @@ func (l *LostNode) String() string {
 	}
 	switch {
 	case l.Liveness == schema.Alive || l.Liveness == schema.Suspect:
-		return s + ", which is running"
+		return s + ", which is running, or went moments ago"
 	case l.Since > 0:
 		return s + ", which is gone since " + time.UnixMilli(l.Since).UTC().Format(time.RFC3339)
 	default:
@@ -344,10 +344,6 @@ func (l *LostNode) String() string {
 
 // Error says what to do instead, too.
 func (e *FrozenError) Error() string {
-	if l := e.Lost; l != nil && (l.Liveness == schema.Alive || l.Liveness == schema.Suspect) {
-		return fmt.Sprintf("cluster %q (%s) has a member of this name or address: %s. This node has another identity and cannot join: "+
-			"the ring is frozen. Nothing was changed. Give it a name, addresses and a cluster name of its own", e.Name, e.Cluster, l)
-	}
 	if e.Lost != nil {
 		return fmt.Sprintf("cluster %q (%s) has a member of this name or address: %s. The data directory given here is not its own: it has a new identity, "+
 			"which cannot take that place. Nothing was changed. Start that node with its own data directory; if that is lost the node "+

@@ -38,11 +38,13 @@ func TestUnknownTenantsKeepTheirData(t *testing.T) {
 		b.Set(record, vote.Append(nil))
 		keys = append(keys, object, record)
 	}
-	if _, err := db.Apply(b, engine.WriteOptions{Sync: true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Flush(); err != nil {
-		t.Fatal(err)
+	for range 3 { // tables over one another, so that they are merged and not moved
+		if _, err := db.Apply(b, engine.WriteOptions{Sync: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := db.Compact(nil, nil); err != nil {
 		t.Fatal(err)

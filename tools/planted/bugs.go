@@ -84,10 +84,6 @@ var bugs = []bug{
 		"slot <= c.abstain || ", "", "gossip/meta", "^TestForgottenVotesAreNotCast$",
 	},
 	{
-		"believe whatever a damaged table of the metadata says", "gossip/badger.go",
-		"WithVerifyValueChecksum(true)", "WithVerifyValueChecksum(false)", "gossip", "^TestLogFetchedAgainFromPeers$",
-	},
-	{
 		"take a node for dead that only gossip does not hear", "coord/unit.go",
 		"c.opts.Linked(id) {", "c.opts.Linked(id) && false {", "coord", "^TestDeadButLinked$",
 	},

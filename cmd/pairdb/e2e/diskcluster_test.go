@@ -134,10 +134,10 @@ func TestOneOfThreeDisksFillsUp(t *testing.T) {
 	if err := l.Fill("rest", 0); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 40 {
+	for i := range 4 {
 		mustRun(t, "tenant", "create", fmt.Sprintf("late-%d", i), "--endpoint", c.agents[0].addr.GRPC)
 	}
-	if r := run(t, nil, "put", "k", "v", "--tenant", "late-39", "--endpoint", full.addr.GRPC); r.code != 0 {
+	if r := run(t, nil, "put", "k", "v", "--tenant", "late-3", "--endpoint", full.addr.GRPC); r.code != 0 {
 		t.Logf("a tenant that the full node could not learn of: exit %d %s", r.code, r.stderr)
 		if !strings.Contains(r.stderr, string(errcode.Unavailable)) && !strings.Contains(r.stderr, string(errcode.TenantNotFound)) {
 			t.Errorf("the full node says: %s", r.stderr)
@@ -170,7 +170,7 @@ func TestOneOfThreeDisksFillsUp(t *testing.T) {
 	if err != nil || back > 10*time.Second {
 		t.Errorf("it takes no writes %s after there was space: %v", back, err)
 	}
-	if r := run(t, nil, "put", "k", "v", "--tenant", "late-39", "--endpoint", full.addr.GRPC); r.code != 0 {
+	if r := run(t, nil, "put", "k", "v", "--tenant", "late-3", "--endpoint", full.addr.GRPC); r.code != 0 {
 		t.Errorf("a tenant made meanwhile: exit %d %s", r.code, r.stderr)
 	}
 	s.stop()
