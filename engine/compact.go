@@ -10,6 +10,10 @@ import (
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
+// errAvoided says that a compaction would have to read a table that is known to
+// be damaged.
+var errAvoided = fmt.Errorf("%w: a table is damaged and has to be quarantined first", ErrCorrupt)
+
 func isReadOnly(err error) bool { return errors.Is(err, ErrReadOnly) }
 
 // pickLocked returns the compaction to do next, nil if there is none.
@@ -193,6 +197,10 @@ func (c *compactCall) file(level int, f *manifest.FileMeta) error {
 			start, end = f.Smallest.UserKey, f.Smallest.UserKey
 		}
 		job := db.version.tree.PickRange(level, start, end)
+		if db.busy.Avoids(job.Files()) {
+			db.mu.Unlock()
+			return errAvoided
+		}
 		if room := db.roomLocked(); room > 0 && job.Need() > room && db.busy.Len() == 0 {
 			db.mu.Unlock()
 			return noRoom(ErrNoSpace, job, room)

@@ -133,6 +133,18 @@ type Options struct {
 	// must not call the DB.
 	CompactionFilter func(key, value []byte) (drop bool)
 
+	// Salvage says what Open does about tables that the manifest lists and that are
+	// missing or have not the size they should have. nil, the default: it fails
+	// with ErrCorrupt. Else they are given to it, and once it has returned nil they
+	// are taken out of the DB, durably, and what is there of their files is moved
+	// to the folder QuarantineDir. An error fails Open, and nothing has changed.
+	//
+	// Without them older values of their keys show, and keys that were deleted: the
+	// caller has noted durably, before it returns, that what the DB says of those
+	// ranges is not to be believed. It may be called again about the same tables,
+	// after a crash. It must not call the DB.
+	Salvage func([]Damage) error
+
 	// OnRecovered is called by Open with each key set or deleted by a log
 	// record that was replayed into a memtable. The key is valid during the
 	// call. Range deletes are not reported.
@@ -166,6 +178,10 @@ type Events struct {
 	// BackgroundError is called when a flush or compaction failed. It will
 	// be tried again.
 	BackgroundError func(job string, err error)
+	// Damaged is called when a compaction meets a table that cannot be read, or not
+	// all of it. Nothing of the compaction is kept, and until the table is
+	// quarantined no other one touches it.
+	Damaged func(Damage)
 	// DiskStalled is called when a call to the file system has been under way
 	// for SlowAfter or StallAfter, DiskRecovered when the disk answers again.
 	// They must not wait for the disk.

@@ -209,6 +209,18 @@ var bugs = []bug{
 		"	q.mu.group, q.mu.waiting = nil, nil\n", "	failed = nil\n", "node/replica", ".",
 	},
 	{
+		"write what fails its checksum: blocks are not checked in a compaction", "engine/sstable/iter.go",
+		"	payload, codec, err := r.verify(h, raw)\n	if err != nil {\n		return block{}, nil, err\n	}\n	// The block lives", "	payload, codec, _ := raw[:len(raw)-trailerSize], Codec(raw[len(raw)-trailerSize]), error(nil)\n	// The block lives", "engine", "^TestCompactionMeetsDamage$",
+	},
+	{
+		"take a damaged table out of the version before the caller has noted it", "engine/quarantine.go",
+		"	if err := db.opts.Salvage(lost); err != nil {\n		return fmt.Errorf(\"go on without %d tables: %w\", len(lost), err)\n	}\n", "	defer db.opts.Salvage(lost)\n", "engine", "^TestSalvage$",
+	},
+	{
+		"remove the file of a damaged table", "engine/quarantine.go",
+		"		if err := setAside(db.fs, db.dir, f.Num); err != nil {\n			return err\n		}\n", "", "engine", "^TestCrashAtEveryCallOfQuarantine$",
+	},
+	{
 		"take a disk back only when the process starts again", "engine/stalled.go",
 		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "^TestStallRule$",
 	},
