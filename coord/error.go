@@ -98,9 +98,10 @@ func (e *Error) reason() string {
 func tryElsewhere(k Kind, code errcode.Code) bool {
 	switch code {
 	case errcode.Unavailable, errcode.StaleRing, errcode.ResourceExhausted,
-		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace:
+		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace,
+		errcode.ChecksumFailed, errcode.CorruptedData: // damage is of one copy
 		return true
-	case errcode.ChecksumFailed, errcode.CorruptedData, errcode.Internal, errcode.SSTableFailed:
+	case errcode.Internal, errcode.SSTableFailed:
 		return k == KindGet
 	default:
 		return false

@@ -20,6 +20,7 @@ func (n *Node) registerCollectors() error {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(n.engineSeries()),
 		newCollector(n.diskSeries()),
+		newCollector(n.quarantineSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
 		newCollector(n.sessionSeries()),

@@ -112,11 +112,13 @@ func makeDir(dir string) error {
 	return syncDir(parent)
 }
 
+var errDataGone = errors.New("this node belongs to a cluster, but its data")
+
 // checkEngineThere refuses a founded node whose data is gone: as an empty
 // replica it would answer for writes that it has forgotten.
 func checkEngineThere(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "CURRENT")); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("this node belongs to a cluster, but its data in %s is gone: if it is a mount, mount it; if it is lost, this node must not serve again, since it would deny what it acknowledged", dir)
+		return fmt.Errorf("%w in %s is gone: if it is a mount, mount it; if it is lost, this node must not serve again, since it would deny what it acknowledged", errDataGone, dir)
 	} else if err != nil {
 		return fmt.Errorf("look for data in %s: %w", dir, err)
 	}

@@ -61,6 +61,11 @@ type Node struct {
 	// stopping is set by Close, readOnly closed when the engine gave up writing.
 	stopping atomic.Bool
 	readOnly chan struct{}
+	// ending is done when the node is closed, by end; opened is closed when the
+	// engine and the store are there.
+	ending context.Context
+	end    context.CancelFunc
+	opened chan struct{}
 	// asked gets an answer from the loop of Serve.
 	asked chan struct{}
 	// stalled is the call that the disk does not answer, nil if there is none;
@@ -93,11 +98,14 @@ type Node struct {
 	store  *replica.Store
 	// records is what idempotency keys take.
 	records *replica.RecordSpace
-	peers   *rpc.Peers
-	coord   *coord.Coordinator
-	gate    *admission.Gate
-	server  *rpc.Server
-	http    *http.Server
+	// marks are the damaged partitions, contained is the damage being dealt with.
+	marks     *replica.Marks
+	contained containment
+	peers     *rpc.Peers
+	coord     *coord.Coordinator
+	gate      *admission.Gate
+	server    *rpc.Server
+	http      *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.
@@ -120,7 +128,8 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	if opts.Logger == nil {
 		return nil, errors.New("node: a logger is required")
 	}
-	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{}), stallChanged: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{}), stallChanged: make(chan struct{}, 1), opened: make(chan struct{})}
+	n.ending, n.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
@@ -160,16 +169,13 @@ func (n *Node) forgetAddresses() error { return removeAddrFile(n.cfg.Listen.Addr
 func (n *Node) openEngine() error {
 	dir := filepath.Join(n.cfg.Node.DataDir, EngineDir)
 	s := &n.cfg.Storage
-	if n.gossip.Snapshot().Layout != nil {
-		// The engine was made before the cluster was founded.
-		if err := checkEngineThere(dir); err != nil {
-			return err
-		}
+	if err := n.openMarks(); err != nil {
+		return err
 	}
 	recovered := 0
 	start := time.Now()
 	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
-	db, err := engine.Open(dir, engine.Options{
+	opts := engine.Options{
 		Logger:          n.log.With("component", "engine"),
 		MemTableSize:    int64(s.MemtableSize),
 		BlockSize:       int(s.BlockSize),
@@ -186,7 +192,11 @@ func (n *Node) openEngine() error {
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
 		Events:           n.engineEvents(),
-	})
+	}
+	if n.hasCopies() {
+		opts.Salvage = n.salvage
+	}
+	db, err := n.openDB(dir, opts)
 	if err != nil {
 		return explainEngine(dir, err)
 	}
@@ -194,12 +204,15 @@ func (n *Node) openEngine() error {
 	if recovered > 0 {
 		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
 	}
-	if err := n.countRecords(); err != nil {
+	_, _, actor := n.gossip.Identity()
+	n.store, err = replica.New(replica.Options{
+		Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Marks: n.marks, Damaged: n.metDamage,
+	})
+	if err != nil {
 		return err
 	}
-	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records})
-	return err
+	close(n.opened)
+	return n.countRecords()
 }
 
 // countRecords has the idempotency records counted that an earlier life left.
@@ -208,13 +221,23 @@ func (n *Node) countRecords() error {
 	if layout == nil {
 		return nil // nothing was written yet
 	}
+	failed := func(err error) {
+		if t, ok := n.db.DamageOf(err); ok {
+			n.damagedTable(t)
+		}
+		n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
+	}
 	count, err := n.records.Count(n.db, layout.Partitions())
+	if errors.Is(err, engine.ErrCorrupt) {
+		failed(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	n.jobs.Go("count records", func() {
 		if err := count(n.stopping.Load); err != nil && !n.stopping.Load() {
-			n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
+			failed(err)
 		}
 	})
 	return nil
@@ -262,6 +285,7 @@ func (n *Node) Serve(ctx context.Context) error {
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
 	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
 	pulse.Go(func() { n.watch(ctx) })
+	pulse.Go(func() { n.watchQuarantine(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
 	second := time.NewTicker(time.Second)
@@ -380,6 +404,7 @@ func (n *Node) flush() error {
 // release closes what is open, in reverse order, waiting for nobody's work.
 func (n *Node) release() error {
 	var errs []error
+	n.end()
 	if n.http != nil {
 		errs = append(errs, n.http.Close())
 	}

@@ -208,18 +208,22 @@ func (m *merging) unlock() {
 func (m *merging) load(key []byte) (held, error) {
 	at := len(m.values)
 	b, seq, err := m.s.opts.Engine.GetSeq(m.values, key)
+	p := partitionOf(key)
+	if unsound := m.s.sound(p); unsound != nil {
+		return held{}, unsound
+	}
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
-		return held{}, readError(err)
+		return held{}, m.s.readError(p, err)
 	}
 	// If it had to move, what was read before stays where it was.
 	m.values = b
 	b = b[at:len(b):len(b)]
 	o, err := m.objects.Decode(b)
 	if err != nil {
-		return held{}, undecodable(err)
+		return held{}, m.s.undecodable(key, "the stored object", err)
 	}
 	return held{o, seq, len(b)}, nil
 }

@@ -20,19 +20,20 @@ import (
 // sequence number of the write that set it. buf may be used again afterwards.
 func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum, error) {
 	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
+	p := partitionOf(key)
+	if unsound := s.sound(p); unsound != nil {
+		return nil, 0, unsound
+	}
 	if errors.Is(err, base.ErrNotFound) {
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, readError(err)
+		return nil, 0, s.readError(p, err)
 	}
 	*buf = b
 	r, err := causal.DecodeRecord(b)
 	if err != nil {
-		return nil, 0, &coord.Error{
-			Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
-			Message: "the stored idempotency record does not decode", Err: err,
-		}
+		return nil, 0, s.undecodable(key, "the stored idempotency record", err)
 	}
 	return &r, seq, nil
 }

@@ -41,7 +41,7 @@ type Engine interface {
 	Hangs() (writes, reads bool)
 }
 
-// Options configure a Store. All fields are required.
+// Options configure a Store. Fields are required unless they say otherwise.
 type Options struct {
 	Engine Engine
 	// Actor is who mints here: 64 random bits drawn at this start of the
@@ -51,6 +51,12 @@ type Options struct {
 	Scheduler coord.Scheduler
 	// Records bounds the idempotency records.
 	Records *RecordSpace
+	// Marks are the partitions under quarantine. Optional: without them there are
+	// none, and Quarantine must not be called.
+	Marks *Marks
+	// Damaged, if set, is called each time that a read meets damage, with locks held:
+	// it must not wait.
+	Damaged func(Damage)
 }
 
 // Validate reports everything that is missing.
@@ -80,7 +86,8 @@ const (
 // Store is a coord.Replica over an engine. It is safe for concurrent use and
 // owns nothing to close: its jobs end once the engine has synced or failed.
 type Store struct {
-	opts Options
+	opts  Options
+	marks *Marks
 
 	// stripes serialise load, join and apply of a key. A lock is held until
 	// the write is visible in memory, not until it is on disk. Whoever takes
@@ -104,7 +111,7 @@ func New(opts Options) (*Store, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: opts}
+	s := &Store{opts: opts, marks: opts.Marks}
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
@@ -160,26 +167,22 @@ func (s *Store) putBack(w *scratch) {
 // load reads the object at w.key. It is valid as long as w is not put back.
 func (s *Store) load(w *scratch) (held, error) {
 	b, seq, err := s.opts.Engine.GetSeq(w.value[:0], w.key)
+	p := partitionOf(w.key)
+	if unsound := s.sound(p); unsound != nil {
+		return held{}, unsound
+	}
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
-		return held{}, readError(err)
+		return held{}, s.readError(p, err)
 	}
 	w.value = b
 	o, err := w.objects.Decode(b)
 	if err != nil {
-		return held{}, undecodable(err)
+		return held{}, s.undecodable(w.key, "the stored object", err)
 	}
 	return held{o, seq, len(b)}, nil
-}
-
-// undecodable is the error of a stored object that is damaged.
-func undecodable(err error) *coord.Error {
-	return &coord.Error{
-		Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
-		Message: "the stored object does not decode", Err: err,
-	}
 }
 
 // Update implements coord.Replica.
@@ -256,11 +259,14 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	*kb = appendKey((*kb)[:0], &at)
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
 	s.release(kb)
+	unsound := s.sound(at.Partition)
 	switch {
+	case unsound != nil:
+		done(nil, unsound)
 	case errors.Is(err, base.ErrNotFound):
 		done(nil, nil)
 	case err != nil:
-		done(nil, readError(err))
+		done(nil, s.readError(at.Partition, err))
 	case s.opts.Engine.DurableSeq() >= seq:
 		done(b, nil)
 	default:

@@ -40,6 +40,8 @@ type watched struct {
 	applies  int
 	applyErr error
 	getErr   error
+	// beforeGet, if set, is called by reads before all else.
+	beforeGet func()
 	// hangs and reads are what Hangs says.
 	hangs, reads bool
 	// duringWait, if set, is called when somebody waits for a sync.
@@ -64,6 +66,9 @@ func (w *watched) Apply(b *engine.Batch, o engine.WriteOptions) (engine.Commit, 
 }
 
 func (w *watched) GetSeq(dst, key []byte) ([]byte, base.SeqNum, error) {
+	if w.beforeGet != nil {
+		w.beforeGet()
+	}
 	if w.getErr != nil {
 		return dst, 0, w.getErr
 	}

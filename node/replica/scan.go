@@ -96,10 +96,16 @@ func (s *Store) scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
 
 // collect returns the piece, and the newest write that it shows.
 func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum, err error) {
+	// The iterator sees what the engine has when it is made, and marks come before
+	// the engine changes: so what is marked then says whether to believe it. What is
+	// marked later is damage that this iterator meets as an error.
 	lower, upper := scanBounds(r)
 	it, err := s.opts.Engine.NewIter(lower, upper)
 	if err != nil {
-		return p, 0, readError(err)
+		return p, 0, s.readError(r.Partition, err)
+	}
+	if err := s.sound(r.Partition); err != nil {
+		return p, 0, errors.Join(err, it.Close())
 	}
 	budget := max(r.Budget, 2)
 	it.SetBudget(budget)
@@ -113,7 +119,7 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 		full := len(p.Entries) >= r.MaxKeys
 		var e coord.ScanEntry
 		if !full {
-			if e, err = scanEntry(key, it.Value(), r.Mode); err != nil {
+			if e, err = s.scanEntry(it.Key(), it.Value(), r.Mode); err != nil {
 				break
 			}
 			n := entryOverhead + len(e.Key) + len(e.Object)
@@ -132,14 +138,14 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 	}
 	p.Scanned = budget - it.BudgetLeft()
 	if cerr := it.Close(); err == nil && cerr != nil && !errors.Is(cerr, engine.ErrBudget) {
-		err = readError(cerr)
+		err = s.readError(r.Partition, cerr)
 	}
 	return p, seq, err
 }
 
-// scanEntry makes the entry of a key, without aliases to the arguments.
-func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) {
-	e := coord.ScanEntry{Key: bytes.Clone(key), Size: len(value)}
+// scanEntry makes the entry of a storage key, without aliases to the arguments.
+func (s *Store) scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) {
+	e := coord.ScanEntry{Key: bytes.Clone(key[keyHead:]), Size: len(value)}
 	if mode == coord.ScanValues {
 		e.Object = bytes.Clone(value)
 		return e, nil
@@ -147,7 +153,7 @@ func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) 
 	o, err := causal.Decode(value)
 	switch {
 	case err != nil:
-		return e, undecodable(err)
+		return e, s.undecodable(key, "the stored object", err)
 	case mode == coord.ScanDigests:
 		e.Digest = o.Digest()
 	default:
