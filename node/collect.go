@@ -21,6 +21,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.engineSeries()),
 		newCollector(n.diskSeries()),
 		newCollector(n.quarantineSeries()),
+		newCollector(n.scrubSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
 		newCollector(n.sessionSeries()),
@@ -240,6 +241,8 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		Incarnation: incarnation, RingVersion: snap.Version,
 		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
 		Keys:  uint64(m.Entries),
+
+		Quarantined: uint64(n.marks.Len()),
 	}
 	if d := m.Disk; d.Total > 0 {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)

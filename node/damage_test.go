@@ -110,8 +110,13 @@ func flipBit(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[len(b)/3] ^= 4
-	if err := os.WriteFile(name, b, 0o600); err != nil {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := len(b) / 3
+	_, err = f.WriteAt([]byte{b[at] ^ 4}, int64(at))
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -101,6 +101,7 @@ type Node struct {
 	// marks are the damaged partitions, contained is the damage being dealt with.
 	marks     *replica.Marks
 	contained containment
+	scrubs    *scrubber
 	peers     *rpc.Peers
 	coord     *coord.Coordinator
 	gate      *admission.Gate
@@ -211,6 +212,7 @@ func (n *Node) openEngine() error {
 	if err != nil {
 		return err
 	}
+	n.scrubs = newScrubber(n)
 	close(n.opened)
 	return n.countRecords()
 }
@@ -286,6 +288,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
 	pulse.Go(func() { n.watch(ctx) })
 	pulse.Go(func() { n.watchQuarantine(ctx) })
+	pulse.Go(func() { n.scrubs.run(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
 	second := time.NewTicker(time.Second)

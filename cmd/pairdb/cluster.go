@@ -53,11 +53,19 @@ func statusView(st *pairdbv1.StatusResponse) view {
 		}
 		v.items = append(v.items, n)
 		v.rows = append(v.rows, []string{
-			visible(n.GetName()), visible(n.GetState()), zone, number(n.GetCapacity()), number(n.GetPartitions()), bytesText(n.GetBytes()),
+			visible(n.GetName()), stateText(n), zone, number(n.GetCapacity()), number(n.GetPartitions()), bytesText(n.GetBytes()),
 			strconv.FormatUint(n.GetIncarnation(), 10), n.GetAddresses().GetGrpc(), n.GetAddresses().GetHttp(), n.GetNodeId(),
 		})
 	}
 	return v
+}
+
+// stateText is a node's state, and how much of its data is damaged.
+func stateText(n *pairdbv1.NodeStatus) string {
+	if k := n.GetQuarantinedPartitions(); k > 0 {
+		return visible(n.GetState()) + ", " + strconv.FormatUint(k, 10) + " partitions damaged"
+	}
+	return visible(n.GetState())
 }
 
 func (a *app) membersCommand() *cobra.Command {

@@ -28,6 +28,7 @@ type Config struct {
 	Cluster  Cluster
 	Gossip   Gossip
 	Storage  Storage
+	Scrub    Scrub
 	Limits   Limits
 	Timeouts Timeouts
 	HTTP     HTTP
@@ -93,6 +94,14 @@ type Storage struct {
 	DiskSlow, DiskStall              time.Duration
 	// CompactionRate is bytes a second, 0 for no bound.
 	CompactionRate Size
+}
+
+// Scrub says how the data on the disk is looked through for damage.
+type Scrub struct {
+	// Interval is the time from one to the next, 0 for never.
+	Interval time.Duration
+	// Rate is bytes a second.
+	Rate Size
 }
 
 // Limits bounds what clients may ask.

@@ -95,7 +95,7 @@ const (
 func settings() []Setting {
 	var all []Setting
 	for _, section := range [][]Setting{
-		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), otherSettings(),
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), scrubSettings(), otherSettings(),
 	} {
 		all = append(all, section...)
 	}
@@ -293,6 +293,21 @@ func storageSettings() []Setting {
 			Path: "storage.compaction_rate", Default: "0", Unit: "bytes a second", max: 1024 * gib,
 			Help:  "Bound on what compactions write a second. Too low a bound makes writers wait. 0: no bound but that compactions yield to writers that wait for a slow disk.",
 			field: func(c *Config) any { return &c.Storage.CompactionRate },
+		},
+	}
+}
+
+func scrubSettings() []Setting {
+	return []Setting{
+		{
+			Path: "scrub.interval", Default: "168h", max: int64(8760 * time.Hour),
+			Help:  "How often the node reads all its tables to find damage before somebody else does, give or take a tenth, so that not all nodes do it at once. What is damaged is taken out of service and fetched again from the other owners. Shorter finds damage while more other copies are sound, and reads more. 0s: never, but for pairdb verify.",
+			field: func(c *Config) any { return &c.Scrub.Interval },
+		},
+		{
+			Path: "scrub.rate", Default: "32MiB", min: 64 * kib, max: 16 * gib,
+			Help:  "Most bytes a second that this reads. It reads less while writers wait for a slow disk or requests are refused. Higher is done sooner and leaves less of the disk to others.",
+			field: func(c *Config) any { return &c.Scrub.Rate },
 		},
 	}
 }

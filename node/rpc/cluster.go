@@ -33,6 +33,8 @@ type Asker interface {
 	Info(ctx context.Context, addr string) (NodeInfo, error)
 	// Observe asks for its events and traffic.
 	Observe(ctx context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error)
+	// Scrub asks for its scrub.
+	Scrub(ctx context.Context, addr string, start bool) (*peerv1.ScrubResponse, error)
 }
 
 // clusterService is the service Cluster.
@@ -165,6 +167,7 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 				Grpc: m.Addresses.GRPC, Peer: m.Addresses.Peer, Http: m.Addresses.HTTP, Gossip: m.Addresses.Gossip,
 			},
 			Partitions: shares[m.ID].all, Bytes: info.Bytes, Incarnation: max(m.Incarnation, info.Incarnation),
+			QuarantinedPartitions: info.Quarantined,
 		})
 		if why, ok := r.silent[m.ID]; ok {
 			resp.Unreachable = append(resp.Unreachable, unreachable(m, why))

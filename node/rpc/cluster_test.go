@@ -114,6 +114,15 @@ func (a *fakeAsker) Observe(_ context.Context, addr string, req *peerv1.ObserveR
 	return observed(int(info.Keys), info.Node, req), nil
 }
 
+// Scrub answers as the node of that number, which has read as many bytes.
+func (a *fakeAsker) Scrub(_ context.Context, addr string, start bool) (*peerv1.ScrubResponse, error) {
+	info, err := a.Info(context.Background(), addr)
+	if err != nil {
+		return nil, err
+	}
+	return &peerv1.ScrubResponse{NodeId: info.Node[:], Scrub: &pairdbv1.NodeScrub{BytesDone: info.Bytes, Running: start}}, nil
+}
+
 func TestStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		nodes       int

@@ -74,6 +74,10 @@ func (noAsker) Observe(context.Context, string, *peerv1.ObserveRequest) (*peerv1
 	return nil, ErrClosed
 }
 
+func (noAsker) Scrub(context.Context, string, bool) (*peerv1.ScrubResponse, error) {
+	return nil, ErrClosed
+}
+
 type noObserver struct{}
 
 func (noObserver) Observe(*peerv1.ObserveRequest) *peerv1.ObserveResponse {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -31,6 +32,8 @@ type NodeInfo struct {
 	RingVersion ring.Version
 	// Ready says that it serves clients.
 	Ready bool
+	// Quarantined partitions are not served from it, since its copy is damaged.
+	Quarantined uint64
 }
 
 // peerService is the service Peer.
@@ -40,6 +43,8 @@ type peerService struct {
 	info   func() NodeInfo
 	// observe answers for this node.
 	observe func(*peerv1.ObserveRequest) *peerv1.ObserveResponse
+	// scrub is Admin.Scrub.
+	scrub func(start bool) *pairdbv1.NodeScrub
 }
 
 // Frames implements peerv1.PeerServer.
@@ -56,6 +61,7 @@ func (p *peerService) Info(_ context.Context, req *peerv1.InfoRequest) (*peerv1.
 	return &peerv1.InfoResponse{
 		NodeId: p.frames.self[:], Incarnation: i.Incarnation, Bytes: i.Bytes, KeysEstimate: i.Keys,
 		DiskUsedPercent: i.DiskUsedPercent, RingVersion: uint64(i.RingVersion), Ready: i.Ready,
+		QuarantinedPartitions: i.Quarantined,
 	}, nil
 }
 

@@ -198,7 +198,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.client.RegisterService(r.service(&pairdbv1.KV_ServiceDesc), s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
-	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
+	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, asker: opts.Asker, stopping: s.stopping})
 	pairdbv1.RegisterObserveServer(s.client, &observeService{s: s})
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
@@ -206,7 +206,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.SetReady(false)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
-	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal})
+	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal, scrub: opts.Admin.Scrub})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil
 }

@@ -221,6 +221,22 @@ var bugs = []bug{
 		"		if err := setAside(db.fs, db.dir, f.Num); err != nil {\n			return err\n		}\n", "", "engine", "^TestCrashAtEveryCallOfQuarantine$",
 	},
 	{
+		"read a partition whose copy is damaged", "node/replica/replica.go",
+		"	if unsound := s.sound(p); unsound != nil {\n		return held{}, unsound\n	}\n", "", "node/replica", "^TestQuarantinedIsRefused$",
+	},
+	{
+		"look at the marks of damage before the read, not after it", "node/replica/replica.go",
+		"	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)\n	s.release(kb)\n	unsound := s.sound(at.Partition)\n", "	unsound := s.sound(at.Partition)\n	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)\n	s.release(kb)\n", "node/replica", "^TestMarkedAfterTheCheck$",
+	},
+	{
+		"mark damage in memory only", "node/replica/marks.go",
+		"	err = m.write()\n", "	err = nil\n", "node/replica", "^TestMarksSurvive$",
+	},
+	{
+		"move a damaged engine aside before its partitions are marked", "node/replaceengine.go",
+		"	// First, since an empty engine would deny everything.\n	if _, err := marks.Add(all); err != nil {\n		return \"\", err\n	}\n", "	defer marks.Add(all)\n", "node", "^TestEngineSetAsideAtEveryCall$",
+	},
+	{
 		"take a disk back only when the process starts again", "engine/stalled.go",
 		"r.out, r.trial = false, now.Add(trialFactor*r.slow)", "r.trial = now.Add(trialFactor*r.slow)", "engine", "^TestStallRule$",
 	},

@@ -318,9 +318,12 @@ type NodeStatus struct {
 	// logs nor manifests count. 0 for an unreachable node.
 	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The node's boot counter, from 1.
-	Incarnation   uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Incarnation uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Partitions that are not served from the node, since its copy is damaged and
+	// being fetched again. 0 for an unreachable node.
+	QuarantinedPartitions uint64 `protobuf:"varint,15,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -412,6 +415,13 @@ func (x *NodeStatus) GetBytes() uint64 {
 func (x *NodeStatus) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetQuarantinedPartitions() uint64 {
+	if x != nil {
+		return x.QuarantinedPartitions
 	}
 	return 0
 }
@@ -1121,7 +1131,7 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
 	"\x11finalized_version\x18\x02 \x01(\x04R\x10finalizedVersion\x12\x1a\n" +
 	"\bchanging\x18\x03 \x01(\bR\bchanging\x12!\n" +
-	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\"\x8f\x02\n" +
+	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\"\xc6\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1134,7 +1144,8 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"partitions\x18\a \x01(\rR\n" +
 	"partitions\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12 \n" +
-	"\vincarnation\x18\t \x01(\x04R\vincarnation\"c\n" +
+	"\vincarnation\x18\t \x01(\x04R\vincarnation\x125\n" +
+	"\x16quarantined_partitions\x18\x0f \x01(\x04R\x15quarantinedPartitions\"c\n" +
 	"\rNodeAddresses\x12\x12\n" +
 	"\x04grpc\x18\x01 \x01(\tR\x04grpc\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +

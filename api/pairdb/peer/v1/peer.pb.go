@@ -210,9 +210,11 @@ type InfoResponse struct {
 	// Number of the last log entry the node has learned.
 	RingVersion uint64 `protobuf:"varint,6,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
 	// True when the node serves clients.
-	Ready         bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Ready bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Partitions that are not served from the node, since its copy is damaged.
+	QuarantinedPartitions uint64 `protobuf:"varint,15,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -294,6 +296,132 @@ func (x *InfoResponse) GetReady() bool {
 	return false
 }
 
+func (x *InfoResponse) GetQuarantinedPartitions() uint64 {
+	if x != nil {
+		return x.QuarantinedPartitions
+	}
+	return 0
+}
+
+// ScrubRequest asks for the node's scrub.
+type ScrubRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes. Empty while the sender has no cluster.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Begin one unless one is under way.
+	Start         bool `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubRequest) Reset() {
+	*x = ScrubRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubRequest) ProtoMessage() {}
+
+func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
+func (*ScrubRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ScrubRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *ScrubRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *ScrubRequest) GetStart() bool {
+	if x != nil {
+		return x.Start
+	}
+	return false
+}
+
+// ScrubResponse says how it is.
+type ScrubResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The scrub under way, or the last one. The name of the node is not set.
+	Scrub         *v1.NodeScrub `protobuf:"bytes,2,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubResponse) Reset() {
+	*x = ScrubResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubResponse) ProtoMessage() {}
+
+func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
+func (*ScrubResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ScrubResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *ScrubResponse) GetScrub() *v1.NodeScrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
 // ObserveRequest asks a node for its own events, its traffic, or both.
 type ObserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -311,7 +439,7 @@ type ObserveRequest struct {
 
 func (x *ObserveRequest) Reset() {
 	*x = ObserveRequest{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +451,7 @@ func (x *ObserveRequest) String() string {
 func (*ObserveRequest) ProtoMessage() {}
 
 func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +464,7 @@ func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveRequest.ProtoReflect.Descriptor instead.
 func (*ObserveRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObserveRequest) GetClusterId() []byte {
@@ -385,7 +513,7 @@ type EventQuery struct {
 
 func (x *EventQuery) Reset() {
 	*x = EventQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +525,7 @@ func (x *EventQuery) String() string {
 func (*EventQuery) ProtoMessage() {}
 
 func (x *EventQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +538,7 @@ func (x *EventQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventQuery.ProtoReflect.Descriptor instead.
 func (*EventQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EventQuery) GetIncarnation() uint64 {
@@ -452,7 +580,7 @@ type TrafficQuery struct {
 
 func (x *TrafficQuery) Reset() {
 	*x = TrafficQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +592,7 @@ func (x *TrafficQuery) String() string {
 func (*TrafficQuery) ProtoMessage() {}
 
 func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +605,7 @@ func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficQuery.ProtoReflect.Descriptor instead.
 func (*TrafficQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TrafficQuery) GetHotKeys() uint32 {
@@ -513,7 +641,7 @@ type ObserveResponse struct {
 
 func (x *ObserveResponse) Reset() {
 	*x = ObserveResponse{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +653,7 @@ func (x *ObserveResponse) String() string {
 func (*ObserveResponse) ProtoMessage() {}
 
 func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +666,7 @@ func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveResponse.ProtoReflect.Descriptor instead.
 func (*ObserveResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ObserveResponse) GetNodeId() []byte {
@@ -618,7 +746,7 @@ type KeyRate struct {
 
 func (x *KeyRate) Reset() {
 	*x = KeyRate{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +758,7 @@ func (x *KeyRate) String() string {
 func (*KeyRate) ProtoMessage() {}
 
 func (x *KeyRate) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +771,7 @@ func (x *KeyRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRate.ProtoReflect.Descriptor instead.
 func (*KeyRate) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyRate) GetTenant() uint32 {
@@ -692,7 +820,7 @@ var File_pairdb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
+	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pairdb/v1/admin.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
 	"\x05Frame\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"^\n" +
 	"\vMetaMessage\x12\x1d\n" +
@@ -703,7 +831,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\vInfoRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
-	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xe9\x01\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xa0\x02\n" +
 	"\fInfoResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -711,7 +839,16 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\rkeys_estimate\x18\x04 \x01(\x04R\fkeysEstimate\x12*\n" +
 	"\x11disk_used_percent\x18\x05 \x01(\x01R\x0fdiskUsedPercent\x12!\n" +
 	"\fring_version\x18\x06 \x01(\x04R\vringVersion\x12\x14\n" +
-	"\x05ready\x18\a \x01(\bR\x05ready\"\xb3\x01\n" +
+	"\x05ready\x18\a \x01(\bR\x05ready\x125\n" +
+	"\x16quarantined_partitions\x18\x0f \x01(\x04R\x15quarantinedPartitions\"[\n" +
+	"\fScrubRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\bR\x05start\"T\n" +
+	"\rScrubResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12*\n" +
+	"\x05scrub\x18\x02 \x01(\v2\x14.pairdb.v1.NodeScrubR\x05scrub\"\xb3\x01\n" +
 	"\x0eObserveRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
@@ -743,11 +880,12 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05write\x18\x03 \x01(\bR\x05write\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
 	"\x04high\x18\x05 \x01(\x01R\x04high\x12\x14\n" +
-	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xd1\x01\n" +
+	"\x05noise\x18\x06 \x01(\x01R\x05noise2\x97\x02\n" +
 	"\x04Peer\x12:\n" +
 	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x01\x12A\n" +
 	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse\x12J\n" +
-	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse2\xdc\x02\n" +
+	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse\x12D\n" +
+	"\x05Scrub\x12\x1c.pairdb.peer.v1.ScrubRequest\x1a\x1d.pairdb.peer.v1.ScrubResponse2\xdc\x02\n" +
 	"\x04Meta\x12D\n" +
 	"\bExchange\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12C\n" +
 	"\aPrepare\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12B\n" +
@@ -767,49 +905,55 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
 	(*Frame)(nil),                 // 0: pairdb.peer.v1.Frame
 	(*MetaMessage)(nil),           // 1: pairdb.peer.v1.MetaMessage
 	(*InfoRequest)(nil),           // 2: pairdb.peer.v1.InfoRequest
 	(*InfoResponse)(nil),          // 3: pairdb.peer.v1.InfoResponse
-	(*ObserveRequest)(nil),        // 4: pairdb.peer.v1.ObserveRequest
-	(*EventQuery)(nil),            // 5: pairdb.peer.v1.EventQuery
-	(*TrafficQuery)(nil),          // 6: pairdb.peer.v1.TrafficQuery
-	(*ObserveResponse)(nil),       // 7: pairdb.peer.v1.ObserveResponse
-	(*KeyRate)(nil),               // 8: pairdb.peer.v1.KeyRate
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 10: pairdb.v1.Event
-	(*v1.NodeTraffic)(nil),        // 11: pairdb.v1.NodeTraffic
+	(*ScrubRequest)(nil),          // 4: pairdb.peer.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 5: pairdb.peer.v1.ScrubResponse
+	(*ObserveRequest)(nil),        // 6: pairdb.peer.v1.ObserveRequest
+	(*EventQuery)(nil),            // 7: pairdb.peer.v1.EventQuery
+	(*TrafficQuery)(nil),          // 8: pairdb.peer.v1.TrafficQuery
+	(*ObserveResponse)(nil),       // 9: pairdb.peer.v1.ObserveResponse
+	(*KeyRate)(nil),               // 10: pairdb.peer.v1.KeyRate
+	(*v1.NodeScrub)(nil),          // 11: pairdb.v1.NodeScrub
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*v1.Event)(nil),              // 13: pairdb.v1.Event
+	(*v1.NodeTraffic)(nil),        // 14: pairdb.v1.NodeTraffic
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
-	5,  // 0: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
-	6,  // 1: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
-	9,  // 2: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
-	10, // 3: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
-	11, // 4: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
-	8,  // 5: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
-	0,  // 6: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	2,  // 7: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
-	4,  // 8: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
-	1,  // 9: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 10: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 11: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 12: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 13: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0,  // 14: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	3,  // 15: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
-	7,  // 16: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
-	1,  // 17: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 18: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 19: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 20: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 21: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	14, // [14:22] is the sub-list for method output_type
-	6,  // [6:14] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	11, // 0: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
+	7,  // 1: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
+	8,  // 2: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
+	12, // 3: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
+	13, // 4: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
+	14, // 5: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
+	10, // 6: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
+	0,  // 7: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
+	2,  // 8: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	6,  // 9: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
+	4,  // 10: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
+	1,  // 11: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 12: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 13: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 14: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 15: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0,  // 16: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3,  // 17: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	9,  // 18: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
+	5,  // 19: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
+	1,  // 20: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 21: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 22: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 23: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 24: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	16, // [16:25] is the sub-list for method output_type
+	7,  // [7:16] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_peer_v1_peer_proto_init() }
@@ -823,7 +967,7 @@ func file_pairdb_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
