@@ -208,15 +208,11 @@ func (m *merging) unlock() {
 func (m *merging) load(key []byte) (held, error) {
 	at := len(m.values)
 	b, seq, err := m.s.opts.Engine.GetSeq(m.values, key)
-	p := partitionOf(key)
-	if unsound := m.s.sound(p); unsound != nil {
-		return held{}, unsound
-	}
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
-		return held{}, m.s.readError(p, err)
+		return held{}, m.s.readError(partitionOf(key), err)
 	}
 	// If it had to move, what was read before stays where it was.
 	m.values = b
@@ -226,6 +222,15 @@ func (m *merging) load(key []byte) (held, error) {
 		return held{}, m.s.undecodable(key, "the stored object", err)
 	}
 	return held{o, seq, len(b)}, nil
+}
+
+// unsound reports whether what was just read for an item is not to be used: the read
+// failed, or the partition is under quarantine.
+func (m *merging) unsound(it *mergeItem) bool {
+	if err := m.s.sound(partitionOf(it.key)); err != nil {
+		it.err = err
+	}
+	return it.err != nil
 }
 
 // join computes what item i makes of its key. encoded is the item's object.
@@ -241,7 +246,7 @@ func (m *merging) join(i int, encoded []byte) {
 		var old *causal.Record
 		rb := m.s.buffer()
 		defer m.s.release(rb)
-		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); it.err != nil {
+		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); m.unsound(it) {
 			return
 		}
 		if old != nil {
@@ -251,6 +256,9 @@ func (m *merging) join(i int, encoded []byte) {
 	}
 	if it.first == i {
 		before, it.err = m.load(it.key)
+		if m.unsound(it) {
+			return
+		}
 		it.before = before
 	} else {
 		first := &m.items[it.first]

@@ -242,3 +242,37 @@ func TestDamageIsTold(t *testing.T) {
 		t.Errorf("told %+v", met)
 	}
 }
+
+// TestMarkedWithinAFrame: a partition is marked between two items of one key. The
+// first was joined to what is sound and is acknowledged, so it has been written.
+func TestMarkedWithinAFrame(t *testing.T) {
+	b := newBench(t)
+	b.marks = NewMarks(vfs.NewMem(), "quarantine")
+	first := foreign(0xb1, 1, 1, "first")
+	reads := 0
+	b.db.beforeGet = func() {
+		// The first item's object, then the second one's record.
+		if reads++; reads == 2 {
+			if err := b.Quarantine([]ring.Partition{at("k").Partition}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r := vote(0xb2, 1)
+	got := make([]error, 2)
+	b.Merge([]coord.MergeItem{item("k", first), applied("k", "id", r)}, func(i int, _ []byte, err error) { got[i] = err })
+	b.jobs.run()
+	if got[0] != nil {
+		t.Errorf("the first: %v", got[0])
+	}
+	wantCode(t, got[1], errcode.Unavailable, errcode.NotApplied)
+	b.db.beforeGet = nil
+	if err := b.Release(at("k").Partition); err != nil {
+		t.Fatal(err)
+	}
+	b.Read(at("k"), func(object []byte, err error) {
+		if o := decode(t, object); err != nil || len(o.Siblings) != 1 || string(o.Siblings[0].Value) != "first" {
+			t.Errorf("held is %v: %v", o, err)
+		}
+	})
+}

@@ -20,15 +20,11 @@ import (
 // sequence number of the write that set it. buf may be used again afterwards.
 func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum, error) {
 	b, seq, err := s.opts.Engine.GetSeq((*buf)[:0], key)
-	p := partitionOf(key)
-	if unsound := s.sound(p); unsound != nil {
-		return nil, 0, unsound
-	}
 	if errors.Is(err, base.ErrNotFound) {
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, s.readError(p, err)
+		return nil, 0, s.readError(partitionOf(key), err)
 	}
 	*buf = b
 	r, err := causal.DecodeRecord(b)
@@ -64,6 +60,9 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 		}
 	}
 	s.putBack(w)
+	if unsound := s.sound(at.Partition); unsound != nil {
+		err = unsound
+	}
 	if err != nil {
 		done(coord.Held{}, err)
 		return
@@ -106,6 +105,9 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 // claim does the part of Claim that needs the key's lock.
 func (s *Store) claim(tenant ring.TenantNumber, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
 	old, seq, err := s.loadRecord(buf, key)
+	if unsound := s.sound(partitionOf(key)); unsound != nil {
+		return nil, 0, unsound
+	}
 	if err != nil || old != nil && s.opts.Records.holds(tenant, old, now) && !old.GivesWay(r) {
 		return old, seq, err
 	}
