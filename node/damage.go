@@ -170,7 +170,7 @@ func (n *Node) awaitOpen() bool {
 	}
 }
 
-// salvage notes what the engine is about to open without.
+// salvage notes what the engine is about to go on without.
 func (n *Node) salvage(lost []engine.Damage) error {
 	for _, t := range lost {
 		list := partitionsIn(t, len(n.allPartitions()))
@@ -181,6 +181,25 @@ func (n *Node) salvage(lost []engine.Damage) error {
 			"table", strconv.FormatUint(t.File, 10), "partitions", span(list), "err", t.Err.Error())
 	}
 	return nil
+}
+
+// withoutDamage does something that reads the engine before anything is served, again
+// and again, each time without the damaged table that it met. Where nobody else has
+// the data it returns what it met.
+func (n *Node) withoutDamage(do func() error) error {
+	for {
+		err := do()
+		t, ok := n.db.DamageOf(err)
+		if !ok || !n.hasCopies() {
+			return err
+		}
+		if err := n.salvage([]engine.Damage{t}); err != nil {
+			return err
+		}
+		if err := n.db.Quarantine(t.File); err != nil && !errors.Is(err, engine.ErrNoTable) {
+			return err
+		}
+	}
 }
 
 // partitionsIn returns the partitions, of so many, that a table may hold keys of.

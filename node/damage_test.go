@@ -216,3 +216,46 @@ func TestNodeAloneKeepsDamage(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWithoutDamage: what is read before anything is served goes on without each
+// damaged table that it meets, and fails for any other reason.
+func TestWithoutDamage(t *testing.T) {
+	nodes := startNodes(t, 0, 0)
+	for round := range 3 {
+		for i := range 40 {
+			put(t, nodes[0].client(), fmt.Sprint("key", round, i), "value")
+		}
+		if _, err := nodes[1].client().Nodes()[0].Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes[1].stop()
+	n, err := Open(nodes[1].cfg, Options{Logger: testLogger("damaged")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.release(); err != nil {
+			t.Error(err)
+		}
+	}()
+	dir := filepath.Join(nodes[1].cfg.Node.DataDir, EngineDir)
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(err, tables)
+	}
+	for _, name := range tables {
+		flipBit(t, name)
+	}
+	calls := 0
+	if err := n.withoutDamage(func() error { calls++; return n.db.Verify() }); err != nil || calls != len(tables)+1 {
+		t.Errorf("%d calls with %d tables: %v", calls, len(tables), err)
+	}
+	if n.marks.Len() == 0 {
+		t.Error("nothing is marked")
+	}
+	other := errors.New("no")
+	if err := n.withoutDamage(func() error { return other }); !errors.Is(err, other) {
+		t.Error(err)
+	}
+}

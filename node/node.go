@@ -229,7 +229,11 @@ func (n *Node) countRecords() error {
 		}
 		n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
 	}
-	count, err := n.records.Count(n.db, layout.Partitions())
+	var count func(stop func() bool) error
+	err := n.withoutDamage(func() (err error) {
+		count, err = n.records.Count(n.db, layout.Partitions())
+		return err
+	})
 	if errors.Is(err, engine.ErrCorrupt) {
 		failed(err)
 		return nil
