@@ -105,7 +105,7 @@ func (db *DB) Quarantine(num uint64) error {
 func (db *DB) quarantine(rs *readState, job *compaction.Job) error {
 	f := job.Inputs[0]
 	err := db.protect(poolCompact, func() error {
-		if err := setAside(db.fs, db.dir, f.Num); err != nil {
+		if err := setAside(db.fs, db.dir, tableName(f.Num)); err != nil {
 			return err
 		}
 		return db.edit(&manifest.Edit{Deleted: []manifest.DeletedFile{{Level: job.Level, Num: f.Num}}}, nil, nil)
@@ -137,7 +137,7 @@ func (r *recovery) salvage(lost []Damage) error {
 	e := &manifest.Edit{}
 	for _, d := range lost {
 		e.Deleted = append(e.Deleted, manifest.DeletedFile{Level: d.Level, Num: d.File})
-		if err := setAside(db.fs, db.dir, d.File); err != nil {
+		if err := setAside(db.fs, db.dir, tableName(d.File)); err != nil {
 			return fmt.Errorf("quarantine table %d: %w", d.File, err)
 		}
 		db.opts.Logger.Error("the engine opens without a damaged table", "dir", db.dir,
@@ -149,9 +149,36 @@ func (r *recovery) salvage(lost []Damage) error {
 	return err
 }
 
-// setAside gives the file of a table a second name in QuarantineDir, durably. That
-// there is no file, or that it has the name, is no error.
-func setAside(fsys vfs.FS, dir string, num uint64) error {
+// RewriteManifest goes on with a new manifest, and a new CURRENT, that say what is in
+// memory: a verification has found the old one damaged on the disk, where the next
+// Open would need it. What is there of the old file is kept in QuarantineDir. After
+// an error all is as before, but for ErrReadOnly.
+func (db *DB) RewriteManifest() error {
+	v, err := db.ownManifest(nil)
+	if err != nil {
+		return err
+	}
+	old := db.manifest.Num()
+	if err = setAside(db.fs, db.dir, manifest.Name(old)); err == nil {
+		err = db.manifest.Rewrite(db.newFileNum())
+	}
+	stale := db.manifest.TakeStale()
+	db.obsolete.addManifests(stale)
+	db.stats.manifestSwitches.Add(int64(len(stale)))
+	db.stats.manifestBytes.Store(db.manifest.Size())
+	err = db.disownManifest(v, err, nil)
+	db.schedule() // the old file is to be removed
+	if err != nil {
+		return fmt.Errorf("rewrite manifest %d: %w", old, err)
+	}
+	db.opts.Logger.Error("the manifest was damaged on the disk and has been written anew; the old one is kept", "dir", db.dir,
+		"manifest", old, "kept_in", db.dir+"/"+QuarantineDir)
+	return nil
+}
+
+// setAside gives a file a second name in QuarantineDir, durably. That there is no file,
+// or that it has the name, is no error.
+func setAside(fsys vfs.FS, dir, file string) error {
 	to := dir + "/" + QuarantineDir
 	if err := fsys.MkdirAll(to); err != nil {
 		return err
@@ -159,7 +186,7 @@ func setAside(fsys vfs.FS, dir string, num uint64) error {
 	if err := fsys.SyncDir(dir); err != nil {
 		return err
 	}
-	from, name := dir+"/"+tableName(num), to+"/"+tableName(num)
+	from, name := dir+"/"+file, to+"/"+file
 	switch err := fsys.Link(from, name); {
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
 	case noLinks(err):

@@ -461,6 +461,97 @@ func TestVerifyPacedAndQuarantining(t *testing.T) {
 	}
 }
 
+// A manifest that is damaged under a running DB is found and written anew from what is
+// in memory. Whatever call is the last before a power cut, the disk then has the old
+// one, damaged, or the new one, whole.
+func TestRewriteManifest(t *testing.T) {
+	for _, what := range []string{"manifest", "CURRENT", "nothing"} {
+		mem := vfs.NewMem()
+		s := newScript(mem, 1)
+		if err := errors.Join(s.run(60), s.open()); err != nil {
+			t.Fatal(err)
+		}
+		want := s.model.now()
+		name := "db/" + manifest.Name(s.db.manifest.Num())
+		if what == "CURRENT" {
+			name = "db/CURRENT"
+		}
+		raw, err := readWhole(mem, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if what != "nothing" {
+			raw[len(raw)/2] ^= 1
+			if what == "manifest" {
+				raw[40] ^= 1
+			}
+			if err := errors.Join(writeWhole(mem, name, raw), mem.SyncDir("db")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := s.db.VerifyWith(t.Context(), VerifyOptions{})
+		if err != nil || r.ManifestDamaged != (what != "nothing") {
+			t.Fatalf("%s: damaged: %t, %v: %v", what, r.ManifestDamaged, r.Damage, err)
+		}
+		if err := errors.Join(s.db.RewriteManifest(), s.db.Verify(), compare(s.db, want)); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if _, err := mem.Stat("db/quarantine"); err != nil {
+			t.Errorf("%s: nothing is kept: %v", what, err)
+		}
+		rng := rand.New(rand.NewPCG(1, 1))
+		left := mem.Crash(vfs.CrashDropUnsynced, rng)
+		db, err := Open("db", tiny(left, 3))
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if err := errors.Join(compare(db, want), db.Verify(), db.Close(), s.close()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A sound manifest that is rewritten opens at any crash.
+func TestCrashWhileTheManifestIsRewritten(t *testing.T) {
+	mem := vfs.NewMem()
+	rng := rand.New(rand.NewPCG(1, 1))
+	var failed error
+	var want map[string]string
+	points := 0
+	disk := vfs.Inject(mem, func(o vfs.Op) error {
+		if !o.Mutates() || want == nil || failed != nil {
+			return failed
+		}
+		for _, mode := range vfs.CrashModes() {
+			points++
+			left := mem.Crash(mode, rng)
+			db, err := Open("db", tiny(left, 3))
+			if err == nil {
+				err = errors.Join(compare(db, want), db.Verify(), db.Close())
+			}
+			if err != nil {
+				failed = fmt.Errorf("crash before %s, mode %s: %w", o, mode, err)
+				return failed
+			}
+		}
+		return nil
+	})
+	s := newScript(disk, 1)
+	if err := errors.Join(s.run(60), s.open()); err != nil {
+		t.Fatal(err)
+	}
+	want = s.model.now()
+	if err := s.db.RewriteManifest(); err != nil {
+		t.Fatal(err)
+	}
+	if points < 50 {
+		t.Errorf("%d points are too few to mean anything", points)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Tables are quarantined while others read, write and compact.
 func TestQuarantineConcurrently(t *testing.T) {
 	opts := tiny(vfs.NewMem(), 1)

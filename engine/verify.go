@@ -40,6 +40,9 @@ type VerifyReport struct {
 	// Omitted counts what did not fit.
 	Damage  []error
 	Omitted int
+	// ManifestDamaged says that the manifest's file is not what it should be, see
+	// DB.RewriteManifest. VerifyDir does not set it.
+	ManifestDamaged bool
 }
 
 // damage notes a finding.
@@ -123,6 +126,7 @@ func (db *DB) VerifyWith(ctx context.Context, opts VerifyOptions) (VerifyReport,
 		if errors.Is(err, ErrClosed) {
 			return r, err
 		}
+		r.ManifestDamaged = errors.Is(err, ErrCorrupt)
 		r.damage(fmt.Errorf("verify manifest: %w", err))
 	}
 	rs := db.acquireState()

@@ -61,6 +61,9 @@ func (a admin) Verify(ctx context.Context, progress func(*pairdbv1.VerifyRespons
 	for _, d := range r.Damage {
 		a.n.log.Error("verification found damage", "err", d)
 	}
+	if r.ManifestDamaged {
+		a.n.scrubs.mendManifest()
+	}
 	if err != nil {
 		return nil, upkeepError(err)
 	}

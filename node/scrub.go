@@ -179,6 +179,9 @@ func (s *scrubber) scrub(ctx context.Context) {
 			n.damagedTable(d)
 		},
 	})
+	if r.ManifestDamaged {
+		s.mendManifest()
+	}
 	s.mu.Lock()
 	last := &s.mu.last
 	last.Running, last.Ended = false, n.clock.Now()
@@ -202,6 +205,15 @@ func (s *scrubber) scrub(ctx context.Context) {
 	if err != nil {
 		n.log.Warn("cannot note that the tables were looked through; after a restart it is done again sooner", "file", s.path(), "err", err)
 	}
+}
+
+// mendManifest has the engine write its manifest anew. The next start would need it.
+func (s *scrubber) mendManifest() {
+	if err := s.n.db.RewriteManifest(); err != nil {
+		s.n.happened.Add(events.Scrub, events.Error, "the engine's manifest is damaged on the disk and cannot be written anew; the next start would have to fetch all data again", "err", err.Error())
+		return
+	}
+	s.n.happened.Add(events.Scrub, events.Error, "the engine's manifest was damaged on the disk and has been written anew from memory")
 }
 
 // tell notes what a scrub has found.

@@ -97,6 +97,16 @@ func TestScrubFindsDamage(t *testing.T) {
 	if r := victim.scrubNow(t); r.Damaged != 0 {
 		t.Errorf("the next scrub found %+v", r)
 	}
+	// A damaged CURRENT would cost all data at the next start.
+	if err := os.WriteFile(filepath.Join(filepath.Dir(tables[0]), "CURRENT"), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	victim.scrubNow(t)
+	victim.stop()
+	if aside, err := filepath.Glob(filepath.Dir(tables[0]) + ".damaged-*"); err != nil || len(aside) > 0 {
+		t.Errorf("the engine was set aside: %v, %v", aside, err)
+	}
+	victim.restart()
 	victim.stop()
 	last, err := readScrub(filepath.Join(victim.cfg.Node.DataDir, scrubFile))
 	if err != nil || last.Ended.IsZero() || last.Damaged != 0 {

@@ -218,7 +218,7 @@ var bugs = []bug{
 	},
 	{
 		"remove the file of a damaged table", "engine/quarantine.go",
-		"		if err := setAside(db.fs, db.dir, f.Num); err != nil {\n			return err\n		}\n", "", "engine", "^TestCrashAtEveryCallOfQuarantine$",
+		"		if err := setAside(db.fs, db.dir, tableName(f.Num)); err != nil {\n			return err\n		}\n", "", "engine", "^TestCrashAtEveryCallOfQuarantine$",
 	},
 	{
 		"read a partition whose copy is damaged", "node/replica/replica.go",
