@@ -242,7 +242,7 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
 		Keys:  uint64(m.Entries),
 
-		Quarantined: uint64(n.marks.Len()),
+		Quarantined: uint32(n.marks.Len()),
 	}
 	if d := m.Disk; d.Total > 0 {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)

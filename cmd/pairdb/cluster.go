@@ -63,7 +63,7 @@ func statusView(st *pairdbv1.StatusResponse) view {
 // stateText is a node's state, and how much of its data is damaged.
 func stateText(n *pairdbv1.NodeStatus) string {
 	if k := n.GetQuarantinedPartitions(); k > 0 {
-		return visible(n.GetState()) + ", " + strconv.FormatUint(k, 10) + " partitions damaged"
+		return visible(n.GetState()) + ", " + number(k) + " partitions damaged"
 	}
 	return visible(n.GetState())
 }

@@ -33,7 +33,7 @@ type NodeInfo struct {
 	// Ready says that it serves clients.
 	Ready bool
 	// Quarantined partitions are not served from it, since its copy is damaged.
-	Quarantined uint64
+	Quarantined uint32
 }
 
 // peerService is the service Peer.

@@ -319,9 +319,9 @@ type NodeStatus struct {
 	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The node's boot counter, from 1.
 	Incarnation uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// Partitions that are not served from the node, since its copy is damaged and
-	// being fetched again. 0 for an unreachable node.
-	QuarantinedPartitions uint64 `protobuf:"varint,15,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	// Partitions that the node does not serve because its copy is damaged or lost,
+	// until it has fetched them again.
+	QuarantinedPartitions uint32 `protobuf:"varint,12,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -419,7 +419,7 @@ func (x *NodeStatus) GetIncarnation() uint64 {
 	return 0
 }
 
-func (x *NodeStatus) GetQuarantinedPartitions() uint64 {
+func (x *NodeStatus) GetQuarantinedPartitions() uint32 {
 	if x != nil {
 		return x.QuarantinedPartitions
 	}
@@ -1145,7 +1145,7 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"partitions\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12 \n" +
 	"\vincarnation\x18\t \x01(\x04R\vincarnation\x125\n" +
-	"\x16quarantined_partitions\x18\x0f \x01(\x04R\x15quarantinedPartitions\"c\n" +
+	"\x16quarantined_partitions\x18\f \x01(\rR\x15quarantinedPartitions\"c\n" +
 	"\rNodeAddresses\x12\x12\n" +
 	"\x04grpc\x18\x01 \x01(\tR\x04grpc\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +

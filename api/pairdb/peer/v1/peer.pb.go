@@ -211,8 +211,8 @@ type InfoResponse struct {
 	RingVersion uint64 `protobuf:"varint,6,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
 	// True when the node serves clients.
 	Ready bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Partitions that are not served from the node, since its copy is damaged.
-	QuarantinedPartitions uint64 `protobuf:"varint,15,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	// Partitions that the node does not serve until it has fetched them again.
+	QuarantinedPartitions uint32 `protobuf:"varint,10,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -296,7 +296,7 @@ func (x *InfoResponse) GetReady() bool {
 	return false
 }
 
-func (x *InfoResponse) GetQuarantinedPartitions() uint64 {
+func (x *InfoResponse) GetQuarantinedPartitions() uint32 {
 	if x != nil {
 		return x.QuarantinedPartitions
 	}
@@ -840,7 +840,8 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x11disk_used_percent\x18\x05 \x01(\x01R\x0fdiskUsedPercent\x12!\n" +
 	"\fring_version\x18\x06 \x01(\x04R\vringVersion\x12\x14\n" +
 	"\x05ready\x18\a \x01(\bR\x05ready\x125\n" +
-	"\x16quarantined_partitions\x18\x0f \x01(\x04R\x15quarantinedPartitions\"[\n" +
+	"\x16quarantined_partitions\x18\n" +
+	" \x01(\rR\x15quarantinedPartitions\"[\n" +
 	"\fScrubRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
