@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"math/rand/v2"
@@ -84,11 +85,14 @@ func readScrub(path string) (scrubState, error) {
 	defer f.Close() // only read
 	b := make([]byte, 4<<10)
 	n, err := f.ReadAt(b, 0)
-	if n == len(b) {
+	switch {
+	case err == nil:
 		return scrubState{}, errors.New("it is too long")
+	case !errors.Is(err, io.EOF):
+		return scrubState{}, err
 	}
 	var last scrubState
-	if err = json.Unmarshal(b[:n], &last); err != nil {
+	if err := json.Unmarshal(b[:n], &last); err != nil {
 		return scrubState{}, err
 	}
 	return last, nil
