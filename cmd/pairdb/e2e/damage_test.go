@@ -186,6 +186,11 @@ func flipAt(name string, at func(n int) int) error {
 	if err != nil {
 		return err
 	}
-	b[at(len(b))] ^= 4
-	return os.WriteFile(name, b, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	i := at(len(b))
+	_, err = f.WriteAt([]byte{b[i] ^ 4}, int64(i))
+	return errors.Join(err, f.Close())
 }
