@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim nemesis planted bench bench-compare bench-recover e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,11 +70,20 @@ bench-recover: ## time recovery from 10 GB of log, and opening 1,000 tables
 	cd tools/enginebench && $(GO) build -o ../../bin/enginebench .
 	bin/enginebench recover -dir $${TMPDIR:-/tmp}/enginebench -gb 10
 
+repair-bench: ## compare three copies of a million keys, of which one lacks 1,000, and then equal ones (5 min)
+	PAIRDB_REPAIR_KEYS=$${PAIRDB_REPAIR_KEYS:-1000000} $(GO) test -count=1 -timeout 30m -v -run '^TestRoundsOverStores$$' ./node/replica
+
 e2e: ## run the tests of real processes and of real file systems that fail
 	$(GO) test -count=1 -timeout 30m -v ./cmd/pairdb/e2e ./engine/kerneltest
 
 scan: ## scan a million keys under writes, with a node killed in the middle (5 min)
 	PAIRDB_SCAN_KEYS=1000000 $(GO) test -count=1 -timeout 1h -v -run TestScanUnderWrites ./cmd/pairdb/e2e
+
+repair-proof: ## of a million keys at three processes let 1,000 differ at one, mend them under load, and compare equal ones (5 min)
+	PAIRDB_REPAIR_KEYS=$${PAIRDB_REPAIR_KEYS:-1000000} $(GO) test -count=1 -timeout 1h -v -run '^TestRoundsOfProcesses$$' ./cmd/pairdb/e2e
+
+hints-proof: ## have one of three processes away under load for ten minutes, and see what it lacks a minute after its return (12 min)
+	PAIRDB_HINTS_AWAY=$${PAIRDB_HINTS_AWAY:-10m} $(GO) test -count=1 -timeout 1h -v -run '^TestHints$$' ./cmd/pairdb/e2e
 
 docker: ## run the tests of image and compose cluster against a Docker engine
 	$(GO) run ./tools/check -only docker

@@ -40,7 +40,7 @@ func layers() map[string][]string {
 		"coord/repair":     {"coord", "coord/causal", "coord/quorum", "gossip/ring", "gossip/schema", "api/errcode"},
 		"hints":            {"gossip/ring", "api/errcode"},
 		"node/config":      {},
-		"node/replica":     {"engine", "coord", "coord/causal", "gossip/ring", "gossip/schema", "api/errcode"},
+		"node/replica":     {"engine", "coord", "coord/causal", "coord/repair", "gossip/ring", "gossip/schema", "api/errcode"},
 		"node/access":      {},
 		"node/admission":   {"coord", "api/errcode"},
 		"node/door":        {},

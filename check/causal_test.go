@@ -8,6 +8,14 @@ func TestCausal(t *testing.T) {
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y -> indeterminate
 			5-6 r get k -> ok y@a1 {a1}`},
+		{name: "vanished before it faded", siblings: true, want: "no write that had seen it can have replaced it", script: `
+			1-2 w put k=x fades:9-10 -> ok a1 {a1}
+			3-4 v put k=y -> ok b1 {b1}
+			5-6 r get k -> ok y@b1 {a1,b1}`},
+		{name: "faded", siblings: true, script: `
+			1-2 w put k=x fades:5-10 -> ok a1 {a1}
+			3-4 v put k=y -> ok b1 {b1}
+			5-6 r get k -> ok y@b1 {a1,b1}`},
 		{name: "one dot, two acknowledgements", want: `names "x" of acme/k and "y"`, script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w put k=y -> ok a1 {a1}`},

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pairdb/pairdb/coord/causal"
 )
@@ -14,6 +15,11 @@ import (
 type Dump struct {
 	Replica string
 	Objects map[Key]causal.Object
+	// Confirmed returns what the replica knows that all owners of a key have; nil
+	// if it knows of nothing.
+	Confirmed func(Key) causal.Confirmed
+	// LWW reports whether the last writer wins; it matters only to what is confirmed.
+	LWW func(Key) bool
 }
 
 // Convergence finds keys whose owners do not hold the same. A key that a dump
@@ -21,8 +27,10 @@ type Dump struct {
 // if it is nil, all do. What a replica holds of keys that it does not own is not
 // looked at.
 //
-// Copies are the same if contexts, siblings and all of the siblings are. Where
-// the last writer wins, copies may lack the values of losers, and only of those.
+// Copies are the same if contexts, siblings and all of the siblings are, once they
+// are settled by what the owners together know to be confirmed: one may have
+// collected what another still holds, and contexts may differ in what is confirmed.
+// Where the last writer wins, copies may lack the values of losers, and only of those.
 func Convergence(dumps []Dump, owners func(Key) []string) []Violation {
 	rep := report{checker: "convergence"}
 	byReplica := make(map[string]Dump)
@@ -47,6 +55,7 @@ func Convergence(dumps []Dump, owners func(Key) []string) []Violation {
 		if owners != nil {
 			of = owners(k)
 		}
+		c, lww := confirmed(byReplica, of, k)
 		var first causal.Object
 		for i, name := range of {
 			d, ok := byReplica[name]
@@ -58,10 +67,52 @@ func Convergence(dumps []Dump, owners func(Key) []string) []Violation {
 			if wrong := malformed(&o); wrong != "" {
 				rep.add(k, nil, "%s holds %s: %s", name, objectString(&o), wrong)
 			}
+			o = o.Settled(&c, lww)
+			o.Context = beyond(o.Context, c.Seen)
 			if i == 0 {
 				first = o
 			} else if differ := difference(&first, &o); differ != "" {
 				rep.add(k, nil, "owners differ in %s: %s holds %s, %s holds %s", differ, of[0], objectString(&first), name, objectString(&o))
+			}
+		}
+	}
+	return rep.done()
+}
+
+// confirmed is what the owners of a key together know that all of them have, and
+// whether the last writer wins.
+func confirmed(dumps map[string]Dump, of []string, k Key) (c causal.Confirmed, lww bool) {
+	for _, name := range of {
+		if d := dumps[name]; d.Confirmed != nil {
+			more := d.Confirmed(k)
+			c, lww = c.Join(&more), lww || d.LWW != nil && d.LWW(k)
+		}
+	}
+	return c, lww
+}
+
+// beyond is what a context covers and seen does not.
+func beyond(c, seen causal.Context) (out causal.Context) {
+	for _, d := range c {
+		if !seen.Covers(d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Leftovers finds what should have been collected: deletes, and values that have
+// expired by the given instant. It is for dumps that were taken after the rounds in
+// which all owners confirmed whatever there is.
+func Leftovers(dumps []Dump, now time.Time) []Violation {
+	rep := report{checker: "leftovers"}
+	for _, d := range dumps {
+		for _, k := range slices.SortedFunc(maps.Keys(d.Objects), Key.compare) {
+			o := d.Objects[k]
+			if slices.ContainsFunc(o.Siblings, func(s causal.Sibling) bool {
+				return s.Tombstone() || s.Flags&causal.FlagExpiry != 0 && s.ExpiresAt <= now.UnixMilli()
+			}) {
+				rep.add(k, nil, "%s still holds %s", d.Replica, objectString(&o))
 			}
 		}
 	}

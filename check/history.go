@@ -79,6 +79,16 @@ type Call struct {
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	// Seen is the context that a write supplies, empty for a blind one.
 	Seen causal.Context `json:"seen,omitempty"`
+	// Fades says when the value of a Put expires, nil for never.
+	Fades *Fading `json:"fades,omitempty"`
+}
+
+// Fading is when a value expires: for the first clock in the cluster at From, for
+// the last one at To, both since the start of the run. In between some say that it
+// is there, and others that it is not.
+type Fading struct {
+	From time.Duration `json:"from"`
+	To   time.Duration `json:"to"`
 }
 
 // Answer is what a client was told.
@@ -92,6 +102,10 @@ type Answer struct {
 	// Context is what the answer's token covers, empty if it had none, as when
 	// a key is not found.
 	Context causal.Context `json:"context,omitempty"`
+	// Settled is what Context may leave out, as all owners have it, or something
+	// that superseded it: the cluster forgets that. No client is told; it is empty
+	// unless whoever checks the history has it from the owners.
+	Settled causal.Context `json:"settled,omitempty"`
 	// Siblings are what a Get returned.
 	Siblings []Version `json:"siblings,omitempty"`
 	// Duplicate says that the write had been applied by an earlier attempt.
@@ -126,6 +140,14 @@ func (o *Op) ok() bool { return o.Answer != nil && o.Answer.Outcome == OK }
 
 func (o *Op) never() bool { return o.Answer != nil && o.Answer.Outcome == NotApplied }
 
+// knows is what the context of the answer covers, with what it may leave out.
+func (o *Op) knows() causal.Context {
+	if len(o.Answer.Settled) == 0 {
+		return o.Answer.Context
+	}
+	return causal.JoinContext(o.Answer.Context, o.Answer.Settled)
+}
+
 // absent reports whether a Get that succeeded found no value.
 func (o *Op) absent() bool {
 	for i := range o.Answer.Siblings {
@@ -154,6 +176,9 @@ func (o *Op) String() string {
 	if len(o.Seen) > 0 {
 		fmt.Fprintf(&b, " seen %s", contextString(o.Seen))
 	}
+	if o.Fades != nil {
+		fmt.Fprintf(&b, " fades %v to %v", o.Fades.From, o.Fades.To)
+	}
 	if o.Answer == nil {
 		return b.String() + " -> no answer"
 	}
@@ -173,6 +198,9 @@ func (o *Op) String() string {
 	}
 	if len(a.Context) > 0 {
 		fmt.Fprintf(&b, " %s", contextString(a.Context))
+	}
+	if len(a.Settled) > 0 {
+		fmt.Fprintf(&b, " settled %s", contextString(a.Settled))
 	}
 	return b.String()
 }
@@ -229,7 +257,7 @@ func (h History) Validate() error {
 		at := valueOf{o.key(), o.Value}
 		if p := values[at]; p == nil {
 			values[at] = o
-		} else if o.IdempotencyKey == "" || o.IdempotencyKey != p.IdempotencyKey || !o.Seen.Equal(p.Seen) {
+		} else if o.IdempotencyKey == "" || o.IdempotencyKey != p.IdempotencyKey || !o.Seen.Equal(p.Seen) || (o.Fades == nil) != (p.Fades == nil) {
 			return fmt.Errorf("operation %s: writes what operation #%d wrote, but is no other attempt at it", o, p.ID)
 		}
 	}
@@ -249,6 +277,8 @@ func (o *Op) validate() error {
 		return errors.New("a put has a value, and nothing else has")
 	case o.Kind == Get && (len(o.Seen) > 0 || o.IdempotencyKey != ""):
 		return errors.New("a get supplies neither context nor idempotency key")
+	case o.Fades != nil && (o.Kind != Put || o.Fades.From > o.Fades.To):
+		return errors.New("only the value of a put expires, for the last clock not before the first")
 	case o.At < 0 || o.Answer != nil && o.Answer.At < o.At:
 		return errors.New("it is answered before it was asked, or asked before the start")
 	}

@@ -36,6 +36,9 @@ type write struct {
 	acked *Op
 	// never says that no attempt took effect.
 	never bool
+	// from and to are when it expires, forever if it does not; see Fading. Of several
+	// attempts each may have been the one that took effect.
+	from, to time.Duration
 	// dots are its names: those of its acknowledgements, and those under which
 	// reads returned its value. See mintedTwice.
 	dots []causal.Dot
@@ -136,7 +139,13 @@ func (k *keyed) name(d causal.Dot, w *write) {
 func (w *write) settle() {
 	slices.SortFunc(w.ops, byCall)
 	w.start, w.end, w.never = forever, forever, true
+	w.from, w.to = forever, 0
 	for _, o := range w.ops {
+		if o.Fades == nil {
+			w.to = forever
+		} else {
+			w.from, w.to = min(w.from, o.Fades.From), max(w.to, o.Fades.To)
+		}
 		if o.never() {
 			continue
 		}
@@ -178,7 +187,7 @@ func (l *learnt) add(at quorum.Level, c causal.Context) { l[at] = causal.JoinCon
 // meet.
 func (l *learnt) coveredBy(r *Op) bool {
 	for at := quorum.One; at <= quorum.All; at++ {
-		if meets(at, r.Level) && !r.Answer.Context.CoversAll(l[at]) {
+		if meets(at, r.Level) && !r.Answer.Context.CoversAll(l[at]) && !r.knows().CoversAll(l[at]) {
 			return false
 		}
 	}
@@ -229,14 +238,14 @@ func (k *keyed) couldHide(s, w *write, r *Op) bool {
 	// A write that may be minted twice may have been read under the name of its
 	// first mint, which nobody was told.
 	firstMint := k.mintedTwice(s) && !(s.acked != nil && s.end < r.At && meets(s.acked.Level, r.Level))
-	if len(r.Answer.Context) > 0 && len(s.dots) > 0 && !firstMint && !coversAny(r.Answer.Context, s.dots) {
+	if len(r.Answer.Context) > 0 && len(s.dots) > 0 && !firstMint && !coversAny(r.knows(), s.dots) {
 		return false
 	}
 	return k.lww || s.isDelete() && s.blind() || coversAny(s.seen(), w.dots)
 }
 
 // explained reports whether read r returns w, or some write can be why it does
-// not: if r returns no value at all, a delete.
+// not: if r returns no value at all, a delete or one that has expired. Or w itself has.
 func (k *keyed) explained(w *write, r *Op) bool {
 	for i := range r.Answer.Siblings {
 		v := &r.Answer.Siblings[i]
@@ -244,8 +253,13 @@ func (k *keyed) explained(w *write, r *Op) bool {
 			return true
 		}
 	}
+	if w.from <= r.Answer.At {
+		return true
+	}
 	absent := r.absent()
-	hides := func(s *write) bool { return (s.isDelete() || !absent) && k.couldHide(s, w, r) }
+	hides := func(s *write) bool {
+		return (!absent || s.isDelete() || s.from <= r.Answer.At) && k.couldHide(s, w, r)
+	}
 	if w.hider != nil && hides(w.hider) {
 		return true
 	}

@@ -33,7 +33,7 @@ func (k *keyed) lostAck(rep *report) {
 		}
 		if len(r.Answer.Context) > 0 && !acked.coveredBy(r) {
 			for _, w := range acks[:done] {
-				if meets(w.acked.Level, r.Level) && !r.Answer.Context.Covers(w.acked.Answer.Dot) {
+				if meets(w.acked.Level, r.Level) && !r.knows().Covers(w.acked.Answer.Dot) {
 					rep.add(k.Key, []*Op{w.acked, r}, "#%d has not seen %s, which #%d had acknowledged before", r.ID, dotString(w.acked.Answer.Dot), w.acked.ID)
 					break
 				}

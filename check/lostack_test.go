@@ -11,6 +11,32 @@ func TestLostAck(t *testing.T) {
 		{name: "nothing is found", want: "returns neither", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 r get k -> ok`},
+		{name: "its context was cut, its value is gone", siblings: true, want: "returns neither", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 v put k=y -> ok b1 {b1}
+			5-6 r get k -> ok y@b1 {b1} settled:a1`},
+		{name: "gone before it faded", want: "returns neither", script: `
+			1-2 w put k=x fades:7-9 -> ok a1 {a1}
+			3-4 r get k -> ok`},
+		{name: "only a value that had not faded could be why", want: "returns neither", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-9 v put k=y fades:7-9 -> indeterminate
+			5-6 r get k -> ok`},
+		{name: "faded, or replaced by one that has", script: `
+			1-2 w put k=x fades:3-9 -> ok a1 {a1}
+			3-4 r get k -> ok
+			1-2 w put j=x -> ok a3 {a3}
+			3-4 w put j=y fades:5-6 -> ok a4 {a4}
+			7-8 r get j -> ok`},
+		{name: "its context was cut, what replaced it is there", siblings: true, script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 v put k=y seen:a1 -> ok b1 {a1,b1}
+			5-6 r get k -> ok y@b1 {b1} settled:a1`},
+		{name: "both contexts were cut", siblings: true, script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 v delete k seen:a1 -> ok b1 {a1,b1}
+			5-6 v put k=z -> ok c1 {c1}
+			7-8 r get k -> ok z@c1 {c1} settled:a1,b1`},
 		{name: "a lost write, a later one failed", want: "returns neither", script: `
 			1-2 w put k=x -> ok a1 {a1}
 			3-4 w delete k -> not_applied

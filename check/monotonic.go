@@ -40,7 +40,7 @@ func (k *keyed) monotonic(rep *report) {
 			continue
 		}
 		at := slices.IndexFunc(answers[:done], func(t told) bool {
-			return meets(t.op.Level, r.Level) && !r.Answer.Context.CoversAll(t.context)
+			return meets(t.op.Level, r.Level) && !r.knows().CoversAll(t.context)
 		})
 		rep.add(k.Key, []*Op{answers[at].op, r}, "#%d has seen less than #%d, which was answered before", r.ID, answers[at].op.ID)
 	}

@@ -22,6 +22,13 @@ func TestMonotonicContexts(t *testing.T) {
 			1-2 r get k one -> ok x@a1 {a1}
 			3-4 s get k all -> ok y@b1 {b1}`},
 
+		{name: "more than what is settled goes back", want: "#2 has seen less than #1", script: `
+			1-2 r get k -> ok x@a1 {a1,b2}
+			3-4 s get k -> ok x@a1 {a1} settled:b1`},
+
+		{name: "what is settled goes back", script: `
+			1-2 r get k -> ok x@a1 {a1,b2}
+			3-4 s get k -> ok x@a1 {a1} settled:b2`},
 		{name: "forward", script: `
 			2-3 r get k -> ok x@a1 {a1}
 			4-5 s get k -> ok x@a1 {a1}

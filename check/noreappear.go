@@ -13,7 +13,9 @@ import (
 // write is deleted or overwritten, no read that begins after it, at a level that
 // meets, returns that write again. An answer shows it by covering the write
 // without returning it, by finding nothing after the write was acknowledged or
-// returned, or by acknowledging a write that had superseded it.
+// returned, or by acknowledging a write that had superseded it. A value that has
+// expired for every clock is gone at every level; while the clocks of the cluster
+// differ about it, no read shows anything of it.
 func NoReappearance(h History) []Violation {
 	rep := report{checker: "noreappear"}
 	for _, k := range h.keys() {
@@ -23,6 +25,9 @@ func NoReappearance(h History) []Violation {
 			for _, v := range r.Answer.Siblings {
 				if v.Tombstone {
 					continue
+				}
+				if w := k.byValue[v.Value]; w != nil && w.to < r.At {
+					rep.add(k.Key, append(slices.Clone(w.ops), r), "#%d returns %s=%q, which had expired at %v", r.ID, dotString(v.Dot), v.Value, w.to)
 				}
 				if s := g.of(v.Dot, r.Level); s != nil && s.at < r.At {
 					rep.add(k.Key, append(g.origin(v.Dot), s.op, r), "#%d returns %s=%q, which #%d had shown to be gone",
@@ -114,9 +119,14 @@ func (g *graves) of(d causal.Dot, level quorum.Level) *source {
 	if w := g.byDot[d]; w != nil {
 		from, _ = slices.BinarySearchFunc(g.sources, w.start, func(s source, t time.Duration) int { return cmp.Compare(s.at, t) })
 	}
+	// Its value may be hidden, and show again, while the clocks differ.
+	fading := func(s *source) bool {
+		w := g.byDot[d]
+		return w != nil && s.op.Kind == Get && w.from <= s.at && s.op.At <= w.to
+	}
 	var found *source
 	for i := from; i < len(g.sources) && found == nil; i++ {
-		if s := &g.sources[i]; meets(s.op.Level, level) && g.gone(s, d) {
+		if s := &g.sources[i]; meets(s.op.Level, level) && !fading(s) && g.gone(s, d) {
 			found = s
 		}
 	}

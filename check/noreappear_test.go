@@ -41,6 +41,36 @@ func TestNoReappearance(t *testing.T) {
 			3-4 r get k -> ok
 			5-6 r get k -> ok x@a1 {a1}`},
 
+		{name: "expired for every clock", want: "#2 returns 61.1=\"x\", which had expired at 6ms", script: `
+			1-2 w put k=x fades:5-6 -> ok a1 {a1}
+			7-8 r get k one -> ok x@a1 {a1}`},
+		{name: "deleted before it faded", want: "#3 returns 61.1=\"x\", which #2 had shown", script: `
+			1-2 w put k=x fades:50-90 -> ok a1 {a1}
+			3-4 w delete k -> ok a2 {a1,a2}
+			60-61 r get k -> ok x@a1 {a1}`},
+		{name: "hidden before it faded, then back", want: "#3 returns 61.1=\"x\", which #2 had shown", script: `
+			1-2 w put k=x fades:50-90 -> ok a1 {a1}
+			3-4 r get k -> ok
+			60-61 r get k -> ok x@a1 {a1}`},
+		{name: "back after its delete was collected and the key was made again", want: "#6 returns 61.1=\"x\", which #2 had shown", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w delete k -> ok b1 {a1,b1}
+			5-6 r get k -> ok
+			7-8 w put k=y -> ok c1 {c1}
+			9-10 r get k -> ok y@c1 {c1} settled:a1,b1
+			11-12 r get k -> ok x@a1 {a1,c1}`},
+
+		{name: "hidden by one clock, shown by another", script: `
+			1-2 w put k=x fades:5-9 -> ok a1 {a1}
+			6-7 r get k -> ok
+			8-9 s get k -> ok x@a1 {a1}
+			10-11 r get k -> ok`},
+		{name: "a delete was collected and the key made again", script: `
+			1-2 w put k=x -> ok a1 {a1}
+			3-4 w delete k -> ok b1 {a1,b1}
+			5-6 r get k -> ok
+			7-8 w put k=y -> ok c1 {c1}
+			9-10 r get k -> ok y@c1 {c1} settled:a1,b1`},
 		{name: "a tombstone is no value", script: `
 			1-2 w delete k -> ok a1 {a1}
 			3-4 r get k -> ok

@@ -151,11 +151,14 @@ func TestValidate(t *testing.T) {
 		"a failed get with siblings": func(h History) {
 			h[1].Answer.Outcome, h[1].Answer.Siblings = Indeterminate, make([]Version, 1)
 		},
-		"two of one number":        func(h History) { h[1].ID = 1 },
-		"two policies":             func(h History) { h[1].LWW = true },
-		"two partitions":           func(h History) { h[1].Partition = "1" },
-		"one value twice":          func(h History) { h[2].Value = "x" },
-		"a retry with another key": func(h History) { h[3].IdempotencyKey = "j" },
+		"a delete that expires":        func(h History) { h[0].Kind, h[0].Value, h[0].Fades = Delete, "", &Fading{} },
+		"for the last clock first":     func(h History) { h[0].Fades = &Fading{From: 2, To: 1} },
+		"a retry that does not expire": func(h History) { h[2].Fades = &Fading{} },
+		"two of one number":            func(h History) { h[1].ID = 1 },
+		"two policies":                 func(h History) { h[1].LWW = true },
+		"two partitions":               func(h History) { h[1].Partition = "1" },
+		"one value twice":              func(h History) { h[2].Value = "x" },
+		"a retry with another key":     func(h History) { h[3].IdempotencyKey = "j" },
 		"a retry that has seen more": func(h History) {
 			h[3].Seen = causal.NewContext(causal.Dot{Actor: 1, Counter: 1})
 		},

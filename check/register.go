@@ -52,7 +52,7 @@ func (k *keyed) isRegister() bool {
 	var last *write // that was acknowledged
 	for i, w := range k.writes {
 		for _, o := range w.ops {
-			if o.Client != k.writes[0].first().Client || o.Level < quorum.Quorum {
+			if o.Client != k.writes[0].first().Client || o.Level < quorum.Quorum || o.Fades != nil {
 				return false
 			}
 		}

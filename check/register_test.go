@@ -116,6 +116,8 @@ func TestRegisters(t *testing.T) {
 		3-4 w put stale=y seen:a1 -> ok a2 {a2}
 		5-6 w put stale=z seen:a1 -> ok a3 {a3}
 		7-8 r get stale -> ok z@a3 {a3}
+		1-2 w put faded=x fades:4-5 -> ok a1 {a1}
+		6-7 r get faded -> ok
 	`, true)
 	if got, want := Registers(h), []Key{{"acme", "good"}}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

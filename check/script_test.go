@@ -55,8 +55,8 @@ func judge(t *testing.T, checker func(History) []Violation, cases []judged) {
 
 // parse reads a history, one operation a line, numbered from 1:
 //
-//	1-3 c put k=x quorum seen:a1,b2 id:i part:7 tenant:t -> ok a2 {a2,b2} dup
-//	4-5 c get k -> ok x@a2 -@b2 {a2,b2}
+//	1-3 c put k=x quorum seen:a1,b2 id:i part:7 tenant:t fades:5-6 -> ok a2 {a2,b2} dup
+//	4-5 c get k -> ok x@a2 -@b2 {a2,b2} settled:c1
 //
 // Times are milliseconds; an operation without the second has no answer. Dots
 // are a letter and a number, "-" is a tombstone. Level, tenant and all marks
@@ -104,6 +104,12 @@ func parseOp(line string) (Op, error) {
 			o.Partition = arg
 		case mark == "tenant":
 			o.Tenant = arg
+		case mark == "fades":
+			first, last, _ := strings.Cut(arg, "-")
+			o.Fades = &Fading{}
+			if o.Fades.From, err = parseTime(first); err == nil {
+				o.Fades.To, err = parseTime(last)
+			}
 		default:
 			err = fmt.Errorf("unknown mark %q", s)
 		}
@@ -124,6 +130,8 @@ func parseOp(line string) (Op, error) {
 		switch {
 		case s == "dup":
 			a.Duplicate = true
+		case strings.HasPrefix(s, "settled:"):
+			a.Settled, err = parseContext(strings.TrimPrefix(s, "settled:"))
 		case s[0] == '{':
 			a.Context, err = parseContext(strings.Trim(s, "{}"))
 		case sibling:

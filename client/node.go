@@ -59,6 +59,14 @@ func (n *Node) Verify(ctx context.Context, progress func(*pairdbv1.VerifyRespons
 	})
 }
 
+// Scrub asks all nodes of the cluster, by way of this one, how their scrubs are, and
+// has each begin one if start is set and none is under way.
+func (n *Node) Scrub(ctx context.Context, start bool) (*pairdbv1.ScrubResponse, error) {
+	return ask(ctx, n, "scrub", func(ctx context.Context, opts ...grpc.CallOption) (*pairdbv1.ScrubResponse, error) {
+		return n.cn.admin.Scrub(ctx, &pairdbv1.ScrubRequest{Start: start}, opts...)
+	})
+}
+
 // Stats shows the figures of the node's engine.
 func (n *Node) Stats(ctx context.Context) (*pairdbv1.StatsResponse, error) {
 	return ask(ctx, n, "stats", func(ctx context.Context, opts ...grpc.CallOption) (*pairdbv1.StatsResponse, error) {

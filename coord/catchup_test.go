@@ -10,6 +10,7 @@ import (
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // frames lets a peer at version v send n frames of one read each, and counts
@@ -182,5 +183,89 @@ func wantTimeout(t *testing.T, err error) {
 	var e *coord.Error
 	if !errors.As(err, &e) || e.Code != errcode.Timeout {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnknownTenantIsNotAcknowledged: what a peer sends for a tenant that this node
+// does not know is asked about first, and refused while it stays unknown: nothing is
+// acknowledged that was not applied. Once it is known it is applied.
+func TestUnknownTenantIsNotAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 3, coord.Metrics{})
+		r.forget()
+		key := r.key(true)
+		got := map[coord.Status]int{}
+		send := func(op coord.Op) {
+			m := r.message(op, key, 3)
+			r.coord.HandlePeer(ring.NodeID{2}, []coord.Message{m}, func(_ int, reply coord.Reply) {
+				got[reply.Status]++
+				if reply.Status != coord.StatusError {
+					return
+				}
+				e, err := coord.DecodeError(reply.Body)
+				if err != nil || e.Code != errcode.Unavailable || e.Outcome != errcode.NotApplied {
+					t.Errorf("op %d: %v, %v", op, e, err)
+				}
+			})
+		}
+		ops := []coord.Op{coord.OpMerge, coord.OpDigest, coord.OpRead, coord.OpApply, coord.OpClaim, coord.OpLookup, coord.OpScan}
+		for _, op := range ops {
+			send(op)
+		}
+		flights := r.catchUps()
+		if len(flights) == 0 || len(got) > 0 {
+			t.Fatalf("%d exchanges, replies %v", len(flights), got)
+		}
+		for _, f := range flights {
+			f.done(errors.New("it does not answer"))
+		}
+		for _, f := range r.catchUps() {
+			f.done(errors.New("it does not answer"))
+		}
+		if got[coord.StatusError] != len(ops) || len(got) != 1 {
+			t.Errorf("replies %v", got)
+		}
+		send(coord.OpDigest)
+		r.learn(3)
+		for _, f := range r.catchUps() {
+			f.done(nil)
+		}
+		if got[coord.StatusOK] != 1 {
+			t.Errorf("replies %v once the tenant is known", got)
+		}
+		wantClosed(t, r.close())
+	})
+}
+
+// forget makes the tenant unknown.
+func (r *rig) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.view = schema.Build(schema.Snapshot{Version: 1, Layout: r.mu.view.Layout, Ready: true, TokenKeys: []schema.TokenKey{{ID: 1}}}, nil)
+}
+
+// TestTenantNobodyWasAskedAbout: a node that could ask too few others does not say
+// that there is no such tenant.
+func TestTenantNobodyWasAskedAbout(t *testing.T) {
+	for _, informed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRigWith(t, 3, coord.Metrics{}, func(o *coord.Options) { o.Informed = func() bool { return informed } })
+			want := errcode.Unavailable
+			if informed {
+				want = errcode.TenantNotFound
+			}
+			asked := false
+			r.coord.StartGet(coord.GetRequest{Tenant: "nobodys", Key: []byte("k")}, func(_ coord.GetResponse, err error) {
+				asked = true
+				var e *coord.Error
+				if !errors.As(err, &e) || e.Code != want {
+					t.Errorf("informed %v: %v, want %s", informed, err, want)
+				}
+			})
+			if !asked {
+				t.Error("no answer")
+			}
+			wantClosed(t, r.close())
+		})
 	}
 }

@@ -14,6 +14,30 @@ import (
 // the message.
 var ErrNotSent = errors.New("not sent")
 
+// strippedText tells ErrStripped from other errors: it travels.
+const strippedText = "some of what came was superseded by writes that all owners have had, and was left out"
+
+// ErrStripped is the error of a merge that left something out because this node
+// knows that all owners have had what superseded it; the rest is on disk. Whoever
+// brings owners level is done then; a write or a read that counts on what it sent is
+// not. IsStripped recognises it after it has travelled, too.
+var ErrStripped error = &Error{Code: errcode.Unavailable, Outcome: errcode.Indeterminate, Message: strippedText}
+
+// IsStripped reports whether err is ErrStripped, of this node or of another.
+func IsStripped(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == errcode.Unavailable && e.Message == strippedText
+}
+
+// Stripped reports whether a peer answered with ErrStripped.
+func (r *Reply) Stripped() bool {
+	if r.Status != StatusError {
+		return false
+	}
+	e, err := DecodeError(r.Body)
+	return err == nil && IsStripped(e)
+}
+
 // Cause says why one node did not do its part.
 type Cause struct {
 	Node ring.NodeID
@@ -98,9 +122,10 @@ func (e *Error) reason() string {
 func tryElsewhere(k Kind, code errcode.Code) bool {
 	switch code {
 	case errcode.Unavailable, errcode.StaleRing, errcode.ResourceExhausted,
-		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace:
+		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace,
+		errcode.ChecksumFailed, errcode.CorruptedData: // damage is of one copy
 		return true
-	case errcode.ChecksumFailed, errcode.CorruptedData, errcode.Internal, errcode.SSTableFailed:
+	case errcode.Internal, errcode.SSTableFailed:
 		return k == KindGet
 	default:
 		return false

@@ -93,7 +93,7 @@ func (h *health) heard(a awaited, err error) {
 // but for a replica that refuses it, or gives it up, because the disk does not answer:
 // then only a write that gets there says that it does again.
 func (h *health) heardDisk(a awaited, err error) {
-	if err == nil || asError(err).Code != errcode.Unavailable {
+	if err == nil || asError(err).Code != errcode.Unavailable || IsStripped(err) {
 		err = nil
 	}
 	h.heard(a, err)
@@ -133,6 +133,9 @@ func (h *health) report(change peerhealth.Change) {
 // PeerHealth returns what this node thinks of its own disk and reads, and of each
 // peer that it has asked something.
 func (c *Coordinator) PeerHealth() []peerhealth.Status { return c.health.table.All() }
+
+// Answers reports whether a peer is taken to answer: nothing speaks against it.
+func (c *Coordinator) Answers(id ring.NodeID) bool { return !c.health.table.Peer(id).Shut() }
 
 // record is that of an owner; for this node, of its reads.
 func (c *Coordinator) record(u *unit, i int) *peerhealth.Record {

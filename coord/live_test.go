@@ -16,6 +16,7 @@ import (
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // live is a cluster of real goroutines in one process: what the simulation
@@ -78,7 +79,7 @@ func newLive(t testing.TB, lossy bool) (*live, []*coord.Coordinator) {
 			t.Fatal(err)
 		}
 		n := &liveNode{l: l, id: m.ID}
-		rep, err := replica.New(replica.Options{Engine: db, Actor: uint64(i + 1), Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now)})
+		rep, err := replica.New(replica.Options{Engine: db, Actor: uint64(i + 1), Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: sums.New(func() int { return simPartitions })})
 		if err != nil {
 			t.Fatal(err)
 		}

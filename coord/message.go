@@ -44,6 +44,10 @@ const (
 	// OpScan asks an owner for a piece of what it holds of a tenant in the
 	// partition, from Token on.
 	OpScan Op = 8
+	// OpRepair is what the owners of a partition say to each other to stay equal;
+	// Body says what, for package repair. It is about no key and no tenant: the
+	// owners are those of the replication factor in Body.
+	OpRepair Op = 9
 )
 
 // Message is one request to one peer. The transport encodes it before Send
@@ -64,13 +68,16 @@ type Message struct {
 	Key []byte
 	// Body is the encoded object for OpMerge, the encoded client operation
 	// for OpForward, the idempotency key for OpLookup, that and what it stands
-	// for, encoded, for OpClaim and OpApply, the encoded range for OpScan, else
-	// empty.
+	// for, encoded, for OpClaim and OpApply, the encoded range for OpScan, the
+	// request of package repair for OpRepair, else empty.
 	Body []byte
 	// Deadline is when the answer stops being useful. It travels as the time
 	// remaining, so that clocks need not agree; the peer drops the message
 	// unserved when it is over.
 	Deadline time.Time
+	// Background says that nobody waits for it: it must not hold up what
+	// somebody waits for. It does not travel.
+	Background bool
 }
 
 // Status says how a peer dealt with a Message. Values travel between nodes.
@@ -105,7 +112,8 @@ type Reply struct {
 	// cover, encoded, empty if nothing; OpRead, the encoded object, empty if
 	// absent; OpForward, the encoded response; OpLookup, the encoded Held;
 	// OpClaim, the encoded record the peer now holds; OpScan, the encoded
-	// piece; StatusError, the encoded Error.
+	// piece; OpRepair, the answer of package repair; StatusError, the encoded
+	// Error.
 	Body []byte
 }
 

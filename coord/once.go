@@ -301,6 +301,7 @@ func (o *once) reserve() {
 
 	var r *causal.Record
 	_, err := c.opts.Replica.Update(u.Address, func(held *causal.Object, mint func() causal.Dot) (causal.Object, error) {
+		floor := max(floor, held.Floor)
 		held = j.known(held)
 		if e := u.judge(j, held, o.covers); e != nil {
 			return causal.Object{}, e

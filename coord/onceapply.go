@@ -14,6 +14,7 @@ func (o *once) apply(agreed *causal.Record) {
 	o.mu.step++
 	o.mu.begun = true
 	var to []int
+	var without uint16 // the write
 	for i := range o.mu.owners {
 		w := &o.mu.owners[i]
 		switch r := w.held.Record; {
@@ -21,8 +22,10 @@ func (o *once) apply(agreed *causal.Record) {
 			o.mu.tally.Ack(i)
 		case o.mu.left>>i&1 == 1:
 			o.mu.tally.Fail(i, o.job.c.silent(u, i))
+			without |= 1 << i
 		case u.down(i):
 			o.mu.tally.Fail(i, reasonDown)
+			without |= 1 << i
 		default:
 			w.state = asked
 			to = append(to, i)
@@ -34,6 +37,7 @@ func (o *once) apply(agreed *causal.Record) {
 	r := *agreed
 	r.Applied = true
 	o.ask(OpApply, to, &r)
+	o.job.c.hintAll(u, without, o.job.idempotencyKey)
 }
 
 // count answers when enough owners have the write on disk. The lock is held and

@@ -9,21 +9,21 @@ import (
 )
 
 // lookup serves OpLookup.
-func (f *frame) lookup(i int) {
+func (f *frame) lookup(i int, t *schema.Tenant) {
 	c, m := f.c, &f.msgs[i]
 	if len(m.Body) == 0 || len(m.Body) > causal.MaxIdempotencyKey {
 		f.malformed(i)
 		return
 	}
 	c.hold(1)
-	c.opts.Replica.Lookup(m.address(), m.Body, c.opts.Clock.Now(), func(h Held, err error) {
+	c.opts.Replica.Lookup(m.address(t), m.Body, c.opts.Clock.Now(), func(h Held, err error) {
 		f.answer(i, Reply{Status: StatusOK, Body: encodeHeld(&h)}, err)
 		c.leave()
 	})
 }
 
 // claim serves OpClaim.
-func (f *frame) claim(i int) {
+func (f *frame) claim(i int, t *schema.Tenant) {
 	c, m := f.c, &f.msgs[i]
 	key, r, rest, err := decodeClaim(m.Body)
 	if err != nil || len(rest) > 0 || r.Applied {
@@ -31,7 +31,7 @@ func (f *frame) claim(i int) {
 		return
 	}
 	c.hold(1)
-	c.opts.Replica.Claim(m.address(), key, &r, c.opts.Clock.Now(), func(held causal.Record, err error) {
+	c.opts.Replica.Claim(m.address(t), key, &r, c.opts.Clock.Now(), func(held causal.Record, err error) {
 		f.answer(i, Reply{Status: StatusOK, Body: held.Append(nil)}, err)
 		c.leave()
 	})
@@ -47,7 +47,7 @@ func (f *frame) applied(i int, t *schema.Tenant) (item MergeItem, ok bool) {
 		return MergeItem{}, false
 	}
 	return MergeItem{
-		Address: m.address(), Object: object, LastWriteWins: t.Policy == schema.PolicyLWW,
+		Address: m.address(t), Object: object, LastWriteWins: t.Policy == schema.PolicyLWW,
 		IdempotencyKey: key, Record: &r,
 	}, true
 }

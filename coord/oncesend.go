@@ -37,7 +37,7 @@ func (o *once) ask(op Op, to []int, r *causal.Record) {
 		a := c.health.sentTo(u.owners[i], peerhealth.Write)
 		j.send(u.owners[i], &m, func(rep Reply, err error) {
 			c.health.heard(a, err)
-			o.reply(i, step, op, r, rep, err)
+			o.reply(u, i, step, op, r, rep, err)
 			c.leave()
 		})
 	}
@@ -69,13 +69,17 @@ func (o *once) askSelf(u *unit, step int, op Op, r *causal.Record, object []byte
 	}
 }
 
-// reply hears from another owner about what step sent.
-func (o *once) reply(i, step int, op Op, r *causal.Record, rep Reply, err error) {
+// reply hears from another owner of u about what step sent.
+func (o *once) reply(u *unit, i, step int, op Op, r *causal.Record, rep Reply, err error) {
 	if err == nil && rep.Status == StatusStale {
-		o.bounce(i, step, rep.Version)
+		o.bounce(u, i, step, op, rep.Version)
 		return
 	}
 	if err != nil || rep.Status != StatusOK {
+		if op == OpApply {
+			// Whether it still counts or not.
+			o.job.c.hint(u, i, o.job.idempotencyKey)
+		}
 		reason, e, untouched := refused(&rep, err)
 		o.failed(i, step, reason, e, untouched)
 		return
@@ -136,13 +140,17 @@ func (o *once) heard(i, step int, op Op, h Held) {
 	o.advance()
 }
 
-// bounce learns the ring that owner i has before this node.
-func (o *once) bounce(i, step int, v ring.Version) {
+// bounce learns the ring that owner i of u has before this node.
+func (o *once) bounce(u *unit, i, step int, op Op, v ring.Version) {
 	c := o.job.c
 	c.opts.Metrics.StaleBounce()
 	o.mu.Lock()
 	if step != o.mu.step || o.mu.answered {
+		late := o.mu.answered
 		o.mu.Unlock()
+		if late && op == OpApply {
+			c.hint(u, i, o.job.idempotencyKey)
+		}
 		return
 	}
 	o.mu.stale |= 1 << i
@@ -163,11 +171,15 @@ func (o *once) caughtUp() {
 	o.mu.Lock()
 	stale := o.mu.stale
 	o.mu.catching, o.mu.stale = false, 0
+	u := o.mu.u
+	applied := o.mu.phase == applying
 	if o.mu.answered {
 		o.mu.Unlock()
+		if applied {
+			c.hintAll(u, stale, o.job.idempotencyKey)
+		}
 		return
 	}
-	u := o.mu.u
 	if t, ok := s.TenantByNumber(u.Tenant); ok && s.Layout != nil {
 		u = c.place(s, t, u.Key)
 	}
@@ -179,6 +191,9 @@ func (o *once) caughtUp() {
 			}
 		}
 		o.advance()
+		if applied {
+			c.hintAll(u, stale, o.job.idempotencyKey)
+		}
 	case u.self < 0:
 		o.finish(result{}, &Error{Code: errcode.StaleRing, Outcome: o.outcome(), Message: "this node does not own the key any more"})
 	default:

@@ -29,6 +29,10 @@ type Address struct {
 	Tenant    ring.TenantNumber
 	Token     ring.Token
 	Key       []byte
+	// RF is the tenant's replication factor: with the partition it says who owns
+	// the key. LWW says that of what is concurrent the last write wins.
+	RF  uint8
+	LWW bool
 }
 
 // MergeItem is one object for a replica to join into its copy of a key.
@@ -38,6 +42,11 @@ type MergeItem struct {
 	Object []byte
 	// LastWriteWins lets the replica drop the values of siblings that lost.
 	LastWriteWins bool
+	// Refetch, if not nil, says that Object is all that another owner holds of the
+	// key, which has adopted Refetch: what that covers and Object does not hold has
+	// been superseded, whatever this replica knows. It is for replicas that have
+	// lost data: nothing is left out because of what this one has adopted.
+	Refetch *causal.Confirmed
 	// IdempotencyKey and Record, both or neither, are what the replica is to
 	// remember of the object's write, in the same batch. The record is applied.
 	IdempotencyKey []byte
@@ -65,15 +74,20 @@ type Replica interface {
 	// there. If edit fails, nothing is changed and Update returns its error; a
 	// dot that it minted is never yielded again. mint yields a fresh dot; edit
 	// must not call anything else that blocks. held, and all it consists of, is
-	// edit's to look at and to return, not to keep.
+	// edit's to look at and to return, not to keep. It is without what no reader is
+	// shown any more (causal.Object.Remaining); a new sibling's HLC has to be above
+	// held.Floor.
 	Update(at Address, edit func(held *causal.Object, mint func() causal.Dot) (causal.Object, error), durable func(error)) ([]byte, error)
 	// Merge joins each item into the key's object, all in one batch, and calls
 	// done exactly once for each: when what is then held is on disk, with what
 	// was held before and the item does not cover (causal.Uncovered, encoded,
-	// empty for nothing).
+	// empty for nothing), or with ErrStripped if something of it is known to have
+	// been superseded and was left out; the rest is then on disk. A write that an
+	// idempotency key stands for is then done, not stripped.
 	Merge(items []MergeItem, done func(i int, uncovered []byte, err error))
 	// Read calls done with the encoded object, empty if there is none, once it
-	// is on disk. The bytes are the callee's to keep.
+	// is on disk. The bytes are the callee's to keep. Read, ReadDigest and Scan show
+	// objects as causal.Object.Settled leaves them.
 	Read(at Address, done func(object []byte, err error))
 	// ReadDigest is Read for the object's digest.
 	ReadDigest(at Address, done func(digest [16]byte, err error))
@@ -164,10 +178,20 @@ type Options struct {
 	// when View shows at least that version, or it has failed. It is called
 	// for one version of one peer at a time.
 	CatchUp func(from ring.NodeID, atLeast ring.Version, done func(error))
+	// Repair, if not nil, serves what other owners ask to stay equal with this one.
+	// Without it they are told that the operation is not known here.
+	Repair RepairHandler
 	// Refresh, if not nil, asks other nodes for newer metadata, because a
 	// tenant that is not known may just have been created there, and calls
 	// done. It is called at most once per RefreshInterval.
 	Refresh func(tenant string, done func())
+	// Linked, if not nil, says whether there is a connection to a node over which
+	// it answers: such a node is not taken for dead, whatever membership says. It
+	// must not block.
+	Linked func(id ring.NodeID) bool
+	// Informed, if not nil, says whether this node has lately heard from as many as
+	// it takes to know of every tenant. If not, one that is not known here may exist.
+	Informed func() bool
 	// RefreshInterval: shorter finds new tenants sooner, longer protects the
 	// cluster from clients that ask for tenants that do not exist. Default 250 ms.
 	RefreshInterval time.Duration
@@ -185,6 +209,12 @@ type Options struct {
 	// without locks, must not block, and may be called by several goroutines at
 	// once.
 	PeerChanged func(id ring.NodeID, from, to peerhealth.State, why string)
+	// Hint, if not nil, is told of each other owner that does not have a write which
+	// this node coordinated: it was left out, was down, refused, or did not answer,
+	// the late ones included. idempotencyKey is that of the write, nil if it has
+	// none. It is called without locks and must not block, and keeps no slice longer
+	// than it runs. It may be called several times for one owner and write.
+	Hint func(target ring.NodeID, at Address, idempotencyKey []byte)
 	// MaxValueSize bounds a value, in bytes. Default and maximum 10 MiB.
 	MaxValueSize int
 	Metrics      Metrics
@@ -207,6 +237,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.PeerChanged == nil {
 		o.PeerChanged = func(ring.NodeID, peerhealth.State, peerhealth.State, string) {}
+	}
+	if o.Hint == nil {
+		o.Hint = func(ring.NodeID, Address, []byte) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -85,7 +85,7 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 		case verdict == fenceForeign:
 			f.reply(i, Reply{Status: StatusNotOwner})
 		case m.Op == OpMerge:
-			merge(i, MergeItem{Address: m.address(), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
+			merge(i, MergeItem{Address: m.address(t), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
 		case m.Op == OpApply:
 			if item, ok := f.applied(i, t); ok {
 				merge(i, item)
@@ -96,7 +96,7 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 			}
 			f.coordinate(i, t, b)
 		default:
-			f.one(i)
+			f.one(i, t)
 		}
 	}
 	if b != nil {
@@ -113,6 +113,9 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tena
 	}
 	if int(m.Partition) >= s.Layout.Partitions() {
 		return fenceForeign, nil
+	}
+	if m.Op == OpRepair {
+		return c.fenceRepair(s, m), nil
 	}
 	var version ring.Version
 	t, ok := s.TenantByNumber(m.Tenant)
@@ -142,8 +145,11 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tena
 	return fenceServe, t
 }
 
-func (m *Message) address() Address {
-	return Address{Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key}
+// address is that of the message's key, which is one of t's.
+func (m *Message) address(t *schema.Tenant) Address {
+	return Address{
+		Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+	}
 }
 
 // merge joins the objects of one frame into the replica.
@@ -167,33 +173,39 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 }
 
 // one serves a message other than a merge or a forward.
-func (f *frame) one(i int) {
+func (f *frame) one(i int, t *schema.Tenant) {
 	c, m := f.c, &f.msgs[i]
 	switch m.Op {
 	case OpRead:
 		c.hold(1)
-		c.opts.Replica.Read(m.address(), func(object []byte, err error) {
+		c.opts.Replica.Read(m.address(t), func(object []byte, err error) {
 			f.answer(i, Reply{Status: StatusOK, Body: object}, err)
 			c.leave()
 		})
 	case OpDigest:
 		c.hold(1)
-		c.opts.Replica.ReadDigest(m.address(), func(digest [16]byte, err error) {
+		c.opts.Replica.ReadDigest(m.address(t), func(digest [16]byte, err error) {
 			f.answer(i, Reply{Status: StatusOK, Digest: digest}, err)
 			c.leave()
 		})
 	case OpLookup:
-		f.lookup(i)
+		f.lookup(i, t)
 	case OpClaim:
-		f.claim(i)
+		f.claim(i, t)
 	case OpScan:
-		f.scan(i)
+		f.scan(i, t)
+	case OpRepair:
+		f.repair(i)
 	default:
-		f.fail(i, &Error{
-			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
-			Message: fmt.Sprintf("peer operation %d is not known here", m.Op),
-		})
+		f.unknown(i)
 	}
+}
+
+func (f *frame) unknown(i int) {
+	f.fail(i, &Error{
+		Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
+		Message: fmt.Sprintf("peer operation %d is not known here", f.msgs[i].Op),
+	})
 }
 
 func (f *frame) answer(i int, r Reply, err error) {

@@ -150,6 +150,13 @@ func (r *read) written(i, round int, rep Reply, err error) {
 		return
 	}
 	switch held, bad := causal.Decode(rep.Body); {
+	case err == nil && rep.Stripped():
+		// That owner has learned since it was asked that all owners have had what
+		// superseded some of the join, or the others have: what they show now says
+		// which of it is left.
+		if !r.mu.answered {
+			r.reset(r.mu.u)
+		}
 	case err != nil || rep.Status != StatusOK:
 		reason, _, _ := refused(&rep, err)
 		r.mu.tally.Fail(i, reason)

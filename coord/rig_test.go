@@ -33,7 +33,16 @@ type rig struct {
 		reads    []func([]byte, error)
 		scans    []func(coord.ScanPiece, error)
 		catchUps []catchUp
+		hints    []hinted
+		// record is that of every idempotency key.
+		record *causal.Record
 	}
+}
+
+// hinted is what the coordinator said that an owner lacks.
+type hinted struct {
+	to      ring.NodeID
+	key, id string
 }
 
 type sentMessage struct {
@@ -51,6 +60,11 @@ type catchUp struct {
 // newRig returns node 1 of a cluster of the given size; each key has three
 // owners. Metrics may be set before the first operation only.
 func newRig(t *testing.T, nodes int, stats coord.Metrics) *rig {
+	return newRigWith(t, nodes, stats, func(*coord.Options) {})
+}
+
+// newRigWith is newRig with options edited.
+func newRigWith(t *testing.T, nodes int, stats coord.Metrics, edit func(*coord.Options)) *rig {
 	r := &rig{t: t, self: ring.NodeID{1}}
 	var members []ring.LayoutNode
 	for i := range nodes {
@@ -62,9 +76,11 @@ func newRig(t *testing.T, nodes int, stats coord.Metrics) *rig {
 	}
 	r.mu.view = &schema.Snapshot{Layout: layout}
 	r.learn(1)
-	r.coord, err = coord.New(coord.Options{
-		Self: r.self, View: r.view, Replica: r, Transport: r, Clock: r, CatchUp: r.catchUp, Metrics: stats,
-	})
+	o := coord.Options{
+		Self: r.self, View: r.view, Replica: r, Transport: r, Clock: r, CatchUp: r.catchUp, Hint: r.hint, Metrics: stats,
+	}
+	edit(&o)
+	r.coord, err = coord.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +137,21 @@ func (r *rig) catchUps() []catchUp {
 	c := r.mu.catchUps
 	r.mu.catchUps = nil
 	return c
+}
+
+func (r *rig) hint(to ring.NodeID, at coord.Address, id []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.hints = append(r.mu.hints, hinted{to, string(at.Key), string(id)})
+}
+
+// hints returns what was hinted since it was last called.
+func (r *rig) hints() []hinted {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.mu.hints
+	r.mu.hints = nil
+	return h
 }
 
 func (r *rig) catchUp(from ring.NodeID, atLeast ring.Version, done func(error)) {
@@ -185,9 +216,12 @@ func (r *rig) ReadDigest(_ coord.Address, done func([16]byte, error)) {
 	done(none.Digest(), nil)
 }
 
-// Lookup implements coord.Replica: nothing is known.
+// Lookup implements coord.Replica.
 func (r *rig) Lookup(_ coord.Address, _ []byte, _ time.Time, done func(coord.Held, error)) {
-	done(coord.Held{}, nil)
+	r.mu.Lock()
+	h := coord.Held{Record: r.mu.record}
+	r.mu.Unlock()
+	done(h, nil)
 }
 
 // Claim implements coord.Replica: every vote is taken and durable at once.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // page is one page of a scan. It is made in rounds: some partitions in a row are
@@ -121,7 +122,8 @@ func (p *page) round() {
 	p.mu.scans, p.mu.parts, p.mu.open = make([]*partitionScan, n), make([]partitionPart, n), n
 	for i := range n {
 		r := ScanRange{
-			Partition: first + ring.Partition(i), Tenant: t.Number, From: p.mu.at, Group: p.want.group != nil,
+			Partition: first + ring.Partition(i), Tenant: t.Number, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+			From: p.mu.at, Group: p.want.group != nil,
 			Start: p.want.low, End: p.want.high,
 			MaxKeys: min(pieceKeys, left.keys), MaxBytes: pieceBytes, Budget: max(2, min(pieceBudget, left.scanned)),
 		}

@@ -5,16 +5,18 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // scan serves OpScan.
-func (f *frame) scan(i int) {
+func (f *frame) scan(i int, t *schema.Tenant) {
 	c, m := f.c, &f.msgs[i]
 	r, err := decodeScanRange(m)
 	if err != nil {
 		f.fail(i, &Error{Code: errcode.InvalidArgument, Outcome: errcode.NotApplied, Message: "the range to scan does not decode"})
 		return
 	}
+	r.RF, r.LWW = uint8(t.RF), t.Policy == schema.PolicyLWW
 	c.hold(1)
 	c.opts.Replica.Scan(&r, func(p ScanPiece, err error) {
 		if err != nil {

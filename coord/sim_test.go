@@ -41,6 +41,9 @@ type world struct {
 	counts  map[string]int
 	// actors are the names of the starts that drew them.
 	actors map[uint64]string
+	// confirmed is what rounds have confirmed; writeTimeout is 0 for the default.
+	confirmed    *ledger
+	writeTimeout time.Duration
 }
 
 // maxEvents bounds a run: it is far more than any needs.
@@ -85,6 +88,9 @@ type simNode struct {
 	// stopped is until when the process does not run, and syncing how long each of
 	// its syncs takes beside what it always does.
 	stopped, syncing time.Duration
+	// mender is nil where there are no rounds, mends says that there are.
+	mender *mender
+	mends  bool
 	// changed are the states of peers that it reported, by what they changed to.
 	changed map[peerhealth.State]int
 }
@@ -121,7 +127,7 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	w := &world{
 		seed: seed, rngs: map[string]*rand.Rand{}, trace: fnv.New64a(),
 		net: network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}, version: 2,
-		counts: map[string]int{}, actors: map[uint64]string{},
+		counts: map[string]int{}, actors: map[uint64]string{}, confirmed: newLedger(),
 	}
 	var members []ring.LayoutNode
 	for i := range nodes {
@@ -221,7 +227,7 @@ func (n *simNode) boot() {
 	opts := coord.Options{
 		Self: n.id, View: func() *schema.Snapshot { return n.view },
 		Replica: replica, Transport: n, Clock: n,
-		CatchUp: n.catchUp, Metrics: n.w.stats,
+		CatchUp: n.catchUp, Metrics: n.w.stats, Repair: n.serveRepair, WriteTimeout: n.w.writeTimeout,
 		PeerChanged: func(id ring.NodeID, from, to peerhealth.State, why string) {
 			n.changed[to]++
 			n.w.note("%s takes %s for %v, was %v: %s", n.name, nodeName(int(id[0])-1), to, from, why)
@@ -236,6 +242,9 @@ func (n *simNode) boot() {
 		panic(err)
 	}
 	n.coord = c
+	if n.mends {
+		n.mend()
+	}
 	n.w.note("boot %s with actor %x", n.name, actor)
 }
 
@@ -276,6 +285,10 @@ func (n *simNode) crash(random *rand.Rand, h harm) {
 	n.w.note("crash %s, disk %s", n.name, h)
 	n.up = false
 	n.coord = nil
+	if n.mender != nil {
+		n.mender.end()
+		n.mender = nil
+	}
 	n.disk.crash(random, h)
 }
 
@@ -331,7 +344,7 @@ func (w *world) addressIn(tenant, key string) coord.Address {
 	for _, t := range w.tenants {
 		if t.Name == tenant {
 			token := ring.KeyToken(t.Number, []byte(key))
-			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key)}
+			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}
 		}
 	}
 	panic("there is no tenant " + tenant)

@@ -1,6 +1,8 @@
 package coord_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,11 +12,14 @@ import (
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/meta/storetest"
+	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // storeDisk is the real store over the real engine on a memory file system, and
@@ -30,6 +35,8 @@ type storeDisk struct {
 	db      *engine.DB
 	rep     *replica.Store
 	bad     bool
+	// sumsFS is fs with what is wrong with the disk.
+	sumsFS vfs.FS
 }
 
 func newStoreDisk(n *simNode) disk {
@@ -46,20 +53,65 @@ func (d *storeDisk) open(n *simNode) (coord.Replica, uint64) {
 		}
 		return nil
 	})
+	d.sumsFS = fsys
+	known := sums.New(func() int { return simPartitions })
+	since, err := known.Load(fsys, simSums)
+	if err != nil {
+		panic(err) // what a crash leaves of it can be loaded
+	}
 	db, err := engine.Open("data", engine.Options{
 		FS: fsys, Scheduler: n, Now: n.Now, Sleep: func(time.Duration) {}, Rand: n.w.rand(n.name).Uint64,
 		MemTableSize: 128 << 10, WALSegmentSize: 128 << 10, CacheSize: 1 << 20,
+		OnRecovered: func(key []byte, seq base.SeqNum) { replica.Recovered(known, key, seq) }, KeepDeletesAfter: since,
 	})
 	if err != nil {
 		panic(fmt.Sprintf("open %s: %v", n.name, err))
 	}
 	actor := d.actor(n)
-	rep, err := replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now)})
+	rep, err := replica.New(replica.Options{
+		Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: known, Tenant: n.w.keptAs,
+	})
 	if err != nil {
 		panic(err)
 	}
 	d.db, d.rep = db, rep
 	return rep, actor
+}
+
+// simSums is the file of the range sums.
+const simSums = "data/sums"
+
+// objects is all that lies in a partition, by key with the tenant's number before it,
+// whoever else knows of it.
+func (d *storeDisk) objects(p ring.Partition) map[string]causal.Object {
+	it, err := d.db.NewIter(replica.PartitionRange(p, p))
+	if err != nil {
+		panic(err)
+	}
+	all := map[string]causal.Object{}
+	for ok := it.First(); ok; ok = it.Next() {
+		if k, ok := replica.ParseKey(it.Key()); ok {
+			o, err := causal.Decode(bytes.Clone(it.Value()))
+			if err != nil {
+				panic(err)
+			}
+			all[fmt.Sprintf("%d/%s", k.Tenant, k.Key)] = o
+		}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		panic(err)
+	}
+	return all
+}
+
+// keptAs says how a tenant's data is kept.
+func (w *world) keptAs(number ring.TenantNumber) (replica.Tenant, bool) {
+	for _, t := range w.tenants {
+		if t.Number == number {
+			return replica.Tenant{RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}, true
+		}
+	}
+	return replica.Tenant{}, false
 }
 
 // actor starts the node's metadata as its process does. Its other uses are left

@@ -73,6 +73,7 @@ const (
 	kindForgetful = "forgetful"
 	kindTTL       = "ttl"
 	kindScans     = "scans"
+	kindRepair    = "repair"
 )
 
 var kinds map[string]simKind
@@ -84,6 +85,7 @@ func init() { // they refer to themselves
 		kindForgetful: {0, 10 * time.Second, (*simulation).runForgetful},
 		kindTTL:       {0, 15 * time.Second, (*simulation).runTTL},
 		kindScans:     {scanBegin, 10 * time.Second, (*simulation).runScans},
+		kindRepair:    {0, 12 * time.Second, (*simulation).runRepair},
 	}
 }
 

@@ -79,6 +79,9 @@ func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 		return fail(errcode.Unavailable, "the node is not part of a ready cluster yet")
 	}
 	t, ok := s.Tenant(j.tenant)
+	if !ok && c.opts.Informed != nil && !c.opts.Informed() {
+		return fail(errcode.Unavailable, fmt.Sprintf("the tenant %q is not known here, and too few other nodes could be asked whether it exists", j.tenant))
+	}
 	if !ok {
 		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))
 	}
@@ -111,11 +114,30 @@ func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *u
 // placeToken is place for whatever falls into the partition of a token.
 func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.Token) *unit {
 	u := &unit{snap: s, tenant: t}
-	u.Address = Address{Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok}
+	u.Address = Address{
+		Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+	}
 	u.pv = s.Layout.PV(u.Partition)
 	u.setOwners(s.Layout.Owners(u.room[:0], u.Partition, t.RF))
+	if u.dead != 0 && c.opts.Linked != nil {
+		c.doubtDeath(u)
+	}
 	u.self = slices.Index(u.owners, c.opts.Self)
 	return u
+}
+
+// doubtDeath takes no owner for dead that answers: gossip alone may be cut between
+// the two, and then membership is wrong at both.
+func (c *Coordinator) doubtDeath(u *unit) {
+	for i, id := range u.owners {
+		if u.dead>>i&1 == 0 || c.shut(u, i) {
+			continue
+		}
+		// Whoever said goodbye means it.
+		if m, ok := u.snap.Member(id); ok && m.Liveness == schema.Dead && c.opts.Linked(id) {
+			u.dead &^= 1 << i
+		}
+	}
 }
 
 // setOwners notes the owners, and what is known of them.

@@ -138,6 +138,7 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 	j := o.job
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	lost := held.Floor
 	held = j.known(held)
 	if n == 1 {
 		if e := o.mu.u.judge(j, held, o.covers); e != nil {
@@ -171,7 +172,7 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		seen, floor = causal.JoinContext(held.Context, o.mu.above), o.mu.aboveHLC
 	}
 	s := causal.Sibling{Dot: mint(), Flags: j.flags(), ExpiresAt: o.expires, Value: j.value}
-	s.HLC = causal.NextHLC(j.c.opts.Clock.Now(), max(floor, j.c.reserved.highest(o.mu.u.Token)))
+	s.HLC = causal.NextHLC(j.c.opts.Clock.Now(), max(floor, lost, j.c.reserved.highest(o.mu.u.Token)))
 	obj := causal.Mint(held, seen, s)
 	for i := range obj.Siblings {
 		if t := &obj.Siblings[i]; t.Dot == s.Dot {
@@ -255,16 +256,16 @@ func (o *update) replicate() {
 		switch {
 		case i == u.self:
 		case u.down(i):
-			o.failed(i, round, reasonDown)
+			o.failed(u, i, round, reasonDown)
 		case left>>i&1 == 1:
-			o.failed(i, round, c.silent(u, i))
+			o.failed(u, i, round, c.silent(u, i))
 		default:
 			c.hold(1)
 			a := c.health.sentTo(u.owners[i], peerhealth.Write)
 			o.job.send(u.owners[i], &m, func(r Reply, err error) {
-				c.health.heard(a, err)
-				o.reply(i, round, r, err)
-				c.leave()
+				o.job.c.health.heard(a, err)
+				o.reply(u, i, round, r, err)
+				o.job.c.leave()
 			})
 		}
 	}

@@ -7,7 +7,9 @@ import (
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
-func (o *update) failed(i, round int, reason string) {
+// failed notes that owner i of u is not sent the write.
+func (o *update) failed(u *unit, i, round int, reason string) {
+	o.job.c.hint(u, i, nil)
 	o.mu.Lock()
 	if round == o.mu.round {
 		o.mu.tally.Fail(i, reason)
@@ -38,8 +40,12 @@ func (o *update) countLocal() {
 	}
 }
 
-// reply hears from owner i about what round sent.
-func (o *update) reply(i, round int, r Reply, err error) {
+// reply hears from owner i of u about what round sent.
+func (o *update) reply(u *unit, i, round int, r Reply, err error) {
+	if err != nil || r.Status != StatusOK && r.Status != StatusStale {
+		// Whether it still counts or not.
+		o.job.c.hint(u, i, nil)
+	}
 	o.mu.Lock()
 	if round != o.mu.round {
 		o.mu.Unlock()
@@ -97,10 +103,14 @@ func (o *update) bounce(i int, v ring.Version) {
 	o.mu.stale |= 1 << i
 	start := !o.mu.catching && !o.mu.answered
 	o.mu.catching = o.mu.catching || start
-	from := o.mu.u.owners[i]
+	late := !o.mu.catching
+	u := o.mu.u
 	o.mu.Unlock()
-	if start {
-		c.catchUp(from, v, o.caughtUp)
+	switch {
+	case start:
+		c.catchUp(u.owners[i], v, o.caughtUp)
+	case late:
+		c.hint(u, i, nil)
 	}
 }
 
@@ -122,7 +132,9 @@ func (o *update) caughtUp() {
 				o.mu.tally.Fail(i, reasonStale)
 			}
 		}
+		u = o.mu.u
 		o.advance()
+		c.hintAll(u, stale, nil)
 		return
 	}
 	o.mu.u, o.mu.tally = u, u.tally(o.job.level)

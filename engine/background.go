@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -81,17 +82,23 @@ func (db *DB) begin(j *job) error {
 func (db *DB) end(j *job, name string, err error, release func()) {
 	db.pollDisk()
 	_, u, _ := db.disk.now()
+	damage, damaged := db.DamageOf(err)
 	db.mu.Lock()
+	if damaged {
+		db.busy.Avoid(damage.File)
+	}
 	if release != nil {
 		release()
 	}
 	j.running--
 	stopped := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-	j.failed = err != nil && !stopped // whoever asked for it gave it up; nothing is wrong
+	// Whoever asked for it gave it up, and nothing is wrong; or no other job is going
+	// to meet the same damage.
+	j.failed = err != nil && !stopped && !damaged
 	switch {
 	case err == nil:
 		j.retry.Worked()
-	case !stopped:
+	case !stopped && !damaged:
 		j.retry.Failed(u.Free)
 	}
 	db.progress.Broadcast()
@@ -101,6 +108,14 @@ func (db *DB) end(j *job, name string, err error, release func()) {
 		return
 	}
 	db.stats.jobErrors.Add(1)
+	if damaged {
+		db.opts.Logger.Error("a compaction met a damaged table, which no compaction will touch until it is quarantined",
+			"dir", db.dir, "table", damage.File, "level", damage.Level, "error", err)
+		if f := db.opts.Events.Damaged; f != nil {
+			f(damage)
+		}
+		return
+	}
 	db.opts.Logger.Warn("background job failed and will be tried again", "job", name, "dir", db.dir, "error", err)
 	if f := db.opts.Events.BackgroundError; f != nil {
 		f(name, err)
@@ -172,7 +187,7 @@ func (db *DB) removeObsolete() {
 }
 
 func (db *DB) removeFile(name string) {
-	if err := db.fs.Remove(db.dir + "/" + name); err != nil {
+	if err := db.fs.Remove(db.dir + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		db.opts.Logger.Warn("cannot remove obsolete file", "dir", db.dir, "file", name, "error", err)
 	}
 }

@@ -10,12 +10,16 @@ import (
 	"github.com/pairdb/pairdb/engine/manifest"
 )
 
+// errAvoided says that a compaction would have to read a table that is known to
+// be damaged.
+var errAvoided = fmt.Errorf("%w: a table is damaged and has to be quarantined first", ErrCorrupt)
+
 func isReadOnly(err error) bool { return errors.Is(err, ErrReadOnly) }
 
 // pickLocked returns the compaction to do next, nil if there is none.
 func (db *DB) pickLocked() *compaction.Job {
 	return db.version.tree.Pick(compaction.Context{
-		Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest(),
+		Busy: &db.busy, Cursors: db.cursors, Floor: db.floorLocked(),
 		Room: db.roomLocked(), Since: db.sinceLocked(),
 	})
 }
@@ -49,7 +53,7 @@ func (db *DB) runCompaction() error {
 	job := db.pickLocked()
 	if job == nil {
 		busy, room := db.compact.running > 0, db.roomLocked()
-		short := db.version.tree.Pick(compaction.Context{Busy: &db.busy, Cursors: db.cursors, Floor: db.snapshots.oldest()})
+		short := db.version.tree.Pick(compaction.Context{Busy: &db.busy, Cursors: db.cursors, Floor: db.floorLocked()})
 		db.mu.Unlock()
 		switch dropped, err := db.dropCovered(); {
 		case dropped || err != nil:
@@ -193,6 +197,10 @@ func (c *compactCall) file(level int, f *manifest.FileMeta) error {
 			start, end = f.Smallest.UserKey, f.Smallest.UserKey
 		}
 		job := db.version.tree.PickRange(level, start, end)
+		if db.busy.Avoids(job.Files()) {
+			db.mu.Unlock()
+			return errAvoided
+		}
 		if room := db.roomLocked(); room > 0 && job.Need() > room && db.busy.Len() == 0 {
 			db.mu.Unlock()
 			return noRoom(ErrNoSpace, job, room)

@@ -62,12 +62,14 @@ type DB struct {
 	durable  atomic.Uint64 // all up to it survive a power cut
 	nextFile atomic.Uint64
 	closing  atomic.Bool // tells long jobs to stop
-	obsolete obsoleteList
-	stats    counters
-	disk     diskManager
-	stalls   stallState
-	pacing   pacing
-	watchers watchers
+	// keepDeletes is what KeepDeletesAfter was told.
+	keepDeletes atomic.Uint64
+	obsolete    obsoleteList
+	stats       counters
+	disk        diskManager
+	stalls      stallState
+	pacing      pacing
+	watchers    watchers
 
 	segSize int64
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -184,12 +185,18 @@ func TestOnRecovered(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSet(t, db, "logged", "1")
+	b := NewBatch()
+	b.Set([]byte("twice"), nil)
+	b.Delete([]byte("twice"))
+	if _, err := db.Apply(b, WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	db.Close()
 	opts := tiny(mem, 2)
 	var got []string
-	opts.OnRecovered = func(key []byte) { got = append(got, string(key)) }
+	opts.OnRecovered = func(key []byte, seq base.SeqNum) { got = append(got, fmt.Sprint(string(key), seq)) }
 	mustOpen(t, opts)
-	if len(got) != 1 || got[0] != "logged" {
+	if !slices.Equal(got, []string{"logged2", "twice3", "twice4"}) {
 		t.Errorf("recovered %v", got)
 	}
 }
@@ -315,7 +322,7 @@ func FuzzBatch(f *testing.F) {
 	f.Add(bytes.Clone(b.data))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		need, err := batchNeed(data, func([]byte) {})
+		need, err := batchNeed(data, func([]byte, base.SeqNum) {})
 		if err != nil {
 			return
 		}

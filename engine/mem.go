@@ -136,8 +136,8 @@ func (m *memTable) apply(data []byte, p *places) error {
 }
 
 // batchNeed returns what an encoded batch takes in a memtable at most, and
-// calls fn, if not nil, with the key of each set and delete.
-func batchNeed(data []byte, fn func(key []byte)) (int64, error) {
+// calls fn, if not nil, with the key of each set and delete and its number.
+func batchNeed(data []byte, fn func(key []byte, seq base.SeqNum)) (int64, error) {
 	r, err := newBatchReader(data)
 	if err != nil {
 		return 0, err
@@ -150,7 +150,7 @@ func batchNeed(data []byte, fn func(key []byte)) (int64, error) {
 		}
 		need += int64(memtable.Need(len(key), len(value)))
 		if fn != nil && kind != base.KindRangeDelete {
-			fn(key)
+			fn(key, r.first+base.SeqNum(r.read)-1)
 		}
 	}
 	if r.bad {

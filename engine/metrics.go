@@ -20,7 +20,7 @@ type counters struct {
 	compactions, moves, compactIn, compactOut  atomic.Int64
 	jobErrors, manifestBytes, manifestSwitches atomic.Int64
 	stalls, stallNanos                         [stallReasons]atomic.Int64
-	filtered, split, drops                     atomic.Int64
+	filtered, split, drops, quarantined        atomic.Int64
 	ingests, ingestTables, ingestBytes         atomic.Int64
 	pools                                      poolSet
 }
@@ -111,6 +111,8 @@ type Metrics struct {
 	CompactionIn, CompactionOut int64 // bytes
 	CompactionDebt              int64 // bytes above the levels' targets
 	JobErrors                   int64
+	// Quarantined tables were taken out of the DB because they are damaged.
+	Quarantined int64
 	// Ingests count the calls that succeeded.
 	Ingests, IngestTables, IngestBytes int64
 	// Pools are the background jobs by kind: flush, compact and clean.
@@ -173,7 +175,8 @@ func (db *DB) Metrics() Metrics {
 		Compactions: c.compactions.Load(), Moves: c.moves.Load(), Drops: c.drops.Load(),
 		CompactionIn: c.compactIn.Load(), CompactionOut: c.compactOut.Load(),
 		Ingests: c.ingests.Load(), IngestTables: c.ingestTables.Load(), IngestBytes: c.ingestBytes.Load(),
-		JobErrors: c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
+		Quarantined: c.quarantined.Load(),
+		JobErrors:   c.jobErrors.Load(), ManifestBytes: c.manifestBytes.Load(),
 		ManifestSwitches: c.manifestSwitches.Load(),
 		Stalls:           make(map[string]StallMetrics, stallReasons),
 		OpenTables:       db.tables.openCount(), ObsoleteFiles: db.obsolete.len(), Cache: db.cache.Stats(),

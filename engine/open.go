@@ -37,6 +37,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	db.fs = db.stalls.watch
 	db.pacing.pacer.Most = opts.CompactionRate
 	db.progress.L = &db.mu
+	db.KeepDeletesAfter(opts.KeepDeletesAfter)
 	if db.sched == nil {
 		db.pool = newPools(map[string]int{poolFlush: 1, poolCompact: opts.MaxBackgroundJobs, poolClean: 1})
 		db.sched = db.pool
@@ -212,17 +213,25 @@ func fileNumber(name string) (uint64, bool) {
 	return num, err == nil && tableName(num) == digits+tableSuffix
 }
 
-// checkFiles makes sure that everything the manifest lists is there.
+// checkFiles makes sure that everything the manifest lists is there, or goes on
+// without the tables that are not, see Options.Salvage.
 func (r *recovery) checkFiles() error {
 	db := r.db
-	for _, level := range r.state.Version.Levels {
-		for _, f := range level {
-			if err := checkTableFile(db.fs, db.dir, f); err != nil {
+	var lost []Damage
+	for level, files := range r.state.Version.Levels {
+		for _, f := range files {
+			err := checkTableFile(db.fs, db.dir, f)
+			if db.opts.Salvage != nil && errors.Is(err, ErrCorrupt) {
+				lost = append(lost, damageOf(level, f, err))
+			} else if err != nil {
 				return err
 			}
 		}
 	}
-	return checkFirstSegment(db.dir, r.state, r.segs)
+	if err := checkFirstSegment(db.dir, r.state, r.segs); err != nil || len(lost) == 0 {
+		return err
+	}
+	return r.salvage(lost)
 }
 
 // replay reads the log into memtables.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/cache"
 	"github.com/pairdb/pairdb/engine/compaction"
 	"github.com/pairdb/pairdb/engine/manifest"
@@ -133,10 +134,25 @@ type Options struct {
 	// must not call the DB.
 	CompactionFilter func(key, value []byte) (drop bool)
 
+	// KeepDeletesAfter is what DB.KeepDeletesAfter is told before anything is
+	// compacted.
+	KeepDeletesAfter base.SeqNum
+	// Salvage says what Open does about tables that the manifest lists and that are
+	// missing or have not the size they should have. nil, the default: it fails
+	// with ErrCorrupt. Else they are given to it, and once it has returned nil they
+	// are taken out of the DB, durably, and what is there of their files is moved
+	// to the folder QuarantineDir. An error fails Open, and nothing has changed.
+	//
+	// Without them older values of their keys show, and keys that were deleted: the
+	// caller has noted durably, before it returns, that what the DB says of those
+	// ranges is not to be believed. It may be called again about the same tables,
+	// after a crash. It must not call the DB.
+	Salvage func([]Damage) error
+
 	// OnRecovered is called by Open with each key set or deleted by a log
-	// record that was replayed into a memtable. The key is valid during the
-	// call. Range deletes are not reported.
-	OnRecovered func(key []byte)
+	// record that was replayed into a memtable, and the sequence number of that. The
+	// key is valid during the call. Range deletes are not reported.
+	OnRecovered func(key []byte, seq base.SeqNum)
 	// Events are called at points of interest.
 	Events Events
 }
@@ -166,6 +182,10 @@ type Events struct {
 	// BackgroundError is called when a flush or compaction failed. It will
 	// be tried again.
 	BackgroundError func(job string, err error)
+	// Damaged is called when a compaction meets a table that cannot be read, or not
+	// all of it. Nothing of the compaction is kept, and until the table is
+	// quarantined no other one touches it.
+	Damaged func(Damage)
 	// DiskStalled is called when a call to the file system has been under way
 	// for SlowAfter or StallAfter, DiskRecovered when the disk answers again.
 	// They must not wait for the disk.

@@ -19,6 +19,7 @@ type merge struct {
 	job       *compaction.Job
 	stop      func() error // see doCompaction
 	snapshots []base.SeqNum
+	keep      base.SeqNum // see KeepDeletesAfter
 	dels      []base.RangeDel
 	// inputs and below are the job's tables but for those that dels hide.
 	inputs, below []*table
@@ -40,7 +41,7 @@ const maxPieces = 8
 
 // mergeTables writes the merged tables of a job.
 func (db *DB) mergeTables(rs *readState, job *compaction.Job, stop func() error) ([]*manifest.FileMeta, error) {
-	m := &merge{db: db, rs: rs, job: job, stop: stop}
+	m := &merge{db: db, rs: rs, job: job, stop: stop, keep: base.SeqNum(db.keepDeletes.Load())}
 	db.mu.Lock()
 	m.snapshots = db.snapshots.list()
 	helpers := max(0, db.opts.MaxBackgroundJobs-db.compact.running-db.helpers)
@@ -202,6 +203,7 @@ func (m *merge) piece(i int) (files []*manifest.FileMeta, filtered int64, err er
 	it := compaction.NewIter(compaction.IterOptions{
 		In: in, RangeDels: compaction.Clip(m.dels, lower, upper), Snapshots: m.snapshots,
 		Lower: lower, Upper: upper, NothingBelow: m.nothingBelow(), Filter: m.filter(),
+		KeepDeletesAfter: m.keep,
 	})
 	tree := m.rs.v.tree
 	files, err = m.db.writePiece(it, outputOptions{

@@ -121,7 +121,10 @@ func (db *DB) stallLocked(reason StallReason) error {
 		db.schedule()
 	}
 	db.mu.Lock()
-	if err == errJobRunning {
+	switch {
+	case err == nil && reason == StallLevel0 && db.heldBackLocked():
+		err = errAvoided
+	case err == errJobRunning:
 		err = nil
 		if db.stalledLocked(reason) {
 			db.progress.Wait()
@@ -164,6 +167,11 @@ func (db *DB) stalledLocked(reason StallReason) bool {
 		return db.flush.running > 0 && len(db.imm) >= db.opts.MaxImmutable
 	}
 	return db.compact.running > 0 && db.version.depth >= db.opts.L0StopTrigger
+}
+
+// heldBackLocked reports whether level 0 stays full because of a damaged table.
+func (db *DB) heldBackLocked() bool {
+	return db.busy.Avoids(nil) && db.compact.running == 0 && db.version.depth >= db.opts.L0StopTrigger && db.pickLocked() == nil
 }
 
 const (

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -100,7 +101,7 @@ func (t *table) acquireSlow() (*openTable, error) {
 	if o := t.open.Load(); o != nil && o.tryRef() {
 		return o, nil
 	}
-	r, err := t.set.newReader(t.FileMeta)
+	r, err := t.set.newReader(t.FileMeta, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +113,20 @@ func (t *table) acquireSlow() (*openTable, error) {
 	return o, nil
 }
 
-// newReader opens the file of f and holds it against what the manifest says.
-func (s *tableSet) newReader(f *manifest.FileMeta) (*sstable.Reader, error) {
+// newReader opens the file of f, reads it through wrap, if that is not nil, and
+// holds it against what the manifest says.
+func (s *tableSet) newReader(f *manifest.FileMeta, wrap func(vfs.File) vfs.File) (*sstable.Reader, error) {
 	path := s.dir + "/" + tableName(f.Num)
 	file, err := s.fs.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A version that lists it is in use, so nobody but a stranger removed it.
+		return nil, base.Corruptf(path, -1, "table is missing")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open table: %w", err)
+	}
+	if wrap != nil {
+		file = wrap(file)
 	}
 	size, err := file.Size()
 	if err == nil && size != f.Size {

@@ -8,6 +8,7 @@ import (
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/manifest"
 	"github.com/pairdb/pairdb/engine/sstable"
+	"github.com/pairdb/pairdb/engine/vfs"
 )
 
 // maxDamage bounds the findings a VerifyReport keeps.
@@ -22,6 +23,13 @@ type Progress struct {
 type VerifyOptions struct {
 	// Progress, if set, is called now and then by the goroutine that verifies.
 	Progress func(Progress)
+	// Pace, if set, is called by it before it reads n bytes of a table. It may wait,
+	// so that reading is as slow as it is to be. An error from it, such as that of
+	// ctx, ends the verification.
+	Pace func(n int) error
+	// Damaged, if set, is called for each table in which VerifyWith finds damage, at
+	// once. It may call DB.Quarantine.
+	Damaged func(Damage)
 }
 
 // VerifyReport says what a verification looked at and what it found.
@@ -32,6 +40,9 @@ type VerifyReport struct {
 	// Omitted counts what did not fit.
 	Damage  []error
 	Omitted int
+	// ManifestDamaged says that the manifest's file is not what it should be, see
+	// DB.RewriteManifest. VerifyDir does not set it.
+	ManifestDamaged bool
 }
 
 // damage notes a finding.
@@ -43,13 +54,17 @@ func (r *VerifyReport) damage(err error) {
 	r.Damage = append(r.Damage, err)
 }
 
-// table verifies one table.
-func (r *VerifyReport) table(s *tableSet, f *manifest.FileMeta) {
+// table verifies one table and returns what is wrong with it.
+func (r *VerifyReport) table(s *tableSet, f *manifest.FileMeta, pace func(n int) error) error {
+	p := &paced{pace: pace}
+	err := s.verify(f, p.file)
+	if p.err != nil {
+		return p.err // it was not read whole
+	}
 	r.Tables++
 	r.TableBytes += f.Size
-	err := s.verify(f)
 	if err == nil {
-		return
+		return nil
 	}
 	blocks := s.damagedBlocks(s.dir + "/" + tableName(f.Num))
 	if !errors.Is(err, ErrCorrupt) || len(blocks) == 0 {
@@ -58,6 +73,33 @@ func (r *VerifyReport) table(s *tableSet, f *manifest.FileMeta) {
 	for _, err := range blocks {
 		r.damage(fmt.Errorf("verify table %d: %w", f.Num, err))
 	}
+	return err
+}
+
+// paced reads a table no faster than pace lets it.
+type paced struct {
+	vfs.File
+	pace func(n int) error
+	err  error // from pace
+}
+
+func (p *paced) file(f vfs.File) vfs.File {
+	if p.pace == nil {
+		return f
+	}
+	p.File = f
+	return p
+}
+
+// ReadAt implements vfs.File. One goroutine verifies.
+func (p *paced) ReadAt(b []byte, off int64) (int, error) {
+	if p.err == nil {
+		p.err = p.pace(len(b))
+	}
+	if p.err != nil {
+		return 0, p.err
+	}
+	return p.File.ReadAt(b, off)
 }
 
 // Verify is VerifyWith for a caller who only wants to know whether all is well:
@@ -74,7 +116,7 @@ func (db *DB) Verify() error {
 // manifest and the manifest's file against what is in memory. Reads and writes
 // go on meanwhile. Damage is in the report; the error says why the verification
 // did not come to its end: ErrClosed, or that of ctx, which is looked at between
-// tables. The report then has what was found so far.
+// tables, or of VerifyOptions.Pace. Tables that are made while it runs are not read. The report then has what was found so far.
 func (db *DB) VerifyWith(ctx context.Context, opts VerifyOptions) (VerifyReport, error) {
 	var r VerifyReport
 	if db.closing.Load() {
@@ -84,33 +126,61 @@ func (db *DB) VerifyWith(ctx context.Context, opts VerifyOptions) (VerifyReport,
 		if errors.Is(err, ErrClosed) {
 			return r, err
 		}
+		r.ManifestDamaged = errors.Is(err, ErrCorrupt)
 		r.damage(fmt.Errorf("verify manifest: %w", err))
 	}
 	rs := db.acquireState()
-	defer rs.release()
-	if err := rs.v.Check(); err != nil {
+	listed := rs.v.Version
+	rs.release() // what is read takes long: do not keep obsolete tables for it
+	if err := listed.Check(); err != nil {
 		r.damage(fmt.Errorf("verify levels: %w: %w", ErrCorrupt, err))
 	}
 	var p Progress
-	for level := range rs.v.Levels {
-		p.Total += rs.v.LevelBytes(level)
+	for level := range listed.Levels {
+		p.Total += listed.LevelBytes(level)
 	}
-	for _, level := range rs.v.levels {
-		for _, t := range level {
+	for _, files := range listed.Levels {
+		for _, f := range files {
 			if err := ctx.Err(); err != nil {
 				return r, fmt.Errorf("verify: %w", err)
 			}
-			if db.closing.Load() {
-				return r, ErrClosed
+			if err := db.verifyTable(&r, f, &opts); err != nil {
+				return r, fmt.Errorf("verify: %w", err)
 			}
-			r.table(db.tables, t.FileMeta)
-			p.Done += t.Size
+			p.Done += f.Size
 			if opts.Progress != nil {
 				opts.Progress(p)
 			}
 		}
 	}
 	return r, nil
+}
+
+// verifyTable verifies a table, unless it has been merged into others meanwhile.
+// The error says why the verification ends.
+func (db *DB) verifyTable(r *VerifyReport, f *manifest.FileMeta, opts *VerifyOptions) error {
+	if db.closing.Load() {
+		return ErrClosed
+	}
+	rs := db.acquireState()
+	level := levelOf(rs.v.Version, f.Num)
+	var err error
+	var before int
+	if level >= 0 {
+		before = len(r.Damage) + r.Omitted
+		err = r.table(db.tables, f, opts.Pace)
+	}
+	rs.release()
+	if err == nil {
+		return nil
+	}
+	if len(r.Damage)+r.Omitted == before {
+		return err
+	}
+	if opts.Damaged != nil && errors.Is(err, ErrCorrupt) {
+		opts.Damaged(damageOf(level, f, err))
+	}
+	return nil
 }
 
 // verifyManifest reads the manifest while nobody writes it.
@@ -145,9 +215,10 @@ func (db *DB) verifyManifest() error {
 	return nil
 }
 
-// verify reads the whole table of f from the disk, past the cache.
-func (s *tableSet) verify(f *manifest.FileMeta) error {
-	r, err := s.newReader(f)
+// verify reads the whole table of f from the disk, past the cache and through wrap,
+// if that is not nil.
+func (s *tableSet) verify(f *manifest.FileMeta, wrap func(vfs.File) vfs.File) error {
+	r, err := s.newReader(f, wrap)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ type DirReport struct {
 func VerifyDir(ctx context.Context, fsys vfs.FS, dir string, opts VerifyOptions) (DirReport, error) {
 	v := &dirVerifier{
 		ctx: ctx, fs: fsys, dir: path.Clean(dir), opts: opts,
-		live: map[string]bool{"CURRENT": true, lockName: true, walDir: true},
+		live: map[string]bool{"CURRENT": true, lockName: true, walDir: true, QuarantineDir: true},
 	}
 	v.tables = &tableSet{fs: fsys, dir: v.dir, dec: sstable.NewDecoder()}
 	lock, err := fsys.LockShared(v.dir + "/" + lockName)
@@ -164,7 +164,7 @@ func (v *dirVerifier) listed() error {
 			if err := checkTableFile(v.fs, v.dir, f); err != nil {
 				r.damage(err)
 			} else {
-				r.table(v.tables, f)
+				r.table(v.tables, f, nil)
 			}
 			if err := v.step(f.Size); err != nil {
 				return err

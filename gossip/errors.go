@@ -43,6 +43,10 @@ var (
 	ErrNewerFormat = meta.ErrNewerFormat
 	// ErrCorrupt: the metadata on disk is damaged.
 	ErrCorrupt = meta.ErrCorrupt
+	// ErrNoRoom: the disk has no room for metadata; nothing was changed.
+	ErrNoRoom = meta.ErrNoRoom
+	// ErrFailed: the metadata store failed; a restart finds out what is durable.
+	ErrFailed = meta.ErrFailed
 	// ErrPledged: the node has promised itself to another founder.
 	ErrPledged = meta.ErrPledged
 	// ErrIdentity: another process lives with this node's identity.
@@ -54,6 +58,9 @@ type VotersUnreachableError = meta.UnreachableError
 
 // FrozenError names the cluster that takes no new nodes; it matches ErrFrozen.
 type FrozenError = meta.FrozenError
+
+// LostNode is the member whose name or address a refused node has.
+type LostNode = meta.LostNode
 
 // ErrJoinNobody is matched by JoinError.
 var ErrJoinNobody = errors.New("no seed belongs to a cluster this node can join")

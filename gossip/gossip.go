@@ -5,10 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pairdb/pairdb/gossip/meta"
@@ -46,11 +49,16 @@ type Gossip struct {
 		started bool
 		closed  bool
 		isReady bool
+		// refused says that this node has met a cluster that has no place for it.
+		refused bool
 	}
-	box   mailbox
-	swim  atomic.Pointer[swim]
-	ready chan struct{}
-	fatal chan error
+	// informed is when the last round of Refresh began that asked enough, nil if
+	// there was none.
+	informed atomic.Pointer[time.Time]
+	box      mailbox
+	swim     atomic.Pointer[swim]
+	ready    chan struct{}
+	fatal    chan error
 	// proposing has room for one: CreateTenant runs one proposal at a time.
 	proposing chan struct{}
 	settled   chan struct{} // room for one: the proposal has a result
@@ -81,27 +89,37 @@ type face struct {
 
 // New opens the metadata under o.Dir, loads or makes the node's identity and
 // begins a new incarnation, durably. It opens no socket. A node without a
-// cluster that is not told how to get one is refused with ErrNoBootstrap; other
-// errors: ErrOptions, ErrLocked, ErrOtherCluster, ErrNewerFormat, ErrCorrupt.
+// cluster that is not told how to get one is refused with ErrNoBootstrap, one
+// whose identity or store is lost or damaged with LostError, and one whose log is, when
+// nobody is known to fetch it from, with ErrCorrupt. Other errors: ErrOptions, ErrLocked, ErrOtherCluster, ErrNewerFormat, ErrCorrupt.
 func New(o Options) (*Gossip, error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	store, err := openBadger(filepath.Join(o.Dir, "meta"), o.Logger)
-	if err != nil {
+	switch {
+	case err == nil:
+	case damagedStore(err):
+		return nil, LostMetadata(o.Dir, "the metadata store in its folder meta cannot be opened", err)
+	default:
 		return nil, err
 	}
 	core, err := meta.Open(meta.Options{
-		Store: store, Rand: rand.Reader, ClusterName: o.ClusterName, Info: o.info(),
+		Store: store, Witness: witnessFile{o.Dir}, HasData: o.HasData, Rand: rand.Reader, ClusterName: o.ClusterName, Info: o.info(),
 		Partitions: o.Partitions, Logger: o.Logger,
 	})
-	if err == nil && !core.Founded() {
-		err = o.validateFresh()
+	if err == nil {
+		if _, recovering := core.Recovering(); recovering {
+			err = o.validateRecovery(core)
+		} else if !core.Founded() {
+			err = o.validateFresh()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), store.close())
 	}
+	store.running = true
 	g := &Gossip{
 		opts: o, log: o.Logger, store: store,
 		ready: make(chan struct{}), fatal: make(chan error, 1), done: make(chan struct{}),
@@ -183,6 +201,8 @@ func (g *Gossip) Start(ctx context.Context) error {
 		return err
 	}
 	switch {
+	case recovering(core):
+		g.log.Warn("this node's metadata is damaged: it does not serve until it has fetched it from a member again", "cluster", g.opts.ClusterName)
 	case core.Founded():
 		g.log.Info("this node returns to its cluster", "cluster", g.opts.ClusterName, "version", uint64(core.Version()))
 	case g.opts.Bootstrap:
@@ -287,4 +307,41 @@ func (g *Gossip) CatchUp(ctx context.Context, from ring.NodeID, atLeast ring.Ver
 			return fmt.Errorf("catch up with %s to version %d: %w: it has nothing beyond %d", from.Short(), atLeast, ErrUnavailable, after)
 		}
 	}
+}
+
+// recovering says that a core lacks log entries that it had once.
+func recovering(core *meta.Core) bool {
+	_, yes := core.Recovering()
+	return yes
+}
+
+// Recovering says that this node's metadata is damaged and being fetched again, and
+// up to which version. It is not ready meanwhile.
+func (g *Gossip) Recovering() (upTo ring.Version, yes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.core.Recovering()
+}
+
+// damagedStore says that a store could not be opened because of what it holds, and
+// not because of the disk, a right or another process.
+func damagedStore(err error) bool {
+	for _, other := range []error{
+		ErrLocked, fs.ErrPermission, syscall.ENOSPC, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOTDIR,
+	} {
+		if errors.Is(err, other) || strings.Contains(err.Error(), other.Error()) {
+			return false
+		}
+	}
+	return true
+}
+
+// validateRecovery refuses a node whose log is lost and that knows nobody who has it.
+func (o *Options) validateRecovery(core *meta.Core) error {
+	upTo, _ := core.Recovering()
+	if len(o.Join) > 0 || len(core.Snapshot().Members) > 1 {
+		return nil
+	}
+	return fmt.Errorf("%w: the log lacks entries up to %d, which are fetched from other members, and none is known; the data was left as it is: "+
+		"name other nodes of the cluster with --join; if this was its only node, bring the data directory back as it was last", ErrCorrupt, upTo)
 }

@@ -21,7 +21,12 @@ import (
 
 func TestMain(m *testing.M) {
 	// memberlist's goroutines end a little after Shutdown; goleak waits for them.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	// Badger leaves some behind when it cannot open a store, and the process ends then.
+	const badger = "github.com/dgraph-io/badger/v4"
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		goleak.IgnoreAnyFunction(badger+".(*DB).monitorCache"), goleak.IgnoreAnyFunction(badger+".(*DB).updateSize"),
+		goleak.IgnoreAnyFunction(badger+"/y.(*WaterMark).process"),
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"))
 }
 
 func TestBadgerStore(t *testing.T) {

@@ -74,7 +74,7 @@ func (g *Gossip) candidates(own string) []string {
 			taken[m.Addresses.Gossip] = true
 			continue
 		}
-		if snap.Layout != nil {
+		if snap.Layout != nil || !snap.ClusterID.IsZero() {
 			missing = true
 			add(m.Addresses.Gossip)
 		}
@@ -95,7 +95,7 @@ func (g *Gossip) candidates(own string) []string {
 // judge draws the conclusions from an attempt to join.
 func (g *Gossip) judge(first bool, causes []SeedError, late bool) {
 	g.mu.Lock()
-	founded, cluster := g.mu.core.Founded(), g.mu.core.ClusterID()
+	founded, cluster := g.mu.core.Founded() || recovering(g.mu.core), g.mu.core.ClusterID()
 	g.mu.Unlock()
 	alive := len(g.box.alive())
 	if founded {

@@ -2,6 +2,9 @@ package gossip
 
 import (
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -17,8 +20,9 @@ type mailbox struct {
 	fresh map[ring.NodeID]struct{}
 	// digests that differ from ours, or did when they came.
 	digests map[ring.NodeID][16]byte
-	// foreign are the clusters met that are not ours, with one address each.
-	foreign map[ring.ClusterID]string
+	// foreign are the clusters met that are not ours, with the peer addresses of
+	// a few nodes each.
+	foreign map[ring.ClusterID][]string
 	// twin: a later life of this node was met, and said so.
 	twin bool
 	wake chan<- struct{}
@@ -29,7 +33,7 @@ const maxPeers = 4 * ring.MaxNodes
 
 func (b *mailbox) init(wake chan<- struct{}) {
 	b.peers, b.fresh = map[ring.NodeID]sighting{}, map[ring.NodeID]struct{}{}
-	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID]string{}, wake
+	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID][]string{}, wake
 }
 
 func poke(c chan<- struct{}) {
@@ -104,10 +108,12 @@ func (g *Gossip) admit(s sighting) error {
 	mine, theirs := f.card.cluster, s.cluster
 	switch {
 	case !theirs.IsZero() && mine.IsZero() && !f.pledged:
-		g.box.meet(theirs, s.gossip)
+		if s.alive { // the dead may be this very node, before it was wiped
+			g.box.meet(theirs, s.peer())
+		}
 		return &FrozenError{Name: g.opts.ClusterName, Cluster: theirs}
 	case !theirs.IsZero() && !mine.IsZero() && theirs != mine:
-		if g.box.meet(theirs, s.gossip) {
+		if g.box.meet(theirs, s.peer()) {
 			g.log.Warn("a node of another cluster is refused", "node", s.id.Short(), "address", s.gossip,
 				"cluster_id", theirs.String(), "own_cluster_id", mine.String())
 		}
@@ -124,12 +130,25 @@ func (g *Gossip) admit(s sighting) error {
 func (b *mailbox) meet(id ring.ClusterID, address string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, ok := b.foreign[id]; ok || len(b.foreign) >= 64 {
+	const clusters, nodes = 64, 4
+	known, ok := b.foreign[id]
+	if !ok && len(b.foreign) >= clusters {
 		return false
 	}
-	b.foreign[id] = address
-	poke(b.wake)
-	return true
+	if len(known) < nodes && !slices.Contains(known, address) {
+		b.foreign[id] = append(known, address)
+	}
+	if !ok {
+		poke(b.wake)
+	}
+	return !ok
+}
+
+// strangers gives peer addresses of a cluster that is not ours.
+func (b *mailbox) strangers(id ring.ClusterID) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.foreign[id])
 }
 
 // meetTwin notes a later life of this node and says whether it is the first time.
@@ -140,6 +159,9 @@ func (b *mailbox) meetTwin() bool {
 	b.twin = true
 	return first
 }
+
+// peer is the address of a node's peer listener.
+func (s *sighting) peer() string { return net.JoinHostPort(s.host, strconv.Itoa(int(s.peerPort))) }
 
 // take gives the sightings not looked at yet and the peers whose digest differs.
 func (b *mailbox) take(own [16]byte) (seen []sighting, differ []ring.NodeID) {

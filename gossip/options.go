@@ -23,6 +23,9 @@ type MetaTransport interface {
 type Options struct {
 	// Dir is the node's data directory; metadata lives in its folder "meta".
 	Dir string
+	// HasData says that the node's engine has data there. Without an identity such
+	// a directory is not that of a new node.
+	HasData bool
 	// ClusterName is the gossip label: packets of other names are dropped.
 	// 1..63 letters, digits, '.', '_', '-'. Default "pairdb".
 	ClusterName string

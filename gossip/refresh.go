@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // refreshEach is the least time between the starts of two rounds of Refresh.
@@ -58,22 +60,63 @@ func (g *Gossip) Refresh(ctx context.Context) {
 	}
 }
 
-// askAll makes one exchange with every live member. It hangs on no caller's
-// context, since others may share it; each exchange has CallTimeout.
+// askAll makes one exchange with every live member, and if those that answer are too
+// few to know all, with the others, since gossip alone may be cut. It hangs on no caller's context,
+// since others may share it; each exchange has CallTimeout.
 func (g *Gossip) askAll() {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	room := make(chan struct{}, maxCalls)
+	began := time.Now()
 	snap := g.Snapshot()
-	for i := range snap.Members {
-		id := snap.Members[i].ID
-		if id == g.self || !snap.Alive(id) {
-			continue
-		}
-		room <- struct{}{}
-		wg.Go(func() {
-			_ = g.exchange(g.ctx, id) // logged there; who fails is not learned from
-			<-room
-		})
+	if snap.Layout == nil {
+		return
 	}
+	var mu sync.Mutex
+	answered := map[ring.NodeID]bool{g.self: true}
+	ask := func(want func(ring.NodeID) bool) {
+		var wg sync.WaitGroup
+		room := make(chan struct{}, maxCalls)
+		for i := range snap.Members {
+			id := snap.Members[i].ID
+			if id == g.self || !want(id) {
+				continue
+			}
+			room <- struct{}{}
+			wg.Go(func() {
+				if g.exchange(g.ctx, id) == nil { // an error is logged there
+					mu.Lock()
+					answered[id] = true
+					mu.Unlock()
+				}
+				<-room
+			})
+		}
+		wg.Wait()
+	}
+	ask(snap.Alive)
+	voters := snap.Layout.Voters()
+	enough := func() bool {
+		n := 0
+		for _, id := range voters {
+			if answered[id] {
+				n++
+			}
+		}
+		return n >= ring.Majority(len(voters))
+	}
+	if !enough() {
+		ask(func(id ring.NodeID) bool { return !snap.Alive(id) })
+	}
+	if enough() {
+		g.informed.Store(&began)
+	}
+}
+
+// informedFor is how long what a round has brought is taken for all there is. Rounds
+// are asked for one by one, so it covers the way from one to who asked.
+const informedFor = 2 * time.Second
+
+// Informed says whether a round of Refresh has lately, within 2 s, heard from so many
+// voters, this node included, that every tenant created before it is known here.
+func (g *Gossip) Informed() bool {
+	began := g.informed.Load()
+	return began != nil && time.Since(*began) < informedFor
 }

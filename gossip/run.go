@@ -75,9 +75,10 @@ func (g *Gossip) step(now time.Time, tick bool) bool {
 			g.fail(err)
 		}
 	}
-	if !core.Founded() && core.Founder().IsZero() {
+	if !core.Founded() && core.Founder().IsZero() && !recovering(core) && !g.mu.refused {
 		if id, ok := g.box.stranger(); ok {
-			g.fail(&FrozenError{Name: g.opts.ClusterName, Cluster: id})
+			g.mu.refused = true
+			g.goLocked(func() { g.askWhose(id) })
 		}
 	}
 	g.settle()
@@ -137,7 +138,7 @@ func (g *Gossip) publish(core *meta.Core) {
 	next := make(chan struct{})
 	close(*g.changed.Swap(&next))
 	old := g.face.Load()
-	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero(), layout: snap.Layout}
+	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero() || recovering(core), layout: snap.Layout}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
 	if m, ok := snap.Member(g.self); ok {
 		f.card.withdrawn = m.Withdrawn
@@ -280,9 +281,14 @@ func (g *Gossip) report(r *reporter, now time.Time) {
 	g.mu.Lock()
 	w, waiting := g.mu.core.Waiting()
 	missing := g.mu.core.Unacknowledged()
+	upTo, damaged := g.mu.core.Recovering()
+	have := g.mu.core.Version()
 	ready := g.mu.core.Ready()
 	g.mu.Unlock()
 	switch {
+	case damaged:
+		r.last = now
+		g.log.Warn("this node's metadata is damaged: it does not serve until a member has handed it the log again", "have", uint64(have), "need", uint64(upTo), "members_that_answer", len(g.box.alive()))
 	case waiting:
 		r.last = now
 		g.log.Info(fmt.Sprintf("waiting to found the cluster: %d of %d nodes seen: %s", len(w.Seen), w.Expect, strings.Join(w.Seen, ", ")))
@@ -317,5 +323,46 @@ func (g *Gossip) reportConflicts(r *reporter, w meta.Wait, now time.Time) {
 	g.log.Warn("the cluster cannot be founded: " + w.Conflicts[0].Error())
 	if now.Sub(r.conflicts) >= g.opts.NameGrace {
 		g.fail(fmt.Errorf("%w: %w", ErrDuplicateName, w.Conflicts[0]))
+	}
+}
+
+// How often, and how far apart, a node that has no place looks for a member to ask.
+const (
+	askWhoseTimes = 8
+	askWhoseEach  = 100 * time.Millisecond
+)
+
+// askWhose ends a node that has met a founded cluster and has no place in it. A
+// member is asked first whose place the node seems to want.
+func (g *Gossip) askWhose(cluster ring.ClusterID) {
+	refusal := &FrozenError{Name: g.opts.ClusterName, Cluster: cluster}
+	defer func() { g.fail(refusal) }()
+	g.mu.Lock()
+	s, ok := g.mu.core.PullFrom(ring.NodeID{})
+	g.mu.Unlock()
+	asked := map[string]bool{}
+	for range askWhoseTimes {
+		for _, addr := range g.box.strangers(cluster) {
+			if asked[addr] || !ok {
+				continue
+			}
+			asked[addr] = true
+			ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
+			reply, err := g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
+			cancel()
+			if err == nil {
+				refusal.Lost, err = meta.WhoseRefused(reply)
+			}
+			if err == nil {
+				return
+			}
+			g.log.Debug("a member was not asked whose place this is", "address", addr, "error", err)
+		}
+		// Gossip tells of the dead as well, one by one.
+		select {
+		case <-time.After(askWhoseEach):
+		case <-g.ctx.Done():
+			return
+		}
 	}
 }

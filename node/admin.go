@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
@@ -53,12 +54,15 @@ func (a admin) Compact(ctx context.Context, whole bool, first, last ring.Partiti
 // Verify implements rpc.Admin.
 func (a admin) Verify(ctx context.Context, progress func(*pairdbv1.VerifyResponse)) (*pairdbv1.VerifyResponse, error) {
 	last := engine.Progress{}
-	r, err := a.n.db.VerifyWith(ctx, engine.VerifyOptions{Progress: func(p engine.Progress) {
+	r, err := a.n.db.VerifyWith(ctx, engine.VerifyOptions{Damaged: a.n.damagedTable, Progress: func(p engine.Progress) {
 		last = p
 		progress(&pairdbv1.VerifyResponse{BytesDone: uint64(p.Done), BytesTotal: uint64(p.Total)})
 	}})
 	for _, d := range r.Damage {
 		a.n.log.Error("verification found damage", "err", d)
+	}
+	if r.ManifestDamaged {
+		a.n.scrubs.mendManifest()
 	}
 	if err != nil {
 		return nil, upkeepError(err)
@@ -97,6 +101,28 @@ func upkeepError(err error) error {
 		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged; pairdb verify says where"
 	}
 	return e
+}
+
+// Scrub implements rpc.Admin.
+func (a admin) Scrub(start bool) *pairdbv1.NodeScrub {
+	if start {
+		a.n.scrubs.begin()
+	}
+	s := a.n.scrubs.state()
+	out := &pairdbv1.NodeScrub{
+		Running: s.Running, BytesDone: uint64(s.Done), BytesTotal: uint64(s.Total), DamagedTables: uint64(s.Damaged),
+		QuarantinedPartitions: uint64(a.n.marks.Len()), Error: s.Error,
+	}
+	if !s.Began.IsZero() {
+		out.Began = timestamppb.New(s.Began)
+	}
+	if !s.Ended.IsZero() {
+		out.Ended = timestamppb.New(s.Ended)
+	}
+	for _, d := range s.findings {
+		out.Damage = append(out.Damage, damage(filepath.Join(a.n.cfg.Node.DataDir, EngineDir), d))
+	}
+	return out
 }
 
 // Stats implements rpc.Admin.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -20,11 +21,17 @@ func (n *Node) registerCollectors() error {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(n.engineSeries()),
 		newCollector(n.diskSeries()),
+		newCollector(n.quarantineSeries()),
+		newCollector(n.scrubSeries()),
 		newCollector(n.clusterSeries()),
 		newCollector(n.peerSeries()),
 		newCollector(n.sessionSeries()),
 		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
+		newCollector(n.collectedSeries()),
+		newCollector(n.sumSeries()),
+		newCollector(n.hintSeries()),
+		newCollector(n.repairSeries()),
 		newCollector(n.admissionSeries()),
 		newCollector(n.doorSeries()),
 	} {
@@ -239,11 +246,31 @@ func (n *Node) localInfo() rpc.NodeInfo {
 		Incarnation: incarnation, RingVersion: snap.Version,
 		Bytes: uint64(m.TableBytes + m.MemTableBytes + m.ImmutableBytes),
 		Keys:  uint64(m.Entries),
+
+		RepairedAt:  n.repairedAt(),
+		Quarantined: uint32(n.marks.Len()),
+	}
+	for _, t := range n.hints.store.Targets() {
+		info.Hints += uint64(t.Count)
 	}
 	if d := m.Disk; d.Total > 0 {
 		info.DiskUsedPercent = 100 * float64(d.Total-d.Free) / float64(d.Total)
 	}
 	return info
+}
+
+// collectedSeries are the deletes and what else was collected because all owners had
+// had it.
+func (n *Node) collectedSeries() ([]series, func(emit)) {
+	collected := counter("pairdb_collected_total", "Deletes, expired values, and values that lost to another where the last write wins, removed from this node's disk because all owners had had them, by kind.", "kind")
+	sweeps := counter("pairdb_collect_sweeps_total", "Times that the deletes and expiring values of a partition were gone through to collect what could be.")
+	return []series{collected, sweeps}, func(e emit) {
+		c := n.store.Collected()
+		e(collected, float64(c.Tombstones), "delete")
+		e(collected, float64(c.Expired), "expired")
+		e(collected, float64(c.Lost), "lost")
+		e(sweeps, float64(c.Sweeps))
+	}
 }
 
 // recordSeries are the idempotency records.
@@ -254,5 +281,22 @@ func (n *Node) recordSeries() ([]series, func(emit)) {
 		h, d := n.records.Bytes()
 		e(held, float64(h))
 		e(dropped, float64(d))
+	}
+}
+
+// sumSeries are the sums over ranges of the data that owners compare.
+func (n *Node) sumSeries() ([]series, func(emit)) {
+	leaves := gauge("pairdb_sums_leaves", "Ranges of keys that a sum is kept of, each of about 512 keys.")
+	dirty := gauge("pairdb_sums_dirty_leaves", "Ranges of keys whose sum is not certain and is read anew in the background, or when it is asked for.")
+	unknown := gauge("pairdb_sums_unknown_partitions", "Partitions whose sums have not been looked at yet since the start, for want of a file that says them.")
+	recomputed := counter("pairdb_sums_recomputed_keys_total", "Keys read to compute sums of ranges anew.")
+	age := gauge("pairdb_sums_checkpoint_age_seconds", "How long ago the sums were last in their file, in seconds: what was written since is read again after a crash.")
+	return []series{leaves, dirty, unknown, recomputed, age}, func(e emit) {
+		st := n.sums.Stats()
+		e(leaves, float64(st.Leaves))
+		e(dirty, float64(st.Dirty))
+		e(unknown, float64(st.Unknown))
+		e(recomputed, float64(st.Recomputed))
+		e(age, time.Since(time.Unix(0, n.tending.savedAt.Load())).Seconds())
 	}
 }

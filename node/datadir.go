@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/pairdb/pairdb/gossip"
 )
 
 // dataFormat is the version of the data directory as a whole: which folders it
@@ -58,7 +60,7 @@ func openDataDir(dir string) (err error) {
 	case errors.Is(metaErr, fs.ErrNotExist) && errors.Is(dataErr, fs.ErrNotExist):
 		return nil
 	case errors.Is(metaErr, fs.ErrNotExist):
-		return fmt.Errorf("data directory %s has data but no %s folder: the node's identity and promises are lost with it, so its data must not be served; the directory was left as it is", dir, metaFolder)
+		return gossip.LostMetadata(dir, fmt.Sprintf("there is data but no %s folder, which has the node's identity", metaFolder), nil)
 	default:
 		return metaErr
 	}
@@ -71,6 +73,10 @@ func newDataDir(dir string, root *os.Root) error {
 		return fmt.Errorf("read data directory %s: %w", dir, err)
 	}
 	for _, e := range entries {
+		if e.Name() == metaFolder || e.Name() == gossip.WitnessFile {
+			return fmt.Errorf("data directory %s is damaged: it holds %s, as those of pairdb do, and no %s; it was left as it is. "+
+				"If nothing else is missing, write {\"format\":%d} to that file", dir, e.Name(), formatFile, dataFormat)
+		}
 		if e.Name() != "lost+found" && e.Name() != formatFile+".tmp" {
 			return fmt.Errorf("directory %s holds %s and is no data directory of pairdb; choose an empty one with --data-dir", dir, e.Name())
 		}
@@ -112,11 +118,22 @@ func makeDir(dir string) error {
 	return syncDir(parent)
 }
 
+// hasEngine says whether an engine was ever opened in dir.
+func hasEngine(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return len(entries) > 0, err
+}
+
+var errDataGone = errors.New("this node belongs to a cluster, but its data")
+
 // checkEngineThere refuses a founded node whose data is gone: as an empty
 // replica it would answer for writes that it has forgotten.
 func checkEngineThere(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "CURRENT")); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("this node belongs to a cluster, but its data in %s is gone: if it is a mount, mount it; if it is lost, this node must not serve again, since it would deny what it acknowledged", dir)
+		return fmt.Errorf("%w in %s is gone: if it is a mount, mount it; if it is lost, this node must not serve again, since it would deny what it acknowledged", errDataGone, dir)
 	} else if err != nil {
 		return fmt.Errorf("look for data in %s: %w", dir, err)
 	}

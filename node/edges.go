@@ -72,6 +72,9 @@ func (n *Node) openCoordinator() error {
 	if err != nil {
 		return err
 	}
+	if err := n.openRepair(self); err != nil {
+		return err
+	}
 	n.coord, err = coord.New(coord.Options{
 		Self:      self,
 		View:      n.gossip.Snapshot,
@@ -91,11 +94,15 @@ func (n *Node) openCoordinator() error {
 				done()
 			})
 		},
+		Linked:       n.peers.Linked,
+		Informed:     n.gossip.Informed,
+		Repair:       n.repair.Serve,
 		WriteTimeout: n.cfg.Timeouts.Write,
 		ReadTimeout:  n.cfg.Timeouts.Read,
 		MaxValueSize: int(n.cfg.Limits.MaxValueSize),
 		Metrics:      n.events.hooks(n.ops, n.hot),
 		PeerChanged:  n.peerChanged,
+		Hint:         n.hint,
 		Logger:       n.log.With("component", "coord"),
 	})
 	return err
@@ -127,6 +134,7 @@ func (n *Node) openEdges() error {
 		Local:       n.localInfo,
 		Admin:       admin{n},
 		Observer:    observer{n},
+		Repair:      repairAdmin{n},
 		Refuse:      n.refuse,
 		Asker:       n.meta,
 		Classify:    classify,
@@ -152,6 +160,9 @@ func (n *Node) openEdges() error {
 		},
 		Events:        n.server.Events,
 		Traffic:       n.server.Traffic,
+		Hints:         n.server.Hints,
+		StartRepair:   n.server.StartRepair,
+		RepairStatus:  n.server.RepairStatus,
 		Classify:      classify,
 		Outcome:       rpc.WriteOutcome,
 		Refuse:        n.refuse,
@@ -225,6 +236,9 @@ func (n *Node) checks() []rest.Check {
 	layout := rest.Check{Name: "layout", OK: snap.Ready}
 	if !snap.Ready {
 		layout.Detail = "waiting to found or meet the cluster"
+	}
+	if snap.Layout == nil && !snap.ClusterID.IsZero() {
+		layout.Detail = "its metadata is damaged and is being fetched from other nodes again"
 	}
 	m := n.db.Metrics()
 	eng := rest.Check{Name: "engine", OK: true}

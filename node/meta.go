@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -46,8 +47,12 @@ func (n *Node) openGossip() error {
 	if err != nil {
 		return err
 	}
+	hasData, err := hasEngine(filepath.Join(c.Node.DataDir, EngineDir))
+	if err != nil {
+		return fmt.Errorf("look for data in %s: %w", c.Node.DataDir, err)
+	}
 	opts := gossip.Options{
-		Dir: c.Node.DataDir, ClusterName: c.Cluster.Name,
+		Dir: c.Node.DataDir, HasData: hasData, ClusterName: c.Cluster.Name,
 		Name: c.Node.Name, Zone: c.Node.Zone, Capacity: uint32(c.Node.Capacity),
 		Addresses: schema.Addresses{GRPC: n.addrs.GRPC, Peer: n.addrs.Peer, HTTP: n.addrs.HTTP},
 		Software:  n.opts.Version,
@@ -123,6 +128,8 @@ func classify(err error) *coord.Error {
 		return typed(errcode.Timeout, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantExists):
 		return typed(errcode.TenantExists, errcode.NotApplied)
+	case errors.Is(err, gossip.ErrNoRoom):
+		return typed(errcode.DiskFull, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantLimit):
 		return typed(errcode.ResourceExhausted, errcode.NotApplied)
 	case errors.As(err, &unreachable):

@@ -15,15 +15,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/admission"
 	"github.com/pairdb/pairdb/node/config"
 	"github.com/pairdb/pairdb/node/door"
 	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/hotkeys"
 	"github.com/pairdb/pairdb/node/replica"
+	"github.com/pairdb/pairdb/node/replica/sums"
 	"github.com/pairdb/pairdb/node/rpc"
 )
 
@@ -61,6 +66,11 @@ type Node struct {
 	// stopping is set by Close, readOnly closed when the engine gave up writing.
 	stopping atomic.Bool
 	readOnly chan struct{}
+	// ending is done when the node is closed, by end; opened is closed when the
+	// engine and the store are there.
+	ending context.Context
+	end    context.CancelFunc
+	opened chan struct{}
 	// asked gets an answer from the loop of Serve.
 	asked chan struct{}
 	// stalled is the call that the disk does not answer, nil if there is none;
@@ -91,13 +101,24 @@ type Node struct {
 	gossip *gossip.Gossip
 	db     *engine.DB
 	store  *replica.Store
-	// records is what idempotency keys take.
-	records *replica.RecordSpace
-	peers   *rpc.Peers
-	coord   *coord.Coordinator
-	gate    *admission.Gate
-	server  *rpc.Server
-	http    *http.Server
+	// records is what idempotency keys take; uncounted while there is no layout.
+	records          *replica.RecordSpace
+	recordsUncounted bool
+	// sums are of ranges of the data, tending is what keeps them.
+	sums    *sums.Sums
+	tending tending
+	// marks are the damaged partitions, contained is the damage being dealt with.
+	marks     *replica.Marks
+	contained containment
+	scrubs    *scrubber
+	peers     *rpc.Peers
+	coord     *coord.Coordinator
+	hints     hinting
+	// repair keeps this node's data equal with that of the other owners.
+	repair *repair.Manager
+	gate   *admission.Gate
+	server *rpc.Server
+	http   *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.
@@ -120,7 +141,8 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	if opts.Logger == nil {
 		return nil, errors.New("node: a logger is required")
 	}
-	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{}), stallChanged: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, opts: opts, log: opts.Logger, clock: wallClock{skew: opts.ClockSkew}, reg: prometheus.NewRegistry(), readOnly: make(chan struct{}), asked: make(chan struct{}), stallChanged: make(chan struct{}, 1), opened: make(chan struct{})}
+	n.ending, n.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
@@ -143,7 +165,7 @@ func Open(cfg config.Config, opts Options) (_ *Node, err error) {
 	}
 	n.ops, n.events = newOperations(n.reg), newCounters(n.reg)
 	n.traffic, n.hot = newTraffic(n.ops, time.Now()), hotkeys.New(time.Now())
-	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
+	for _, build := range []func() error{n.openEvents, n.openGossip, n.forgetAddresses, n.openEngine, n.openHints, n.openCoordinator, n.openDoor, n.openEdges, n.registerCollectors} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -160,16 +182,22 @@ func (n *Node) forgetAddresses() error { return removeAddrFile(n.cfg.Listen.Addr
 func (n *Node) openEngine() error {
 	dir := filepath.Join(n.cfg.Node.DataDir, EngineDir)
 	s := &n.cfg.Storage
-	if n.gossip.Snapshot().Layout != nil {
-		// The engine was made before the cluster was founded.
+	_, recovering := n.gossip.Recovering()
+	founded := n.gossip.Snapshot().Layout != nil || recovering
+	if recovering {
+		// What there is of it shows when the layout has been fetched again.
 		if err := checkEngineThere(dir); err != nil {
 			return err
 		}
 	}
+	if err := n.openMarks(); err != nil {
+		return err
+	}
 	recovered := 0
 	start := time.Now()
+	since := n.loadSums()
 	n.records = replica.NewRecordSpace(int64(n.cfg.Limits.IdempotencyBytes), n.clock.Now)
-	db, err := engine.Open(dir, engine.Options{
+	opts := engine.Options{
 		Logger:          n.log.With("component", "engine"),
 		MemTableSize:    int64(s.MemtableSize),
 		BlockSize:       int(s.BlockSize),
@@ -182,41 +210,110 @@ func (n *Node) openEngine() error {
 		SlowAfter:       s.DiskSlow,
 		StallAfter:      s.DiskStall,
 		CompactionRate:  int64(s.CompactionRate),
-		OnRecovered:     func([]byte) { recovered++ },
+		OnRecovered: func(key []byte, seq base.SeqNum) {
+			recovered++
+			replica.Recovered(n.sums, key, seq)
+		},
+		KeepDeletesAfter: since,
 		// Records that count no more go when their tables are merged.
 		CompactionFilter: n.records.Drop,
 		Events:           n.engineEvents(),
-	})
+	}
+	if n.hasCopies() {
+		opts.Salvage = n.salvage
+	}
+	db, err := n.openDB(dir, opts)
 	if err != nil {
 		return explainEngine(dir, err)
 	}
 	n.db = db
+	if !founded {
+		if err := checkEngineEmpty(db, dir); err != nil {
+			return err
+		}
+	}
+	if err := n.checkSums(since); err != nil {
+		return err
+	}
 	if recovered > 0 {
 		n.log.Info("engine recovered its log", "keys", recovered, "took", time.Since(start).Round(time.Millisecond))
 	}
-	if err := n.countRecords(); err != nil {
+	_, _, actor := n.gossip.Identity()
+	err = n.withoutDamage(func() (err error) {
+		n.store, err = replica.New(replica.Options{
+			Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Sums: n.sums, Tenant: n.tenant,
+			Marks: n.marks, Damaged: n.metDamage, Alone: n.alone(),
+		})
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	_, _, actor := n.gossip.Identity()
-	n.store, err = replica.New(replica.Options{Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records})
-	return err
+	for _, p := range n.marks.List() {
+		n.sums.Forget(p) // what damage took away went by no write
+	}
+	n.tendSums()
+	n.scrubs = newScrubber(n)
+	close(n.opened)
+	return n.countRecords()
+}
+
+// tenant says how the data of a tenant is kept, if this node knows the tenant.
+func (n *Node) tenant(number ring.TenantNumber) (replica.Tenant, bool) {
+	t, ok := n.gossip.Snapshot().TenantByNumber(number)
+	if !ok {
+		return replica.Tenant{}, false
+	}
+	return replica.Tenant{RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}, true
 }
 
 // countRecords has the idempotency records counted that an earlier life left.
 func (n *Node) countRecords() error {
 	layout := n.gossip.Snapshot().Layout
-	if layout == nil {
-		return nil // nothing was written yet
+	if n.recordsUncounted = layout == nil; n.recordsUncounted {
+		return nil // nothing was written yet, or the layout is fetched again
 	}
-	count, err := n.records.Count(n.db, layout.Partitions())
+	failed := func(err error) {
+		if t, ok := n.db.DamageOf(err); ok {
+			n.damagedTable(t)
+		}
+		n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
+	}
+	var count func(stop func() bool) error
+	err := n.withoutDamage(func() (err error) {
+		count, err = n.records.Count(n.db, layout.Partitions())
+		return err
+	})
+	if errors.Is(err, engine.ErrCorrupt) {
+		failed(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	n.jobs.Go("count records", func() {
 		if err := count(n.stopping.Load); err != nil && !n.stopping.Load() {
-			n.log.Error("the space of idempotency records is not known; what tenants have from before does not count against limits.idempotency_bytes", "err", err)
+			failed(err)
 		}
 	})
+	return nil
+}
+
+// checkEngineEmpty refuses a node that belongs to no cluster and has data: its
+// metadata has forgotten that it ever did, and a cluster founded here would show
+// that data as its own.
+func checkEngineEmpty(db *engine.DB, dir string) error {
+	it, err := db.NewIter(nil, nil)
+	if err != nil {
+		return fmt.Errorf("look for data in %s: %w", dir, err)
+	}
+	held := it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return fmt.Errorf("look for data in %s: %w", dir, err)
+	}
+	if held {
+		return gossip.LostMetadata(filepath.Dir(dir), "the metadata knows of no cluster, but there is data of one", nil)
+	}
 	return nil
 }
 
@@ -252,6 +349,9 @@ func (n *Node) Serve(ctx context.Context) error {
 		}
 		return explainGossip(err)
 	}
+	if err := n.startHints(); err != nil {
+		return err
+	}
 	n.addrs.Gossip = n.gossip.GossipAddress()
 	if n.cfg.Listen.AddrFile != "" {
 		if err := writeAddrFile(n.cfg.Listen.AddrFile, n.addrs); err != nil {
@@ -262,6 +362,8 @@ func (n *Node) Serve(ctx context.Context) error {
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
 	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
 	pulse.Go(func() { n.watch(ctx) })
+	pulse.Go(func() { n.watchQuarantine(ctx) })
+	pulse.Go(func() { n.scrubs.run(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
 	second := time.NewTicker(time.Second)
@@ -287,8 +389,15 @@ func (n *Node) Serve(ctx context.Context) error {
 			return nil
 		case <-ready:
 			ready = nil
+			if n.recordsUncounted {
+				if err := n.countRecords(); err != nil {
+					return err
+				}
+			}
 			n.server.SetReady(n.serves())
 			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
+			n.repair.Start()
+			n.hints.repairs.Store(true)
 			if n.opts.Ready != nil {
 				n.opts.Ready(n.addrs)
 			}
@@ -314,6 +423,9 @@ func (n *Node) Serve(ctx context.Context) error {
 				return err
 			}
 		case err := <-n.gossip.Fatal():
+			if errors.Is(err, gossip.ErrFailed) {
+				n.happened.Add(events.Lifecycle, events.Error, "the metadata cannot be written, so this node does not know what it has promised: it ends; start it again once the disk is sound", "err", err.Error())
+			}
 			return err
 		case <-n.server.Failed():
 			return n.server.Err()
@@ -342,10 +454,13 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	note("stop HTTP", n.http.Shutdown(ctx))
 	note("stop clients", n.server.StopClients(ctx))
+	note("stop repair", n.repair.Close(ctx))
 	note("finish operations", n.coord.Close(ctx))
+	n.stopHints()
 	note("stop peers", n.server.StopPeers(ctx))
 	// What is in tables need not be replayed at the next start.
 	note("flush", n.flush())
+	n.closeSums()
 	note("release", n.release())
 	note("stop", removeAddrFile(n.cfg.Listen.AddrFile))
 	err := errors.Join(errs...)
@@ -380,14 +495,20 @@ func (n *Node) flush() error {
 // release closes what is open, in reverse order, waiting for nobody's work.
 func (n *Node) release() error {
 	var errs []error
+	n.end()
 	if n.http != nil {
 		errs = append(errs, n.http.Close())
 	}
 	if n.server != nil {
 		errs = append(errs, n.server.Close())
 	}
+	n.releaseRepair()
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
+	}
+	n.stopHints() // what waited for peers has ended
+	if n.hints.store != nil {
+		errs = append(errs, n.hints.store.Close())
 	}
 	if n.gossip != nil {
 		errs = append(errs, n.gossip.Close())
@@ -395,6 +516,7 @@ func (n *Node) release() error {
 	if n.meta != nil {
 		errs = append(errs, n.meta.Close())
 	}
+	n.stopSums()
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}

@@ -95,7 +95,7 @@ func (w *watched) members(log *events.Log, snap *schema.Snapshot) {
 		}
 		switch {
 		case now.withdrawn && !old.withdrawn:
-			note(events.Warning, "has withdrawn: its disk does not answer, or can only be read")
+			note(events.Warning, "has withdrawn: its disk does not answer or can only be read, or all of its data is being fetched again")
 		case !now.withdrawn && old.withdrawn && now.liveness == schema.Alive:
 			note(events.Info, "takes part again")
 		}
@@ -156,6 +156,11 @@ func (o observer) Observe(req *peerv1.ObserveRequest) *peerv1.ObserveResponse {
 			resp.HotKeys = append(resp.HotKeys, &peerv1.KeyRate{
 				Tenant: uint32(k.Tenant), Key: k.Key, Write: k.Write, Low: k.Low, High: k.High, Noise: k.Noise,
 			})
+		}
+	}
+	if req.GetHints() {
+		for _, t := range o.n.hints.store.Targets() {
+			resp.Hints = append(resp.Hints, &peerv1.HintBacklog{Target: t.ID[:], Count: uint64(t.Count), Bytes: uint64(t.Bytes), OldestAt: timestamppb.New(t.Oldest)})
 		}
 	}
 	return resp

@@ -3,7 +3,7 @@ package node
 import "github.com/pairdb/pairdb/node/rpc"
 
 // lanes are the lanes of the links between nodes, as a label.
-var lanes = [...]rpc.Lane{rpc.LaneSmall, rpc.LaneLarge}
+var lanes = [...]rpc.Lane{rpc.LaneSmall, rpc.LaneLarge, rpc.LaneBackground}
 
 // peerSeries are the links to other nodes.
 func (n *Node) peerSeries() ([]series, func(emit)) {

@@ -11,9 +11,11 @@ import (
 // engineEvents is what the engine calls. Nothing in it waits.
 func (n *Node) engineEvents() engine.Events {
 	return engine.Events{
+		Flushed: func(int, int64) { n.tending.flushes.Add(1) },
 		BackgroundError: func(job string, err error) {
 			n.happened.Add(events.Engine, events.Error, "engine job failed and will be tried again", "job", job, "err", err.Error())
 		},
+		Damaged: n.damagedTable,
 		DiskStalled: func(p vfs.Pending) {
 			n.setStalled(&p)
 			n.happened.AddLogged(events.Disk, events.Error, "the disk does not answer: this node withdraws", "op", p.Op.String(), "file", p.File.String())
@@ -50,7 +52,9 @@ func (n *Node) withdraw() {
 	if stalled {
 		n.store.FailWaiting()
 	}
-	withdrawn := stalled
+	// Nothing here can be used while all of it is fetched again.
+	all := len(n.allPartitions())
+	withdrawn := stalled || all > 0 && n.marks.Len() >= all
 	select {
 	case <-n.readOnly:
 		withdrawn = true

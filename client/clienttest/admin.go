@@ -2,9 +2,11 @@ package clienttest
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 )
@@ -45,6 +47,21 @@ func (a adminService) Verify(_ *pairdbv1.VerifyRequest, stream grpc.ServerStream
 	return stream.Send(&pairdbv1.VerifyResponse{
 		Node: a.name(), Done: true, BytesDone: 3 << 20, BytesTotal: 3 << 20, Tables: 3, Damage: a.server.damage(),
 	})
+}
+
+// Scrub implements pairdbv1.AdminServer: it is under way when it is begun, and over
+// when somebody asks again.
+func (a adminService) Scrub(_ context.Context, req *pairdbv1.ScrubRequest) (*pairdbv1.ScrubResponse, error) {
+	n := &pairdbv1.NodeScrub{
+		Node: a.name(), Running: req.GetStart(), Began: timestamppb.New(time.Unix(1, 0)), BytesDone: 1 << 20, BytesTotal: 3 << 20,
+	}
+	if !n.GetRunning() {
+		n.BytesDone, n.Ended, n.Damage = n.GetBytesTotal(), timestamppb.New(time.Unix(2, 0)), a.server.damage()
+		if len(n.GetDamage()) > 0 {
+			n.DamagedTables, n.QuarantinedPartitions = 1, 16
+		}
+	}
+	return &pairdbv1.ScrubResponse{Nodes: []*pairdbv1.NodeScrub{n}}, nil
 }
 
 // Stats implements pairdbv1.AdminServer.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -40,6 +42,7 @@ type Store struct {
 		nodes   []string // endpoints, in the order of their start
 		counter uint64
 		ahead   time.Duration // of the clock that values expire by
+		repair  *pairdbv1.RepairRun
 	}
 }
 
@@ -366,6 +369,56 @@ func (c clusterService) Status(context.Context, *pairdbv1.StatusRequest) (*paird
 		})
 	}
 	return resp, nil
+}
+
+// Hints implements pairdbv1.ClusterServer: the first node keeps three hints for one
+// that is away.
+func (c clusterService) Hints(context.Context, *pairdbv1.HintsRequest) (*pairdbv1.HintsResponse, error) {
+	id, name := identity(0)
+	at := timestamppb.New(time.Unix(1_700_000_000, 0))
+	return &pairdbv1.HintsResponse{
+		Targets: []*pairdbv1.HintTarget{{
+			NodeId: "ff", Name: "n-away", Count: 3, Bytes: 300, OldestAt: at,
+			Holders: []*pairdbv1.HintHolder{{NodeId: id, Name: name, Count: 3, Bytes: 300, OldestAt: at}},
+		}},
+		Unreachable: []*pairdbv1.UnreachableNode{{NodeId: "ff", Name: "n-away", Reason: "no route to it"}},
+	}, nil
+}
+
+// StartRepair implements pairdbv1.ClusterServer. Each question for the status finds
+// four of the ten spans of a run more done; one of the tenant "torn" ends with an
+// owner that is down.
+func (c clusterService) StartRepair(_ context.Context, req *pairdbv1.StartRepairRequest) (*pairdbv1.StartRepairResponse, error) {
+	if req.GetPartition() >= 1024 {
+		return nil, status.Error(codes.InvalidArgument, "partition: there are 1024, numbered from 0")
+	}
+	id, name := identity(0)
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.store.mu.repair = &pairdbv1.RepairRun{
+		Id: "r1", NodeId: id, Name: name, TenantId: req.GetTenantId(), Partition: req.Partition, Spans: 10,
+		StartedAt: timestamppb.New(time.Unix(1_700_000_000, 0)),
+	}
+	return &pairdbv1.StartRepairResponse{Runs: []*pairdbv1.RepairRun{proto.CloneOf(c.store.mu.repair)}}, nil
+}
+
+// RepairStatus implements pairdbv1.ClusterServer.
+func (c clusterService) RepairStatus(context.Context, *pairdbv1.RepairStatusRequest) (*pairdbv1.RepairStatusResponse, error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	r := c.store.mu.repair
+	if r == nil {
+		return &pairdbv1.RepairStatusResponse{}, nil
+	}
+	r.Done = min(r.GetDone()+4, r.GetSpans())
+	r.Confirmed, r.KeysDiffered, r.RowsSent, r.Bytes = r.GetDone(), 5, 6, 7000
+	if r.GetDone() == r.GetSpans() {
+		r.EndedAt = timestamppb.New(time.Unix(1_700_000_002, 0))
+		if r.GetTenantId() == "torn" {
+			r.Confirmed, r.Error = 8, "n-away is down"
+		}
+	}
+	return &pairdbv1.RepairStatusResponse{Runs: []*pairdbv1.RepairRun{proto.CloneOf(r)}}, nil
 }
 
 func (c clusterService) Members(context.Context, *pairdbv1.MembersRequest) (*pairdbv1.MembersResponse, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,8 +45,9 @@ func statusView(st *pairdbv1.StatusResponse) view {
 			"ring     " + ring,
 		},
 		items:   []any{},
-		columns: []string{"NAME", "STATE", "ZONE", "CAPACITY", "PARTITIONS", "BYTES", "INCARNATION", "GRPC", "HTTP", "NODE ID"},
+		columns: []string{"NAME", "STATE", "ZONE", "CAPACITY", "PARTITIONS", "BYTES", "INCARNATION", "GRPC", "HTTP", "NODE ID", "REPAIRED", "HINTS", "QUARANTINED"},
 	}
+	now := time.Now()
 	for _, n := range st.GetNodes() {
 		zone := n.GetZone()
 		if zone != "" {
@@ -53,11 +55,20 @@ func statusView(st *pairdbv1.StatusResponse) view {
 		}
 		v.items = append(v.items, n)
 		v.rows = append(v.rows, []string{
-			visible(n.GetName()), visible(n.GetState()), zone, number(n.GetCapacity()), number(n.GetPartitions()), bytesText(n.GetBytes()),
+			visible(n.GetName()), stateText(n), zone, number(n.GetCapacity()), number(n.GetPartitions()), bytesText(n.GetBytes()),
 			strconv.FormatUint(n.GetIncarnation(), 10), n.GetAddresses().GetGrpc(), n.GetAddresses().GetHttp(), n.GetNodeId(),
+			agoText(n.GetRepairedAt(), now), strconv.FormatUint(n.GetHints(), 10), number(n.GetQuarantinedPartitions()),
 		})
 	}
 	return v
+}
+
+// stateText is a node's state, and how much of its data is damaged.
+func stateText(n *pairdbv1.NodeStatus) string {
+	if k := n.GetQuarantinedPartitions(); k > 0 {
+		return visible(n.GetState()) + ", " + number(k) + " partitions damaged"
+	}
+	return visible(n.GetState())
 }
 
 func (a *app) membersCommand() *cobra.Command {

@@ -28,7 +28,7 @@ const (
 
 func (a *app) debugCommand() *cobra.Command {
 	return group("debug", "Look into the files of a node", groupTrouble,
-		a.debugSSTCommand(), a.debugWALCommand(), a.debugManifestCommand(), a.debugVerifyCommand())
+		a.debugSSTCommand(), a.debugWALCommand(), a.debugManifestCommand(), a.debugVerifyCommand(), a.debugDumpCommand())
 }
 
 // debugFlags are the flags of a debug command.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -67,6 +68,32 @@ func scriptEngineDir(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: enginedir DIR")
 	}
 	ts.Check(makeEngineDir(ts.MkAbs(args[0])))
+}
+
+// objectdir DIR makes an engine's directory with three objects, the last of them in
+// the log only.
+func scriptObjectDir(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: objectdir DIR")
+	}
+	db, err := engine.Open(ts.MkAbs(args[0]), engine.Options{MemTableSize: 1 << 20})
+	ts.Check(err)
+	write := causal.Dot{Actor: 0xfeed, Counter: 7}
+	for i, s := range []causal.Sibling{
+		{Dot: write, HLC: 65536, Flags: causal.FlagExpiry | causal.FlagJSON, ExpiresAt: 1500, Value: []byte("\"v\""), IdempotencyKey: []byte("id")},
+		{Dot: write, HLC: 65537, Flags: causal.FlagTombstone},
+		{Dot: write, HLC: 65538, Value: []byte("v")},
+	} {
+		o := causal.Object{Context: causal.NewContext(write, causal.Dot{Actor: 1, Counter: 2}), Siblings: []causal.Sibling{s}}
+		b := engine.NewBatch()
+		b.Set(storageKey(uint16(3*i), fmt.Sprintf("key-%d", i)), o.Append(nil))
+		_, err := db.Apply(b, engine.WriteOptions{Sync: true})
+		ts.Check(err)
+		if i == 1 {
+			ts.Check(db.Flush())
+		}
+	}
+	ts.Check(db.Close())
 }
 
 // only VAR GLOB sets a variable to the last file that matches.

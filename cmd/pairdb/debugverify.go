@@ -114,21 +114,12 @@ func engineDir(cmd *cobra.Command, dir string) (string, error) {
 }
 
 func verifyFailed(cmd *cobra.Command, dir string, err error) error {
-	switch {
-	case cmd.Context().Err() != nil:
-		return cmd.Context().Err()
-	case errors.Is(err, engine.ErrInUse):
-		return &failure{
-			exit: errcode.ExitConflict, what: fmt.Sprintf("%s: a running process has %s open", cmd.CommandPath(), visible(dir)), err: err,
-			next: "Ask the node itself with pairdb verify, or stop it first.",
-		}
-	case errors.Is(err, engine.ErrNoDB):
-		return &failure{
-			exit: errcode.ExitNotFound, what: fmt.Sprintf("%s: %s holds no data of pairdb", cmd.CommandPath(), visible(dir)), err: err,
-			next: "Name the --data-dir of an agent, or the engine's directory.",
-		}
+	err = dirFailed(cmd, dir, "check", err)
+	var f *failure
+	if errors.As(err, &f) && errors.Is(f.err, engine.ErrInUse) {
+		f.next = "Ask the node itself with pairdb verify, or stop it first."
 	}
-	return &failure{exit: errcode.ExitFailed, what: fmt.Sprintf("%s: the check did not come to its end", cmd.CommandPath()), why: []string{plainError(err)}, err: err}
+	return err
 }
 
 func newDirJSON(dir string, r *engine.DirReport) dirJSON {

@@ -96,7 +96,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.putCommand(), a.getCommand(), a.deleteCommand(), a.scanCommand(), a.resolveCommand(),
 		a.importCommand(), a.exportCommand(), a.shellCommand(), a.tenantCommand(),
 		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
-		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.statsCommand(), a.eventsCommand(), a.debugCommand(),
+		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.repairCommand(), a.hintsCommand(), a.statsCommand(), a.eventsCommand(), a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),
 	} {
 		root.AddCommand(cmd)

@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 
 			"damaged":   scriptDamaged,
 			"enginedir": scriptEngineDir,
+			"objectdir": scriptObjectDir,
 			"only":      scriptOnly,
 			"flip":      scriptFlip,
 		},

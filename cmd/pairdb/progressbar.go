@@ -52,6 +52,11 @@ func progressLine(verb string, p *progress, elapsed time.Duration) string {
 	}
 	total := max(p.totalFiles.Load(), 1)
 	full := int(min(files, total) * progressWidth / total)
+	if p.unit != "" {
+		return fmt.Sprintf("%s [%s%s] %d/%d %s, %.1f MB, %.1f MB/s", verb,
+			strings.Repeat("#", full), strings.Repeat(".", progressWidth-full),
+			files, p.totalFiles.Load(), p.unit, float64(bytes)/1e6, rate)
+	}
 	return fmt.Sprintf("%s [%s%s] %d/%d files, %.1f/%.1f MB, %.1f MB/s", verb,
 		strings.Repeat("#", full), strings.Repeat(".", progressWidth-full),
 		files, p.totalFiles.Load(), float64(bytes)/1e6, float64(p.totalBytes.Load())/1e6, rate)

@@ -220,15 +220,23 @@ func parsePartitions(s string) (*pairdbv1.PartitionRange, error) {
 func (a *app) verifyCommand() *cobra.Command {
 	var f clientFlags
 	cmd := a.upkeepCommand(&cobra.Command{
-		Use:   "verify",
+		Use:   "verify [--cluster]",
 		Short: "Make nodes read all their tables and look for damage; exit code 1 says that there is some",
 		Long: `Make nodes read every block of their tables, past the caches, and hold tables and manifest
-against each other. Reads and writes go on. Damage is listed with file and offset.
+against each other. Reads and writes go on. Damage is listed with file and offset. A damaged
+table is taken out of service and what it held is fetched again from the other owners.
 ` + upkeepNote + slowNote + `
+With --cluster all nodes of the cluster do so at once, each no faster than its scrub.rate,
+whichever node is asked. They go on after Ctrl-C. Exit code 6 says that a node did not answer.
 For a node that does not run there is pairdb debug verify.`,
 		GroupID: groupUpkeep, Args: args(),
 	}, &f, true)
+	var whole bool
+	cmd.Flags().BoolVar(&whole, "cluster", false, "have all nodes of the cluster do it, by way of the first --endpoint")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if whole {
+			return a.verifyCluster(cmd.Context(), &f)
+		}
 		line := a.liveLine()
 		defer line.clear()
 		rows := newNodeRows(&f, "NODE", "ENDPOINT", "TABLES", "BYTES", "VERDICT")
@@ -265,7 +273,7 @@ For a node that does not run there is pairdb debug verify.`,
 		}
 		return &failure{
 			exit: errcode.ExitFailed, what: fmt.Sprintf("verify: %d damaged places", damaged), why: why,
-			next: "Stop the node and look with pairdb debug verify; rebuild it from its peers or a backup.",
+			next: "With other copies in the cluster the data is fetched again from them; pairdb status says how much is left. Without, restore it from a backup.",
 		}
 	}
 	return cmd

@@ -136,6 +136,20 @@ const (
 	knownFlags = FlagTombstone | FlagExpiry | FlagJSON | flagIdempotency | FlagStripped
 )
 
+// Names returns the names of the flags that are set, for people and tools.
+func (f Flags) Names() []string {
+	names := []string{}
+	for _, n := range []struct {
+		flag Flags
+		name string
+	}{{FlagTombstone, "tombstone"}, {FlagExpiry, "expires"}, {FlagJSON, "json"}, {FlagStripped, "stripped"}} {
+		if f&n.flag != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return names
+}
+
 // Sibling is one write that no write known to its object has superseded.
 type Sibling struct {
 	Dot Dot
@@ -199,6 +213,10 @@ type Object struct {
 	Context Context
 	// Siblings are sorted by dot.
 	Siblings []Sibling
+	// Floor is the highest HLC of what was left out of the object, or forgotten of
+	// other keys: what is written to it has to be above. It is neither stored nor
+	// sent nor compared.
+	Floor uint64
 }
 
 // IsZero reports whether o knows of no write at all: the key was never written

@@ -109,12 +109,25 @@ func Uncovered(held, incoming *Object) (o Object, ok bool) {
 // write that supersedes the winner has a higher HLC than it. It changes o in
 // place.
 func (o *Object) StripLosers() {
+	var none Confirmed
+	o.StripLosersUnder(&none)
+}
+
+// StripLosersUnder is StripLosers for an owner that knows c: the winner is that of
+// what remains, since what does not may beat it and will be gone. A write beside a
+// delete that no reader is shown any more keeps its value.
+func (o *Object) StripLosersUnder(c *Confirmed) {
 	if len(o.Siblings) < 2 {
 		return
 	}
-	w := o.Winner().Dot
+	left := o.Remaining(c, true)
+	w := left.Winner()
+	if w == nil {
+		w = o.Winner()
+	}
+	dot := w.Dot
 	for i := range o.Siblings {
-		if s := &o.Siblings[i]; s.Dot != w && !s.Tombstone() {
+		if s := &o.Siblings[i]; s.Dot != dot && !s.Tombstone() {
 			s.Flags |= FlagStripped
 			s.Value = nil
 		}

@@ -14,11 +14,35 @@ import (
 // level 0 overlap in keys within the levels they span, those between the inputs
 // and the output included.
 type Busy struct {
-	jobs  []*Job
-	files map[uint64]struct{}
+	jobs    []*Job
+	files   map[uint64]struct{}
+	avoided map[uint64]struct{}
 }
 
-func (b *Busy) empty() bool { return b == nil || len(b.jobs) == 0 }
+func (b *Busy) empty() bool { return b == nil || len(b.jobs) == 0 && len(b.avoided) == 0 }
+
+// Avoid has no job pick the table num until Unavoid: it cannot be read. What lies
+// under it in level 0 goes on without it, what lies over it waits.
+func (b *Busy) Avoid(num uint64) {
+	if b.avoided == nil {
+		b.avoided = make(map[uint64]struct{})
+	}
+	b.avoided[num] = struct{}{}
+}
+
+// Unavoid ends Avoid; again is no error.
+func (b *Busy) Unavoid(num uint64) { delete(b.avoided, num) }
+
+// Avoids reports whether a table of files is avoided, or of nil, any at all.
+func (b *Busy) Avoids(files []*manifest.FileMeta) bool {
+	if files == nil {
+		return len(b.avoided) > 0
+	}
+	return slices.ContainsFunc(files, func(f *manifest.FileMeta) bool {
+		_, ok := b.avoided[f.Num]
+		return ok
+	})
+}
 
 // Len returns the number of jobs.
 func (b *Busy) Len() int {
@@ -66,7 +90,10 @@ func (b *Busy) has(f *manifest.FileMeta) bool {
 	if b == nil {
 		return false
 	}
-	_, ok := b.files[f.Num]
+	if _, ok := b.files[f.Num]; ok {
+		return true
+	}
+	_, ok := b.avoided[f.Num]
 	return ok
 }
 

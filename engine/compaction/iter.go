@@ -23,6 +23,9 @@ type IterOptions struct {
 	// Lower and Upper bound the user keys taken from In, Upper excluded; nil
 	// is open. RangeDels are to be clipped by the caller.
 	Lower, Upper []byte
+	// KeepDeletesAfter, if not 0, is a sequence number above which tombstones stay even
+	// if nothing is below.
+	KeepDeletesAfter base.SeqNum
 	// Filter, if not nil, is asked about each value that no snapshot sees and
 	// that is the newest of its key here: true drops it. What it hid stays
 	// hidden. Key and value are valid during the call.
@@ -113,10 +116,15 @@ func (it *Iter) keep(k base.InternalKey) bool {
 		it.filtered, kind = true, base.KindDelete
 		it.dropped++
 	}
-	if kind == base.KindDelete && s == 0 && it.nothingBelow(k.UserKey, k.UserKey) {
+	if kind == base.KindDelete && s == 0 && it.mayGo(k.SeqNum()) && it.nothingBelow(k.UserKey, k.UserKey) {
 		return false
 	}
 	return true
+}
+
+// mayGo reports whether nobody wants to know of a delete.
+func (it *Iter) mayGo(seq base.SeqNum) bool {
+	return it.opts.KeepDeletesAfter == 0 || seq <= it.opts.KeepDeletesAfter
 }
 
 func (it *Iter) nothingBelow(start, end []byte) bool {
@@ -158,7 +166,7 @@ func (it *Iter) RangeDels() []base.RangeDel {
 				continue // a newer one of the same stripe hides as much
 			}
 			last = s
-			if s == 0 && it.nothingBelow(f.Start, f.End) {
+			if s == 0 && it.mayGo(seq) && it.nothingBelow(f.Start, f.End) {
 				continue
 			}
 			out = append(out, base.RangeDel{Start: f.Start, End: f.End, Seq: seq})

@@ -62,8 +62,8 @@ type Context struct {
 	Busy *Busy
 	// Cursors hold, for each level, the largest key compacted there last.
 	Cursors [][]byte
-	// Floor is the oldest sequence number a snapshot holds, MaxSeqNum if there
-	// is no snapshot: tombstones above it cannot be dropped yet.
+	// Floor is the oldest sequence number that a snapshot holds or above which deletes
+	// are kept, MaxSeqNum if there is none: tombstones above it cannot be dropped yet.
 	Floor base.SeqNum
 	// Room is how many bytes a job may write, 0 for no bound. With little of
 	// it smaller jobs come first.

@@ -140,6 +140,22 @@ func (l *Log) Append(e *Edit, newNum func() uint64) (State, error) {
 	return next, nil
 }
 
+// Rewrite replaces the log by one with number num, which is new, that begins with the
+// present state, as Append does when it has grown. If there is no room for it, the old
+// one goes on; an error that matches base.ErrReadOnly is final.
+func (l *Log) Rewrite(num uint64) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	next := l.state
+	next.NextFile = max(next.NextFile, num+1)
+	done, err := l.replace(num, next)
+	if err == nil && !done {
+		err = errors.New("a new manifest cannot be made; is there room on the disk?")
+	}
+	return err
+}
+
 // TakeStale returns the numbers of replaced logs whose files may be removed.
 func (l *Log) TakeStale() []uint64 {
 	s := l.stale

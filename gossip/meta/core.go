@@ -25,6 +25,10 @@ type Info struct {
 // Options are the seams and facts a Core is opened with.
 type Options struct {
 	Store Store
+	// Witness, if set, tells a store that has forgotten from one that has not.
+	Witness WitnessStore
+	// HasData says that the node has data: without an identity it is not a new one.
+	HasData bool
 	// Rand gives unpredictable bytes: crypto/rand in a process.
 	Rand io.Reader
 	// ClusterName must be the one the store was made with, if it has a cluster.
@@ -63,12 +67,16 @@ type Output struct {
 
 // Core is the metadata of one node. See the package comment.
 type Core struct {
-	store Store
-	rand  io.Reader
-	log   *slog.Logger
-	name  string
-	info  Info
-	parts int
+	store     Store
+	witnesses WitnessStore
+	// witness is what was witnessed last, lastWitness its bytes on the disk.
+	witness     Witness
+	lastWitness []byte
+	rand        io.Reader
+	log         *slog.Logger
+	name        string
+	info        Info
+	parts       int
 	// maxTenants is ring.MaxTenants; only tests lower it, since a log that long
 	// takes seconds to load.
 	maxTenants int
@@ -94,6 +102,17 @@ type Core struct {
 	founder ring.NodeID
 	// ready: all founders have acknowledged; durable.
 	ready bool
+	// floor is the log version that this node had durably and must have again
+	// before it takes part, floorLog the hash of that log; 0: it lacks nothing.
+	floor    ring.Version
+	floorLog uint64
+	// abstain is the last slot in which this node does not vote.
+	abstain ring.Version
+	// mend is written with the start: it replaces what is damaged.
+	mend []Record
+	// nowMs is the wall clock of the last tick, and gone when by it a node went.
+	nowMs int64
+	gone  map[ring.NodeID]int64
 	// round is the highest ballot round used or seen.
 	round uint64
 	// ticks counts; promised is the tick of this voter's last promise.
@@ -108,17 +127,19 @@ type Core struct {
 }
 
 // Open loads the metadata, or makes a new identity if there is none, counts the
-// incarnation up and draws the actor, durably, before it returns. Errors:
-// ErrNewerFormat, ErrCorrupt, ErrOtherCluster.
+// incarnation up and draws the actor, durably, before it returns. Where the witness
+// tells that only log entries or votes are missing it opens all the same, see
+// Recovering. Errors: ErrNewerFormat, ErrCorrupt and LostError, ErrOtherCluster.
 func Open(o Options) (*Core, error) {
 	if !ring.ValidName(o.ClusterName) {
 		return nil, fmt.Errorf("open metadata: cluster name %q: want 1..63 letters, digits, '.', '_' or '-'", o.ClusterName)
 	}
 	c := &Core{
-		store: o.Store, rand: o.Rand, log: o.Logger, name: o.ClusterName, info: o.Info, parts: o.Partitions, maxTenants: ring.MaxTenants,
+		store: o.Store, witnesses: o.Witness, rand: o.Rand, log: o.Logger, name: o.ClusterName, info: o.Info, parts: o.Partitions, maxTenants: ring.MaxTenants,
 		state: &ring.State{}, votes: map[ring.NodeID]ring.Register{}, live: map[ring.NodeID]schema.Liveness{},
+		gone: map[ring.NodeID]int64{},
 	}
-	if err := c.load(); err != nil {
+	if err := c.load(o.HasData); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	if err := c.boot(); err != nil {
@@ -133,42 +154,56 @@ func Open(o Options) (*Core, error) {
 	return c, c.fatal
 }
 
-func (c *Core) load() error {
-	cluster := ""
+func (c *Core) load(hasData bool) error {
+	cluster, lost := "", damage{}
 	err := c.store.Load(func(key string, value []byte) error {
-		if len(value) > MaxRecordBytes {
-			return fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, key, len(value))
-		}
-		if key == keyCluster {
-			b, err := unformat(key, value, -1)
-			cluster = string(b)
+		err := c.loadRecord(key, value, &cluster)
+		switch {
+		case errors.Is(err, ring.ErrNewerFormat), errors.Is(err, ring.ErrUnknownKind):
+			return fmt.Errorf("%w: %w", ErrNewerFormat, err)
+		case errors.Is(err, ErrNewerFormat):
 			return err
+		case broken(err):
+			lost.note(key, err)
+			return nil
 		}
-		return c.loadRecord(key, value)
-	})
-	switch {
-	case errors.Is(err, ring.ErrNewerFormat), errors.Is(err, ring.ErrUnknownKind):
-		return fmt.Errorf("%w: %w", ErrNewerFormat, err)
-	case errors.Is(err, ring.ErrCorrupt), errors.Is(err, ring.ErrInvalidEntry), errors.Is(err, crdt.ErrCorrupt), errors.Is(err, crdt.ErrSignature):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case err != nil:
 		return err
-	case c.key == nil && (cluster != "" || len(c.entries) > 0):
-		return fmt.Errorf("%w: there is a log but no identity", ErrCorrupt)
-	case cluster != "" && cluster != c.name && c.bound():
+	})
+	var unread *DamageError
+	if errors.As(err, &unread) {
+		for _, key := range unread.Keys {
+			lost.note(key, unread.Err)
+		}
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.examine(lost, hasData); err != nil {
+		return err
+	}
+	if cluster != "" && cluster != c.name && c.bound() {
 		return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, cluster, c.name)
 	}
-	if id := c.state.ClusterName(); id != "" && id != c.name {
-		return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, id, c.name)
+	for _, id := range []string{c.state.ClusterName(), c.witness.ClusterName} {
+		if id != "" && id != c.name && c.bound() {
+			return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, id, c.name)
+		}
 	}
 	return nil
 }
 
 // bound says that the node has a cluster, or has promised itself to one.
-func (c *Core) bound() bool { return len(c.entries) > 0 || !c.founder.IsZero() }
+func (c *Core) bound() bool { return len(c.entries) > 0 || c.floor > 0 || !c.founder.IsZero() }
 
-func (c *Core) loadRecord(key string, value []byte) error {
+func (c *Core) loadRecord(key string, value []byte, cluster *string) error {
 	switch {
+	case len(value) > MaxRecordBytes:
+		return fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, key, len(value))
+	case key == keyCluster:
+		b, err := unformat(key, value, -1)
+		*cluster = string(b)
+		return err
 	case key == keyFormat:
 		_, err := unformat(key, value, 0)
 		return err
@@ -239,7 +274,8 @@ func (c *Core) setKey(key ed25519.PrivateKey) {
 // boot makes this start one of its own: incarnation and actor, and the identity
 // if there is none, in one write.
 func (c *Core) boot() error {
-	var records []Record
+	records := c.mend
+	c.mend = nil
 	if c.key == nil {
 		seed := make([]byte, ed25519.SeedSize)
 		if _, err := io.ReadFull(c.rand, seed); err != nil {
@@ -268,7 +304,14 @@ func (c *Core) write(records []Record) error {
 	if c.fatal != nil {
 		return c.fatal
 	}
-	if err := c.store.Write(records); err != nil {
+	err := c.store.Write(records)
+	if errors.Is(err, ErrNoRoom) {
+		return err // before anything was touched
+	}
+	if err == nil {
+		err = c.witnessed(records)
+	}
+	if err != nil {
 		c.fail(fmt.Errorf("%w: %w", ErrFailed, err))
 		return c.fatal
 	}
@@ -298,8 +341,13 @@ func (c *Core) Take() Output {
 // Identity gives the node's id, its incarnation and its actor.
 func (c *Core) Identity() (id ring.NodeID, incarnation, actor uint64) { return c.self, c.inc, c.actor }
 
-// ClusterID is zero before founding.
-func (c *Core) ClusterID() ring.ClusterID { return c.state.ClusterID() }
+// ClusterID is zero before founding. It is known while the log is fetched again.
+func (c *Core) ClusterID() ring.ClusterID {
+	if id := c.state.ClusterID(); !id.IsZero() || c.floor == 0 {
+		return id
+	}
+	return c.witness.Cluster
+}
 
 // Version is the last log entry learned and durable.
 func (c *Core) Version() ring.Version { return c.state.Version() }
@@ -308,7 +356,7 @@ func (c *Core) Version() ring.Version { return c.state.Version() }
 func (c *Core) Founded() bool { return c.state.Version() > 0 }
 
 // Ready says that the node may serve.
-func (c *Core) Ready() bool { return c.ready }
+func (c *Core) Ready() bool { return c.ready && c.state.Version() >= c.floor }
 
 // Founder is whom this node has endorsed, zero if nobody.
 func (c *Core) Founder() ring.NodeID { return c.founder }
@@ -337,6 +385,11 @@ func (c *Core) SetLiveness(id ring.NodeID, l schema.Liveness) {
 		return
 	}
 	c.live[id] = l
+	if l == schema.Dead || l == schema.Left {
+		c.gone[id] = c.nowMs
+	} else {
+		delete(c.gone, id)
+	}
 	c.out.Changed = true
 	if !c.Founded() && l != schema.Alive {
 		c.nodes.Remove(id) // a node that comes back introduces itself anew
@@ -382,11 +435,11 @@ func infoOf(e *crdt.NodeEntry) Info {
 }
 
 // header is this node's own.
-func (c *Core) header() header { return header{c.name, c.state.ClusterID()} }
+func (c *Core) header() header { return header{c.name, c.ClusterID()} }
 
 // checkHeader refuses messages of other clusters.
 func (c *Core) checkHeader(h header) error {
-	mine := c.state.ClusterID()
+	mine := c.ClusterID()
 	switch {
 	case h.name != c.name:
 		return fmt.Errorf("peer %w: it is called %q, this one %q", ErrOtherCluster, h.name, c.name)

@@ -29,6 +29,10 @@ func (c *Core) PullFrom(to ring.NodeID) (Send, bool) {
 		return Send{}, false
 	}
 	m := exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
+	if own, ok := c.nodes.Get(c.self); ok && !c.bound() {
+		// A cluster without a place for this node says whose place it may want.
+		m.nodes = append(m.nodes, own.Append(nil))
+	}
 	return Send{To: to, Method: MethodExchange, Payload: m.encode(), pull: true}, true
 }
 
@@ -125,7 +129,13 @@ func (c *Core) serveExchange(from ring.NodeID, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	if c.Founded() && !c.IsMember(from) {
-		return (&exchange{header: c.header(), version: c.state.Version(), frozen: true}).encode(), nil
+		reply := &exchange{header: c.header(), version: c.state.Version(), frozen: true}
+		if len(m.nodes) == 1 {
+			if e, err := crdt.DecodeNode(m.nodes[0]); err == nil && e.ID == from {
+				reply.lost = c.lostNode(e)
+			}
+		}
+		return reply.encode(), nil
 	}
 	if err := c.absorb(m); err != nil {
 		return nil, err
@@ -196,7 +206,7 @@ func (c *Core) exchanged(s Send, payload []byte) error {
 		return err
 	}
 	if m.frozen {
-		return c.frozen(m.cluster)
+		return c.frozen(m.cluster, m.lost)
 	}
 	if !c.Founded() && !m.cluster.IsZero() && len(m.log) == 0 {
 		return nil // it could not tell yet whether this node is a member

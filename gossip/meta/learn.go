@@ -53,6 +53,9 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 	if len(learned) == 0 {
 		return nil
 	}
+	if err := c.recovered(state, learned); err != nil {
+		return err
+	}
 	if !c.Founded() { // the other founders are worth remembering from now on
 		for _, e := range c.nodes.All() {
 			if _, ok := state.Layout().Node(e.ID); ok && e.ID != c.self {
@@ -68,7 +71,7 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 
 // install shows what learn has made durable.
 func (c *Core) install(state *ring.State, learned [][]byte) error {
-	founded := c.Founded()
+	founded, behind := c.Founded(), c.state.Version() < c.floor
 	c.state, c.entries = state, append(c.entries, learned...)
 	clear(c.votes) // they were of an earlier slot
 	if !founded {
@@ -79,6 +82,10 @@ func (c *Core) install(state *ring.State, learned [][]byte) error {
 			}
 		}
 		c.log.Info("this node belongs to a founded cluster now", "cluster", c.name, "cluster_id", state.ClusterID().String(), "nodes", len(state.Layout().Nodes()))
+	}
+	if behind && state.Version() >= c.floor {
+		c.log.Info("the metadata that was damaged is complete again", "version", uint64(state.Version()))
+		c.maybeReady()
 	}
 	c.out.Changed = true
 	if err := c.refresh(); err != nil {
@@ -160,7 +167,7 @@ func (c *Core) Digest() [16]byte {
 // Snapshot gives what this node knows. The result is immutable.
 func (c *Core) Snapshot() *schema.Snapshot {
 	members := c.members()
-	if c.snap != nil && c.snapLog == c.state.Version() && c.snap.Ready == c.ready {
+	if c.snap != nil && c.snapLog == c.state.Version() && c.snap.Ready == c.Ready() {
 		c.snap = c.snap.WithMembers(members)
 		return c.snap
 	}
@@ -173,8 +180,8 @@ func (c *Core) Snapshot() *schema.Snapshot {
 		keys = append(keys, schema.TokenKey(k))
 	}
 	c.snap = schema.Build(schema.Snapshot{
-		ClusterID: c.state.ClusterID(), ClusterName: c.name, Self: c.self, Version: c.state.Version(),
-		Layout: c.state.Layout(), Ready: c.ready, Members: members, TokenKeys: keys,
+		ClusterID: c.ClusterID(), ClusterName: c.name, Self: c.self, Version: c.state.Version(),
+		Layout: c.state.Layout(), Ready: c.Ready(), Members: members, TokenKeys: keys,
 	}, tenants)
 	c.snapLog = c.state.Version()
 	return c.snap

@@ -75,7 +75,7 @@ func (c *Core) ProposeTenant(t ring.TenantCreate) error {
 	switch {
 	case c.fatal != nil:
 		return c.fatal
-	case !c.ready:
+	case !c.Ready():
 		return ErrNotReady
 	case c.proposal != nil:
 		return ErrBusy
@@ -295,6 +295,7 @@ func (c *Core) Tick(nowMs int64) error {
 		return c.fatal
 	}
 	c.ticks++
+	c.nowMs = nowMs
 	if pr := c.proposal; pr != nil && pr.result == nil && pr.p != nil {
 		if pr.wait--; pr.wait <= 0 && !c.deferring(pr.p.Slot()) {
 			pr.p.Retry()
@@ -309,6 +310,6 @@ func (c *Core) Tick(nowMs int64) error {
 
 // Busy says whether Tick has something to do.
 func (c *Core) Busy() bool {
-	return c.fatal == nil && (c.founding != nil || c.Founded() && !c.ready ||
+	return c.fatal == nil && (c.founding != nil || c.state.Version() < c.floor || c.Founded() && !c.ready ||
 		c.proposal != nil && c.proposal.result == nil)
 }

@@ -18,10 +18,12 @@ type Record struct {
 // included: whoever loses its promises loses its identity with them.
 type Store interface {
 	// Load calls visit for every record in the order of keys. The value is only
-	// valid during the call.
+	// valid during the call. If something cannot be read it visits the rest and
+	// returns a DamageError.
 	Load(visit func(key string, value []byte) error) error
 	// Write applies all records, or none, and returns nil once they are durable.
-	// After an error the store may hold either.
+	// After an error the store may hold either, but for ErrNoRoom: then it holds
+	// what it held.
 	Write(records []Record) error
 }
 
@@ -41,6 +43,8 @@ var (
 	ErrIdentity = errors.New("node identity is in use elsewhere")
 	// ErrFork: a peer's log disagrees with this node's.
 	ErrFork = errors.New("logs disagree")
+	// ErrNoRoom: the disk has no room for a write; nothing was changed.
+	ErrNoRoom = errors.New("no room on the disk for metadata")
 	// ErrFailed: the store failed before; what is durable is unknown, so the
 	// core does nothing any more. A restart finds out.
 	ErrFailed = errors.New("metadata store failed")

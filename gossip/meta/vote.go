@@ -45,6 +45,9 @@ func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte) (ring.Regi
 	if !slices.Contains(c.state.Voters(), c.self) {
 		return ring.Register{}, fmt.Errorf("node %s is no voter", c.self.Short())
 	}
+	if slot <= c.abstain || c.state.Version() < c.floor {
+		return ring.Register{}, fmt.Errorf("node %s abstains up to entry %d: it may have forgotten what it promised there", c.self.Short(), max(c.abstain, c.floor))
+	}
 	var reg ring.Register
 	var err error
 	if len(value) == 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pairdb/pairdb/gossip/crdt"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // Methods of the peers' Meta service.
@@ -91,11 +92,14 @@ var errMessage = errors.New("bad metadata message")
 
 // exchange is request and reply of Exchange and Found: header, flags u8, version
 // u64, counted lists of vector items (id 16, two u64), node entries, log entries
-// after u64 first, and votes (id 16, register).
+// after u64 first, and votes (id 16, register). A refusal whose flags have lost goes
+// on with a LostNode: id 16, name, address, liveness u8, since i64.
 type exchange struct {
 	header
 	// frozen refuses a node without a cluster: there is no place for it.
-	frozen  bool
+	frozen bool
+	// lost says whose place the node seems to want, if it is refused.
+	lost    *LostNode
 	version ring.Version
 	vector  []crdt.VectorItem
 	nodes   [][]byte
@@ -114,7 +118,10 @@ func (m *exchange) encode() []byte {
 	b := m.header.append(nil)
 	var flags byte
 	if m.frozen {
-		flags = 1
+		flags = flagFrozen
+		if m.lost != nil {
+			flags |= flagLost
+		}
 	}
 	b = append(b, flags)
 	b = u64Bytes(b, uint64(m.version))
@@ -137,8 +144,19 @@ func (m *exchange) encode() []byte {
 		b = append(b, v.from[:]...)
 		b = appendBytes(b, v.reg)
 	}
+	if l := m.lost; flags&flagLost != 0 {
+		b = append(b, l.ID[:]...)
+		b = appendString(appendString(b, l.Name), l.Address)
+		b = u64Bytes(append(b, byte(l.Liveness)), uint64(l.Since))
+	}
 	return b
 }
+
+// Flags of an exchange.
+const (
+	flagFrozen = 1
+	flagLost   = 2 // with flagFrozen only
+)
 
 func decodeExchange(b []byte) (*exchange, error) {
 	r, err := openMessage("exchange", b)
@@ -146,7 +164,8 @@ func decodeExchange(b []byte) (*exchange, error) {
 		return nil, err
 	}
 	m := &exchange{header: r.header()}
-	m.frozen = r.uint(1)&1 != 0
+	flags := r.uint(1)
+	m.frozen = flags&flagFrozen != 0
 	m.version = ring.Version(r.uint(8))
 	for n := int(r.uint(2)); n > 0 && !r.bad; n-- {
 		v := crdt.VectorItem{ID: r.id(), Stamp: crdt.Stamp{Incarnation: r.uint(8), Seq: r.uint(8)}}
@@ -164,6 +183,9 @@ func decodeExchange(b []byte) (*exchange, error) {
 	}
 	for n := int(r.uint(1)); n > 0 && !r.bad; n-- {
 		m.votes = append(m.votes, vote{from: r.id(), reg: r.bytes()})
+	}
+	if m.frozen && flags&flagLost != 0 {
+		m.lost = &LostNode{ID: r.id(), Name: r.str(), Address: r.str(), Liveness: schema.Liveness(r.uint(1)), Since: int64(r.uint(8))}
 	}
 	if !r.done() {
 		return nil, fmt.Errorf("decode exchange: %w", errMessage)

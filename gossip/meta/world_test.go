@@ -22,10 +22,13 @@ import (
 type member struct {
 	name  string
 	store *storetest.Mem
-	core  *meta.Core // nil while down
-	id    ring.NodeID
-	ended error // why it may not come back
-	inc   uint64
+	// witness lies beside it.
+	witness *storetest.Witness
+	damaged bool       // the store was
+	core    *meta.Core // nil while down
+	id      ring.NodeID
+	ended   error // why it may not come back
+	inc     uint64
 	// acked is the highest version that this node has told anyone.
 	acked ring.Version
 	want  string // the tenant it is creating
@@ -63,7 +66,7 @@ func newWorld(t testing.TB, seed uint64, n, expect int) *world {
 		log: map[ring.Version][]byte{}, ids: map[ring.ClusterID]bool{}, won: map[string][]int{}, lost: map[string][]int{},
 	}
 	for i := range n {
-		w.nodes = append(w.nodes, &member{name: fmt.Sprintf("n%d", i+1), store: &storetest.Mem{}})
+		w.nodes = append(w.nodes, &member{name: fmt.Sprintf("n%d", i+1), store: &storetest.Mem{}, witness: &storetest.Witness{}})
 	}
 	return w
 }
@@ -73,8 +76,11 @@ func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, ni
 func (w *world) boot(i int) {
 	m := w.nodes[i]
 	m.store.Restart()
+	if m.witness == nil {
+		m.witness = &storetest.Witness{}
+	}
 	c, err := meta.Open(meta.Options{
-		Store: m.store, Rand: w.seed, ClusterName: "test", Partitions: 8, Logger: discard(),
+		Store: m.store, Witness: m.witness, Rand: w.seed, ClusterName: "test", Partitions: 8, Logger: discard(),
 		Info: meta.Info{Name: m.name, Capacity: 100, Addresses: schema.Addresses{Peer: m.name}, Software: "test"},
 	})
 	if err != nil {
@@ -84,10 +90,14 @@ func (w *world) boot(i int) {
 	if !m.id.IsZero() && (id != m.id || inc <= m.inc) {
 		w.t.Fatalf("%s came back as %s, incarnation %d, was %s, %d", m.name, id.Short(), inc, m.id.Short(), m.inc)
 	}
-	if c.Version() < m.acked {
+	_, recovering := c.Recovering()
+	if recovering && !m.damaged {
+		w.t.Fatalf("%s takes a sound store for a damaged one", m.name)
+	}
+	if c.Version() < m.acked && !recovering {
 		w.t.Fatalf("%s had acknowledged %d and came back with %d", m.name, m.acked, c.Version())
 	}
-	m.core, m.id, m.inc, m.want, m.acked = c, id, inc, "", c.Version()
+	m.core, m.id, m.inc, m.want, m.acked = c, id, inc, "", max(m.acked, c.Version())
 	c.Expect(w.expect)
 	for j, o := range w.nodes {
 		if j != i && o.core != nil {
@@ -137,10 +147,10 @@ func (w *world) settle(i int) {
 			w.t.Fatalf("two clusters were founded")
 		}
 	}
-	if s.Version < m.acked {
+	if _, recovering := c.Recovering(); s.Version < m.acked && !recovering {
 		w.t.Fatalf("the log of %s went back from %d to %d", m.name, m.acked, s.Version)
 	}
-	m.acked = s.Version
+	m.acked = max(m.acked, s.Version)
 	w.checkLog(m)
 	if s.Ready {
 		for _, n := range s.Layout.Nodes() {

@@ -28,7 +28,10 @@ type Config struct {
 	Cluster  Cluster
 	Gossip   Gossip
 	Storage  Storage
+	Hints    Hints
+	Scrub    Scrub
 	Limits   Limits
+	Repair   Repair
 	Timeouts Timeouts
 	HTTP     HTTP
 	Log      Log
@@ -95,6 +98,21 @@ type Storage struct {
 	CompactionRate Size
 }
 
+// Hints bounds what this node keeps for others that writes did not reach.
+type Hints struct {
+	// MaxBytes is for one target, Rate bytes a second to one.
+	MaxBytes, Rate Size
+	Window         time.Duration
+}
+
+// Scrub says how the data on the disk is looked through for damage.
+type Scrub struct {
+	// Interval is the time from one to the next, 0 for never.
+	Interval time.Duration
+	// Rate is bytes a second.
+	Rate Size
+}
+
 // Limits bounds what clients may ask.
 type Limits struct {
 	MaxValueSize, IdempotencyBytes Size
@@ -107,6 +125,16 @@ type Limits struct {
 	Connections, ConnectionsPerIP int
 	// ReaderStall is how long a client may leave an answer unread.
 	ReaderStall time.Duration
+}
+
+// Repair says how often the owners of the same data are compared, and what that may
+// cost.
+type Repair struct {
+	Interval time.Duration
+	// Settle is 0 for a second more than a write may take.
+	Settle time.Duration
+	// Rate is bytes a second.
+	Rate Size
 }
 
 // Timeouts bounds how long things may take.

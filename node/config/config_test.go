@@ -270,6 +270,7 @@ func TestBadFiles(t *testing.T) {
 		"join":             {"cluster: {join: ['a:b', 'http://x', '', 'a:0']}", []string{`"a:b" is neither`, `"http://x" is neither`, `"a:0" is neither`}},
 		"many seeds":       {"cluster: {join: [" + strings.Repeat("a,", 101) + "]}", []string{"has 101 addresses"}},
 		"probe":            {"gossip: {probe_timeout: 2s}", []string{"2s is longer than gossip.probe_interval, 1s"}},
+		"settle":           {"repair: {settle: 5s}", []string{"5s is not longer than timeouts.write, 5s"}},
 		"several": {"node:\n  capacity: 0\nlog:\n  levle: x\ncluster:\n  partitions: 17\n", []string{
 			"node.capacity (c.yaml:2)", "log.levle (c.yaml:4)", "cluster.partitions (c.yaml:6): 17 is no power",
 		}},

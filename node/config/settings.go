@@ -95,7 +95,7 @@ const (
 func settings() []Setting {
 	var all []Setting
 	for _, section := range [][]Setting{
-		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), otherSettings(),
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), hintSettings(), repairSettings(), scrubSettings(), otherSettings(),
 	} {
 		all = append(all, section...)
 	}
@@ -297,6 +297,41 @@ func storageSettings() []Setting {
 	}
 }
 
+func hintSettings() []Setting {
+	return []Setting{
+		{
+			Path: "hints.max_bytes", Default: "1GiB", min: 64 * kib, max: 1024 * gib,
+			Help:  "What this node keeps at most for one other that writes did not reach: about 100 bytes for each key, without its value. Beyond it hints are dropped, and the partitions compared instead. More bridges a longer outage, and takes disk. At most 5 % of the disk.",
+			field: func(c *Config) any { return &c.Hints.MaxBytes },
+		},
+		{
+			Path: "hints.window", Default: "3h", min: int64(time.Second), max: int64(7 * 24 * time.Hour),
+			Help:  "For how long hints are kept for a node that is away. Longer bridges longer outages; after it all has to be compared.",
+			field: func(c *Config) any { return &c.Hints.Window },
+		},
+		{
+			Path: "hints.rate", Default: "10MiB", Unit: "bytes a second", min: kib, max: 1024 * gib,
+			Help:  "Bound on what is sent to one node that is back. Higher brings it level sooner, lower leaves more of disks and network to clients.",
+			field: func(c *Config) any { return &c.Hints.Rate },
+		},
+	}
+}
+
+func scrubSettings() []Setting {
+	return []Setting{
+		{
+			Path: "scrub.interval", Default: "168h", max: int64(8760 * time.Hour),
+			Help:  "How often the node reads all its tables to find damage before somebody else does, give or take a tenth, so that not all nodes do it at once. What is damaged is taken out of service and fetched again from the other owners. Shorter finds damage while more other copies are sound, and reads more. 0s: never, but for pairdb verify.",
+			field: func(c *Config) any { return &c.Scrub.Interval },
+		},
+		{
+			Path: "scrub.rate", Default: "32MiB", min: 64 * kib, max: 16 * gib,
+			Help:  "Most bytes a second that this reads. It reads less while writers wait for a slow disk or requests are refused. Higher is done sooner and leaves less of the disk to others.",
+			field: func(c *Config) any { return &c.Scrub.Rate },
+		},
+	}
+}
+
 func otherSettings() []Setting {
 	return []Setting{
 		{
@@ -378,6 +413,26 @@ func otherSettings() []Setting {
 			Path: "log.format", Default: "auto", Flag: "log-format", choices: []string{"auto", "text", "json"},
 			Help:  "How messages are written. auto: text on a terminal, else json.",
 			field: func(c *Config) any { return &c.Log.Format },
+		},
+	}
+}
+
+func repairSettings() []Setting {
+	return []Setting{
+		{
+			Path: "repair.interval", Default: "10m", min: int64(10 * time.Second), max: int64(7 * 24 * time.Hour),
+			Help:  "How often the owners of the same data are compared, and what one of them lacks is sent to it. Shorter finds sooner what was missed and gives back the space of deletes sooner; longer costs less.",
+			field: func(c *Config) any { return &c.Repair.Interval },
+		},
+		{
+			Path: "repair.settle", Default: "0s", max: int64(time.Hour),
+			Help:  "How long a comparison waits for the writes to end that are under way when it begins. It must be longer than timeouts.write of every node. 0s: a second longer than this node's.",
+			field: func(c *Config) any { return &c.Repair.Settle },
+		},
+		{
+			Path: "repair.rate", Default: "16MiB", Unit: "bytes a second", min: 64 * kib, max: 16 * gib,
+			Help:  "Bound on what comparisons and repairs that this node drives read and send. Higher brings owners level sooner, lower leaves more of disks and network to clients. They pause anyway while requests are refused.",
+			field: func(c *Config) any { return &c.Repair.Rate },
 		},
 	}
 }

@@ -44,6 +44,14 @@ func (c *Config) problems() []Problem {
 			Next:    "make it shorter, or the interval longer",
 		})
 	}
+	if r := c.Repair.Settle; r != 0 && r <= c.Timeouts.Write {
+		found = append(found, Problem{
+			Setting: "repair.settle",
+			What:    fmt.Sprintf("%s is not longer than timeouts.write, %s", formatDuration(r), formatDuration(c.Timeouts.Write)),
+			Why:     "a write that is still under way when the owners are compared could be lost with a delete that is given back",
+			Next:    "make it longer, or leave it at 0s",
+		})
+	}
 	return found
 }
 

@@ -33,13 +33,17 @@ const (
 	Breaker Kind = "breaker"
 	// Shedding: requests are refused because there are too many, or no longer.
 	Shedding Kind = "shedding"
+	// Scrub: data on the disk is damaged, or was looked through for damage.
+	Scrub Kind = "scrub"
 	// Link: a connection to a peer broke or is there again.
 	Link Kind = "link"
+	// Repair: what is done so that all owners have the same data.
+	Repair Kind = "repair"
 )
 
 // Kinds lists all kinds, in no order that means anything.
 func Kinds() []Kind {
-	return []Kind{Lifecycle, Member, Disk, Engine, Memory, Breaker, Shedding, Link}
+	return []Kind{Lifecycle, Member, Disk, Engine, Memory, Breaker, Shedding, Scrub, Link, Repair}
 }
 
 // Severity says how urgent an event is.

@@ -13,10 +13,13 @@ import (
 // endian: a partition is one range, and within it a tenant's keys are in token
 // order. Stored data depends on it; it never changes.
 // Idempotency records have a hash of the key in its place, and then the
-// idempotency key. Kind 2 is reserved for the index of tombstones and expiries.
+// idempotency key. The index of what is to go has the key of an object with another
+// kind, and what is known of a span its replication factor behind the kind.
 const (
 	kindObject = 0
 	kindRecord = 1
+	kindIndex  = 2
+	kindSpan   = 3
 )
 
 // appendKey appends the storage key of an object to dst.
@@ -26,10 +29,13 @@ func appendKey(dst []byte, at *coord.Address) []byte {
 
 // appendRecordKey appends the storage key of an idempotency record to dst.
 func appendRecordKey(dst []byte, at *coord.Address, idempotencyKey []byte) []byte {
-	h := xxh3.Hash128(at.Key).Bytes()
+	h := keyHash(at.Key)
 	dst = append(appendHead(dst, kindRecord, at), h[:]...)
 	return append(dst, idempotencyKey...)
 }
+
+// keyHash stands for a key in the storage keys of its records.
+func keyHash(key []byte) [16]byte { return xxh3.Hash128(key).Bytes() }
 
 func appendHead(dst []byte, kind byte, at *coord.Address) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(at.Partition))

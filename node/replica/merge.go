@@ -24,6 +24,8 @@ type merging struct {
 	// keys are the storage keys, values what the engine holds at them, one after
 	// the other; value is what is being encoded.
 	keys, values, value []byte
+	// entry is the storage key of an entry of the index.
+	entry []byte
 	// objects are those that came and those that are held.
 	objects causal.Slab
 }
@@ -49,6 +51,8 @@ type mergeItem struct {
 	first, last int
 	uncovered   []byte
 	err         error
+	// stripped says that something of it was left out.
+	stripped bool
 	// recordKey is the storage key of the record that comes with the object,
 	// nil if none does; keep says that it is to be written.
 	recordKey []byte
@@ -83,7 +87,7 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 	}
 	m.lock()
 	for i := range m.items {
-		m.join(i, items[i].Object)
+		m.join(i, &items[i])
 	}
 	seq, err := m.write()
 	m.unlock()
@@ -100,8 +104,11 @@ func (s *Store) Merge(items []coord.MergeItem, done func(i int, uncovered []byte
 		a := answer{it.uncovered, it.err}
 		if it.err == nil {
 			seq = max(seq, it.seq)
-			if err != nil {
+			switch {
+			case err != nil:
 				a = answer{nil, err}
+			case it.stripped:
+				a = answer{nil, coord.ErrStripped}
 			}
 		}
 		if answers == nil && (a.err != nil || a.uncovered != nil) {
@@ -132,7 +139,7 @@ func (m *merging) release() {
 	clear(m.items)
 	m.objects.Reset()
 	m.s, m.items, m.order = nil, m.items[:0], m.order[:0]
-	for _, b := range []*[]byte{&m.keys, &m.values, &m.value} {
+	for _, b := range []*[]byte{&m.keys, &m.values, &m.value, &m.entry} {
 		*b = (*b)[:0]
 		if cap(*b) > maxPooled {
 			*b = nil
@@ -212,20 +219,29 @@ func (m *merging) load(key []byte) (held, error) {
 		return held{}, nil
 	}
 	if err != nil {
-		return held{}, readError(err)
+		return held{}, m.s.readError(partitionOf(key), err)
 	}
 	// If it had to move, what was read before stays where it was.
 	m.values = b
 	b = b[at:len(b):len(b)]
 	o, err := m.objects.Decode(b)
 	if err != nil {
-		return held{}, undecodable(err)
+		return held{}, m.s.undecodable(key, "the stored object", err)
 	}
 	return held{o, seq, len(b)}, nil
 }
 
-// join computes what item i makes of its key. encoded is the item's object.
-func (m *merging) join(i int, encoded []byte) {
+// unsound reports whether what was just read for an item is not to be used: the read
+// failed, or the partition is under quarantine and the item is not fetched for it.
+func (m *merging) unsound(it *mergeItem, fetched bool) bool {
+	if err := m.s.sound(partitionOf(it.key)); err != nil && !fetched {
+		it.err = err
+	}
+	return it.err != nil
+}
+
+// join computes what item i makes of its key.
+func (m *merging) join(i int, in *coord.MergeItem) {
 	it := &m.items[i]
 	if it.err != nil {
 		return
@@ -237,7 +253,7 @@ func (m *merging) join(i int, encoded []byte) {
 		var old *causal.Record
 		rb := m.s.buffer()
 		defer m.s.release(rb)
-		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); it.err != nil {
+		if old, recordSeq, it.err = m.s.loadRecord(rb, it.recordKey); m.unsound(it, in.Refetch != nil) {
 			return
 		}
 		if old != nil {
@@ -247,6 +263,9 @@ func (m *merging) join(i int, encoded []byte) {
 	}
 	if it.first == i {
 		before, it.err = m.load(it.key)
+		if m.unsound(it, in.Refetch != nil) {
+			return
+		}
 		it.before = before
 	} else {
 		first := &m.items[it.first]
@@ -260,18 +279,36 @@ func (m *merging) join(i int, encoded []byte) {
 	if it.err != nil {
 		return
 	}
-	if stub, ok := causal.Uncovered(&before.object, &it.incoming); ok {
+	c := m.s.confirmed(in.Partition, in.RF)
+	stub, ok := causal.Uncovered(&before.object, &it.incoming)
+	if shown := before.object.Remaining(c, it.lww); ok && len(shown.Siblings) < len(before.object.Siblings) {
+		// Nobody has to win over what no reader is shown any more.
+		stub, ok = causal.Uncovered(&shown, &it.incoming)
+	}
+	if ok {
 		it.uncovered = stub.Append(make([]byte, 0, stub.EncodedLen()))
 	}
 	it.seq, it.dirty = max(before.seq, recordSeq), dirty
-	if it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2) {
+	switch {
+	case in.Refetch != nil:
+		it.object = causal.JoinFetched(&before.object, &it.incoming, in.Refetch)
+		if it.lww {
+			it.object.StripLosersUnder(c)
+		}
+	case c.CoversNone(&it.incoming) && it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2):
 		// Mostly: a write of somebody who has seen what is held. Equal objects
 		// have equal bytes, so these need no encoding.
-		it.object, it.encoded = it.incoming, encoded
-	} else {
-		it.object = causal.Join(&before.object, &it.incoming)
+		it.object, it.encoded = it.incoming, in.Object
+	default:
+		var stripped bool
+		it.object, stripped = causal.JoinUnder(&before.object, &it.incoming, c, it.lww)
+		// A write that an idempotency key stands for was made, then, and superseded.
+		it.stripped = stripped && it.record == nil
 		if it.lww {
-			it.object.StripLosers()
+			it.object.StripLosersUnder(c)
+		}
+		if before.object.IsZero() && len(it.object.Siblings) == 0 && c.Seen.CoversAll(it.object.Context) {
+			it.object = before.object // nothing of it is left
 		}
 	}
 	if !it.object.Equal(&before.object) {
@@ -297,7 +334,9 @@ func (m *merging) write() (base.SeqNum, error) {
 				m.refuse(it.first, len(encoded))
 				continue
 			}
+			before := &m.items[it.first].before.object
 			b.Set(it.key, encoded)
+			m.entry = putIndex(b, m.entry, it.key, before, &it.object)
 			free = free && frees(&it.object, len(encoded), &m.items[it.first].before)
 		}
 		if it.keep && it.err == nil {
@@ -310,9 +349,19 @@ func (m *merging) write() (base.SeqNum, error) {
 	if b.Len() == 0 {
 		return 0, nil
 	}
+	pass := m.s.opts.Sums.Enter(m.item(0).stripe)
+	defer pass.Leave()
 	seq, err := m.s.apply(b, free)
 	for i := range m.items {
+		if it := &m.items[i]; it.dirty && it.err == nil {
+			// Nobody ever sees a part of a batch, so that its last number is as good
+			// as the item's own.
+			m.s.count(it.key, &m.items[it.first].before.object, &it.object, seq, err)
+		}
 		if it := &m.items[i]; err == nil && it.keep && it.err == nil {
+			if v := m.s.partitions[partitionOf(it.key)].Load(); v != nil {
+				v.votes.remove(it.recordKey)
+			}
 			m.s.opts.Records.replace(tenantOf(it.recordKey), it.replaced, it.replacedSize, it.record.Expires, it.recordSize)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
-	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // A record is guarded by the lock of the key it belongs to, not by one of its
@@ -24,15 +23,12 @@ func (s *Store) loadRecord(buf *[]byte, key []byte) (*causal.Record, base.SeqNum
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, readError(err)
+		return nil, 0, s.readError(partitionOf(key), err)
 	}
 	*buf = b
 	r, err := causal.DecodeRecord(b)
 	if err != nil {
-		return nil, 0, &coord.Error{
-			Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
-			Message: "the stored idempotency record does not decode", Err: err,
-		}
+		return nil, 0, s.undecodable(key, "the stored idempotency record", err)
 	}
 	return &r, seq, nil
 }
@@ -61,8 +57,12 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 		for i := range o.object.Siblings {
 			h.HLC = max(h.HLC, o.object.Siblings[i].HLC)
 		}
+		h.HLC = max(h.HLC, s.floor(at.Partition, at.RF))
 	}
 	s.putBack(w)
+	if unsound := s.sound(at.Partition); unsound != nil {
+		err = unsound
+	}
 	if err != nil {
 		done(coord.Held{}, err)
 		return
@@ -84,9 +84,10 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 	kb, vb := s.buffer(), s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	lock := &s.stripes[stripeOf(*kb)]
-	*kb = appendRecordKey((*kb)[:0], &at, idempotencyKey)
+	object := len(*kb)
+	*kb = appendRecordKey(*kb, &at, idempotencyKey)
 	lock.Lock()
-	kept, seq, err := s.claim(at.Tenant, *kb, vb, r, now)
+	kept, seq, err := s.claim(&at, (*kb)[:object:object], (*kb)[object:], vb, r, now)
 	lock.Unlock()
 	s.release(kb)
 	s.release(vb)
@@ -102,9 +103,14 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 	})
 }
 
-// claim does the part of Claim that needs the key's lock.
-func (s *Store) claim(tenant ring.TenantNumber, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
+// claim does the part of Claim that needs the key's lock. object and key are the
+// storage keys of object and record.
+func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
+	tenant := at.Tenant
 	old, seq, err := s.loadRecord(buf, key)
+	if unsound := s.sound(partitionOf(key)); unsound != nil {
+		return nil, 0, unsound
+	}
 	if err != nil || old != nil && s.opts.Records.holds(tenant, old, now) && !old.GivesWay(r) {
 		return old, seq, err
 	}
@@ -119,6 +125,14 @@ func (s *Store) claim(tenant ring.TenantNumber, key []byte, buf *[]byte, r *caus
 			Message: "by this node's clock the idempotency key expired before it was used",
 		}
 	}
+	if s.confirmed(at.Partition, at.RF).Seen.Covers(r.Dot) {
+		// All owners are said to have had the write, if it was to be made at all: what
+		// is voted for now would never be.
+		return nil, 0, &coord.Error{
+			Code: errcode.Unavailable, Outcome: errcode.NotApplied,
+			Message: "the vote for the write came too late; send the request again",
+		}
+	}
 	*buf = r.Append((*buf)[:0])
 	size := int64(len(key) + len(*buf))
 	if err := s.opts.Records.room(tenant, size-was); err != nil {
@@ -127,6 +141,9 @@ func (s *Store) claim(tenant ring.TenantNumber, key []byte, buf *[]byte, r *caus
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(key, *buf)
+	if int(at.Partition) < len(s.partitions) {
+		s.partition(at.Partition).votes.add(key, object)
+	}
 	if seq, err = s.apply(b, false); err != nil {
 		return nil, 0, err
 	}

@@ -235,7 +235,7 @@ func TestExpiredRecordsAreDropped(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := New(Options{Engine: db, Actor: actor, Scheduler: &goroutines{}, Records: space})
+	s, err := New(Options{Engine: db, Actor: actor, Scheduler: &goroutines{}, Records: space, Sums: newSums()})
 	if err != nil {
 		t.Fatal(err)
 	}

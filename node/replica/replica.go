@@ -14,12 +14,12 @@ import (
 
 	"github.com/zeebo/xxh3"
 
-	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 // Engine is what a Store needs of an *engine.DB.
@@ -35,13 +35,21 @@ type Engine interface {
 	// WaitDurable returns once seq is.
 	DurableSeq() base.SeqNum
 	WaitDurable(seq base.SeqNum) error
+	// Snapshot returns a view of all that is visible, and VisibleSeq how far that
+	// goes; neither waits for the disk.
+	Snapshot() *engine.Snapshot
+	VisibleSeq() base.SeqNum
+	// KeysSince tells of the keys in tables that were written after seq, given that
+	// KeepDeletesAfter was as low ever since.
+	KeysSince(seq base.SeqNum, keys func(key []byte), ranges func(start, end []byte), stop func() bool) error
+	KeepDeletesAfter(seq base.SeqNum)
 	// Hangs says whether the disk does not answer, so that Apply refuses and
 	// WaitDurable may take long, and whether reads of tables hang, too. It is
 	// cheap.
 	Hangs() (writes, reads bool)
 }
 
-// Options configure a Store. All fields are required.
+// Options configure a Store. Fields are required unless they say otherwise.
 type Options struct {
 	Engine Engine
 	// Actor is who mints here: 64 random bits drawn at this start of the
@@ -51,6 +59,23 @@ type Options struct {
 	Scheduler coord.Scheduler
 	// Records bounds the idempotency records.
 	Records *RecordSpace
+	// Tenant says how a tenant's data is kept, ok if the tenant is known by now. It
+	// is cheap. Without it nothing is collected, and Rows shows all that is stored.
+	Tenant func(ring.TenantNumber) (t Tenant, ok bool)
+	// Sums are kept up with every write. The file of an earlier start is loaded into
+	// them, and the keys that the engine recovered from its log are doubted
+	// (DoubtKey).
+	Sums *sums.Sums
+	// Marks are the partitions under quarantine. Optional: without them there are
+	// none, and Quarantine must not be called.
+	Marks *Marks
+	// Damaged, if set, is called each time that a read meets damage, with locks held:
+	// it must not wait.
+	Damaged func(Damage)
+	// Alone says that no other node has a copy of anything: New goes on without what it
+	// cannot read of what is confirmed, and Damaged is told. Nobody can send again what
+	// that was about.
+	Alone bool
 }
 
 // Validate reports everything that is missing.
@@ -68,6 +93,9 @@ func (o *Options) Validate() error {
 	if o.Records == nil {
 		errs = append(errs, errors.New("replica: Records is missing"))
 	}
+	if o.Sums == nil {
+		errs = append(errs, errors.New("replica: Sums is missing"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -80,7 +108,8 @@ const (
 // Store is a coord.Replica over an engine. It is safe for concurrent use and
 // owns nothing to close: its jobs end once the engine has synced or failed.
 type Store struct {
-	opts Options
+	opts  Options
+	marks *Marks
 
 	// stripes serialise load, join and apply of a key. A lock is held until
 	// the write is visible in memory, not until it is on disk. Whoever takes
@@ -91,6 +120,11 @@ type Store struct {
 	// and regained never sees a dot again.
 	counters [ring.MaxPartitions]atomic.Uint64
 
+	// partitions have what is known of each beside its data, nil for nothing.
+	partitions [ring.MaxPartitions]atomic.Pointer[partition]
+
+	sweeps    sweeps
+	catchUp   catchUp
 	sync      syncQueue
 	scans     scanQueue
 	buffers   sync.Pool // *[]byte
@@ -99,15 +133,23 @@ type Store struct {
 	scratches sync.Pool // *scratch
 }
 
-// New returns a store over an open engine.
+// New returns a store over an open engine. It reads what is confirmed, and goes on to
+// collect what had been released.
 func New(opts Options) (*Store, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: opts}
+	s := &Store{opts: opts, marks: opts.Marks}
+	s.beginSums()
 	s.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.scratches.New = func() any { return new(scratch) }
 	s.batches.New = func() any { return new(engine.Batch) }
+	if err := s.loadSpans(); opts.Alone && errors.Is(err, base.ErrCorrupt) {
+		s.met(Damage{Err: err})
+	} else if err != nil {
+		return nil, err
+	}
+	s.resumeSweeps()
 	return s, nil
 }
 
@@ -139,8 +181,8 @@ type held struct {
 
 // scratch is the memory of one call, which uses it for itself until it returns.
 type scratch struct {
-	key, value, encoded []byte
-	objects             causal.Slab
+	key, value, encoded, index []byte
+	objects                    causal.Slab
 }
 
 func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
@@ -148,7 +190,7 @@ func (s *Store) scratch() *scratch { return s.scratches.Get().(*scratch) }
 // putBack lets go of what is in w, and keeps the memory if it is not too much.
 func (s *Store) putBack(w *scratch) {
 	w.objects.Reset()
-	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded} {
+	for _, b := range []*[]byte{&w.key, &w.value, &w.encoded, &w.index} {
 		*b = (*b)[:0]
 		if cap(*b) > maxPooled {
 			*b = nil
@@ -160,26 +202,22 @@ func (s *Store) putBack(w *scratch) {
 // load reads the object at w.key. It is valid as long as w is not put back.
 func (s *Store) load(w *scratch) (held, error) {
 	b, seq, err := s.opts.Engine.GetSeq(w.value[:0], w.key)
+	p := partitionOf(w.key)
+	if unsound := s.sound(p); unsound != nil {
+		return held{}, unsound
+	}
 	if errors.Is(err, base.ErrNotFound) {
 		return held{}, nil
 	}
 	if err != nil {
-		return held{}, readError(err)
+		return held{}, s.readError(p, err)
 	}
 	w.value = b
 	o, err := w.objects.Decode(b)
 	if err != nil {
-		return held{}, undecodable(err)
+		return held{}, s.undecodable(w.key, "the stored object", err)
 	}
 	return held{o, seq, len(b)}, nil
-}
-
-// undecodable is the error of a stored object that is damaged.
-func undecodable(err error) *coord.Error {
-	return &coord.Error{
-		Code: errcode.CorruptedData, Outcome: errcode.NotApplied,
-		Message: "the stored object does not decode", Err: err,
-	}
 }
 
 // Update implements coord.Replica.
@@ -210,18 +248,26 @@ func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, 
 	if err != nil {
 		return nil, 0, err
 	}
+	before := h.object
+	h.object = before.Remaining(s.confirmed(at.Partition, at.RF), at.LWW)
+	h.object.Floor = max(h.object.Floor, s.floor(at.Partition, at.RF))
 	next, err := edit(&h.object, func() causal.Dot {
 		return causal.Dot{Actor: s.opts.Actor, Counter: s.counters[at.Partition].Add(1)}
 	})
 	if err != nil {
 		return nil, 0, err
 	}
+	h.object = before
 	w.encoded = next.Append(w.encoded)
 	object := bytes.Clone(w.encoded) // what it takes, not the bound that is known before
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	b.Set(w.key, object)
+	w.index = putIndex(b, w.index, w.key, &before, &next)
+	pass := s.opts.Sums.Enter(int(at.Partition))
+	defer pass.Leave()
 	seq, err := s.apply(b, frees(&next, len(object), &h))
+	s.count(w.key, &h.object, &next, seq, err)
 	return object, seq, err
 }
 
@@ -255,12 +301,21 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	kb := s.buffer()
 	*kb = appendKey((*kb)[:0], &at)
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
+	var damage error
+	if err == nil {
+		b, damage = s.settle(*kb, b, s.confirmed(at.Partition, at.RF), at.LWW)
+	}
 	s.release(kb)
+	unsound := s.sound(at.Partition)
 	switch {
+	case unsound != nil:
+		done(nil, unsound)
+	case damage != nil:
+		done(nil, damage)
 	case errors.Is(err, base.ErrNotFound):
 		done(nil, nil)
 	case err != nil:
-		done(nil, readError(err))
+		done(nil, s.readError(at.Partition, err))
 	case s.opts.Engine.DurableSeq() >= seq:
 		done(b, nil)
 	default:
@@ -273,6 +328,29 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	}
 }
 
+// settle makes of the object stored at a key what readers are shown of it once c is
+// confirmed, nil if that is nothing. It writes over b.
+func (s *Store) settle(key, b []byte, c *causal.Confirmed, lww bool) ([]byte, error) {
+	if len(c.Seen) == 0 {
+		return b, nil
+	}
+	w := s.scratch()
+	defer s.putBack(w)
+	o, err := w.objects.Decode(b)
+	if err != nil {
+		return nil, s.undecodable(key, "the stored object", err)
+	}
+	shown := o.Settled(c, lww)
+	switch {
+	case shown.IsZero():
+		return nil, nil
+	case len(shown.Siblings) == len(o.Siblings):
+		return b, nil
+	}
+	w.encoded = shown.Append(w.encoded[:0])
+	return append(b[:0], w.encoded...), nil
+}
+
 // ReadDigest implements coord.Replica.
 func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err error)) {
 	if err := s.takesReads(); err != nil {
@@ -282,7 +360,8 @@ func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err erro
 	w := s.scratch()
 	w.key = appendKey(w.key, &at)
 	h, err := s.load(w)
-	digest := h.object.Digest()
+	shown := h.object.Settled(s.confirmed(at.Partition, at.RF), at.LWW)
+	digest := shown.Digest()
 	s.putBack(w)
 	switch {
 	case err != nil:
@@ -298,42 +377,4 @@ func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err erro
 			done(later, err)
 		})
 	}
-}
-
-// readError gives a failed engine read its code. A read changes nothing.
-func readError(err error) error {
-	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to read", Err: err}
-	switch {
-	case errors.Is(err, base.ErrCorrupt):
-		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
-	case errors.Is(err, base.ErrClosed):
-		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
-	}
-	return e
-}
-
-// writeError gives a failed engine write its code; applied says that it may be
-// seen again all the same.
-func writeError(err error, applied bool) error {
-	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to write", Err: err}
-	if applied {
-		e.Outcome = errcode.Indeterminate
-	}
-	switch {
-	case errors.Is(err, base.ErrDiskFull):
-		e.Code, e.Message = errcode.DiskFull, "the disk is full: writes are refused until space is freed; reads and deletes go on"
-	case errors.Is(err, base.ErrDiskThrottled):
-		e.Code, e.Message = errcode.DiskThrottled, "the disk is nearly full: large values are refused until space is freed"
-	case errors.Is(err, base.ErrNoSpace):
-		e.Code, e.Message = errcode.InsufficientSpace, "the write needs more space than the disk has"
-	case errors.Is(err, base.ErrReadOnly):
-		e.Code, e.Message = errcode.CommitLogFailed, "the log could not be written or synced"
-	case errors.Is(err, base.ErrClosed):
-		e.Code, e.Message = errcode.Unavailable, "the node is shutting down"
-	case errors.Is(err, base.ErrStalled):
-		e.Code, e.Message = errcode.Unavailable, stalledText
-	case errors.Is(err, base.ErrCorrupt):
-		e.Code, e.Message = errcode.ChecksumFailed, "data on disk is damaged"
-	}
-	return e
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/node/replica/sums"
 )
 
 const actor = 0xa1
@@ -40,6 +41,8 @@ type watched struct {
 	applies  int
 	applyErr error
 	getErr   error
+	// beforeGet, if set, is called by reads before all else.
+	beforeGet func()
 	// hangs and reads are what Hangs says.
 	hangs, reads bool
 	// duringWait, if set, is called when somebody waits for a sync.
@@ -64,6 +67,9 @@ func (w *watched) Apply(b *engine.Batch, o engine.WriteOptions) (engine.Commit, 
 }
 
 func (w *watched) GetSeq(dst, key []byte) ([]byte, base.SeqNum, error) {
+	if w.beforeGet != nil {
+		w.beforeGet()
+	}
 	if w.getErr != nil {
 		return dst, 0, w.getErr
 	}
@@ -79,7 +85,7 @@ type bench struct {
 	fail  bool
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{jobs: &queue{}}
 	fsys := vfs.Inject(vfs.NewMem(), func(op vfs.Op) error {
@@ -101,12 +107,15 @@ func newBench(t *testing.T) *bench {
 		}
 	})
 	b.db = &watched{DB: db}
-	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
+	b.Store, err = New(Options{Engine: b.db, Actor: actor, Scheduler: b.jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon }), Sums: newSums()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
+
+// newSums returns sums of 1024 partitions.
+func newSums() *sums.Sums { return sums.New(func() int { return 1024 }) }
 
 func at(key string) coord.Address {
 	return coord.Address{Partition: 3, Tenant: 7, Token: 0x0102030405060708, Key: []byte(key)}
@@ -470,7 +479,7 @@ func TestHotKeysUnderConcurrency(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := &goroutines{}
-	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon })})
+	s, err := New(Options{Engine: db, Actor: actor, Scheduler: jobs, Records: NewRecordSpace(1<<30, func() time.Time { return noon }), Sums: newSums()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,14 +96,21 @@ func (s *Store) scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
 
 // collect returns the piece, and the newest write that it shows.
 func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum, err error) {
+	// The iterator sees what the engine has when it is made, and marks come before
+	// the engine changes: so what is marked then says whether to believe it. What is
+	// marked later is damage that this iterator meets as an error.
 	lower, upper := scanBounds(r)
 	it, err := s.opts.Engine.NewIter(lower, upper)
 	if err != nil {
-		return p, 0, readError(err)
+		return p, 0, s.readError(r.Partition, err)
+	}
+	if err := s.sound(r.Partition); err != nil {
+		return p, 0, errors.Join(err, it.Close())
 	}
 	budget := max(r.Budget, 2)
 	it.SetBudget(budget)
 	size := 0
+	c := s.confirmed(r.Partition, r.RF)
 	for ok := it.First(); ok; ok = it.Next() {
 		key := it.Key()[keyHead:]
 		if !r.Wants(key) {
@@ -113,8 +120,12 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 		full := len(p.Entries) >= r.MaxKeys
 		var e coord.ScanEntry
 		if !full {
-			if e, err = scanEntry(key, it.Value(), r.Mode); err != nil {
+			var shown bool
+			if e, shown, err = s.scanEntry(it.Key(), it.Value(), r, c); err != nil {
 				break
+			}
+			if !shown {
+				continue
 			}
 			n := entryOverhead + len(e.Key) + len(e.Object)
 			full = (r.Strict || len(p.Entries) > 0) && size+n > r.MaxBytes
@@ -132,23 +143,28 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 	}
 	p.Scanned = budget - it.BudgetLeft()
 	if cerr := it.Close(); err == nil && cerr != nil && !errors.Is(cerr, engine.ErrBudget) {
-		err = readError(cerr)
+		err = s.readError(r.Partition, cerr)
 	}
 	return p, seq, err
 }
 
-// scanEntry makes the entry of a key, without aliases to the arguments.
-func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) {
-	e := coord.ScanEntry{Key: bytes.Clone(key), Size: len(value)}
-	if mode == coord.ScanValues {
-		e.Object = bytes.Clone(value)
-		return e, nil
+// scanEntry makes the entry of a storage key, without aliases to the arguments; shown
+// is false if readers are shown nothing of it under c.
+func (s *Store) scanEntry(key, value []byte, r *coord.ScanRange, c *causal.Confirmed) (e coord.ScanEntry, shown bool, err error) {
+	value, err = s.settle(key, bytes.Clone(value), c, r.LWW)
+	if err != nil || value == nil {
+		return e, false, err
+	}
+	e = coord.ScanEntry{Key: bytes.Clone(key[keyHead:]), Size: len(value)}
+	if r.Mode == coord.ScanValues {
+		e.Object = value
+		return e, true, nil
 	}
 	o, err := causal.Decode(value)
 	switch {
 	case err != nil:
-		return e, undecodable(err)
-	case mode == coord.ScanDigests:
+		return e, false, s.undecodable(key, "the stored object", err)
+	case r.Mode == coord.ScanDigests:
 		e.Digest = o.Digest()
 	default:
 		for i := range o.Siblings {
@@ -156,7 +172,7 @@ func scanEntry(key, value []byte, mode coord.ScanMode) (coord.ScanEntry, error) 
 		}
 		e.Object = o.Append(nil)
 	}
-	return e, nil
+	return e, true, nil
 }
 
 // scanBounds returns the storage keys that a scan goes between.

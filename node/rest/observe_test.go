@@ -32,7 +32,16 @@ func TestObserve(t *testing.T) {
 	if code != 200 || !strings.Contains(body, `"key":"/w==","key_encoding":"base64","kind":"write"`) || !strings.Contains(body, `"p50_seconds":0.001`) || !strings.Contains(f.asked, "hot_keys:9") {
 		t.Errorf("%d %s, asked for %s", code, body, f.asked)
 	}
+	code, body = get("/v1/admin/hints", local)
+	if code != 200 || !strings.Contains(body, `"targets":[{"node_id":"01","name":"n1","count":3,"bytes":100,"oldest_at":"2023-11-14T22:13:20Z","holders":[{"node_id":"02"`) || !strings.Contains(body, `"reason":"silent"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	code, body = get("/v1/admin/repair?id=r1", local)
+	if code != 200 || !strings.Contains(body, `"ended_at":"2023-11-14T22:13:20Z","spans":4,"done":4,"confirmed":3,"keys_differed":7,"rows_sent":8,"bytes":9,"error":"n3 is down"}`) || !strings.Contains(f.asked, `ids:"r1"`) {
+		t.Errorf("%d %s, asked for %s", code, body, f.asked)
+	}
 	for target, want := range map[string]int{
+		"/v1/admin/hints?x=1": 400, "/v1/admin/repair?partition=1": 400,
 		"/v1/admin/events?cursor=bad": 400, "/v1/admin/events?since=now": 400, "/v1/admin/events?limit=-1": 400, "/v1/admin/events?x=1": 400,
 		"/v1/admin/events?node=a&node=b": 400, "/v1/admin/traffic?hot_keys=-1": 400, "/v1/admin/traffic?limit=1": 400,
 	} {
@@ -40,7 +49,7 @@ func TestObserve(t *testing.T) {
 			t.Errorf("%s: %d %s", target, code, body)
 		}
 	}
-	for _, target := range []string{"/v1/admin/events", "/v1/admin/traffic"} {
+	for _, target := range []string{"/v1/admin/events", "/v1/admin/traffic", "/v1/admin/repair"} {
 		if code, body := get(target, "192.0.2.7:1"); code != 403 {
 			t.Errorf("%s from afar: %d %s", target, code, body)
 		}

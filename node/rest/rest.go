@@ -62,6 +62,10 @@ type Options struct {
 	// Events and Traffic ask every member what happened to it and what clients do.
 	Events  func(context.Context, *pairdbv1.EventsRequest) (*pairdbv1.EventsResponse, error)
 	Traffic func(context.Context, *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error)
+	// Hints, StartRepair and RepairStatus ask every member likewise.
+	Hints        func(context.Context) (*pairdbv1.HintsResponse, error)
+	StartRepair  func(context.Context, *pairdbv1.StartRepairRequest) (*pairdbv1.StartRepairResponse, error)
+	RepairStatus func(context.Context, *pairdbv1.RepairStatusRequest) (*pairdbv1.RepairStatusResponse, error)
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
 	// Outcome says what a failed write did when its error does not: what its
@@ -106,6 +110,7 @@ func New(opts Options) (*Handler, error) {
 	var missing []string
 	for name, absent := range map[string]bool{
 		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil, "Events": opts.Events == nil, "Traffic": opts.Traffic == nil,
+		"Hints": opts.Hints == nil, "StartRepair": opts.StartRepair == nil, "RepairStatus": opts.RepairStatus == nil,
 		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
 		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
 	} {
@@ -154,6 +159,9 @@ func (h *Handler) routes() []route {
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
 		{"GET /v1/admin/events", h.events},
 		{"GET /v1/admin/traffic", h.traffic},
+		{"GET /v1/admin/hints", h.hints},
+		{"POST /v1/admin/repair", h.startRepair},
+		{"GET /v1/admin/repair", h.repairStatus},
 		{"GET /v1/openapi.json", h.openAPI},
 		{"GET /health", h.live},
 		{"GET /healthz", h.live},

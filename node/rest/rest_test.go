@@ -209,6 +209,26 @@ func newFixture(t *testing.T) *fixture {
 				}},
 			}, nil
 		},
+		Hints: func(context.Context) (*pairdbv1.HintsResponse, error) {
+			h := &pairdbv1.HintHolder{NodeId: "02", Name: "n2", Count: 3, Bytes: 100, OldestAt: timestamppb.New(time.Unix(1_700_000_000, 0))}
+			return &pairdbv1.HintsResponse{
+				Targets:     []*pairdbv1.HintTarget{{NodeId: "01", Name: "n1", Count: h.Count, Bytes: h.Bytes, OldestAt: h.OldestAt, Holders: []*pairdbv1.HintHolder{h}}},
+				Unreachable: []*pairdbv1.UnreachableNode{{NodeId: "03", Name: "n3", Reason: "silent"}},
+			}, nil
+		},
+		StartRepair: func(_ context.Context, req *pairdbv1.StartRepairRequest) (*pairdbv1.StartRepairResponse, error) {
+			f.asked = fmt.Sprint(req)
+			return &pairdbv1.StartRepairResponse{Runs: []*pairdbv1.RepairRun{{
+				Id: "r1", NodeId: "01", Name: "n1", TenantId: req.GetTenantId(), Partition: req.Partition, StartedAt: timestamppb.New(time.Unix(1_700_000_000, 0)), Spans: 4,
+			}}}, nil
+		},
+		RepairStatus: func(_ context.Context, req *pairdbv1.RepairStatusRequest) (*pairdbv1.RepairStatusResponse, error) {
+			f.asked = fmt.Sprint(req)
+			at := timestamppb.New(time.Unix(1_700_000_000, 0))
+			return &pairdbv1.RepairStatusResponse{Runs: []*pairdbv1.RepairRun{{
+				Id: "r1", NodeId: "01", Name: "n1", StartedAt: at, EndedAt: at, Spans: 4, Done: 4, Confirmed: 3, KeysDiffered: 7, RowsSent: 8, Bytes: 9, Error: "n3 is down",
+			}}}, nil
+		},
 		Traffic: func(_ context.Context, req *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error) {
 			f.asked = fmt.Sprint(req)
 			return &pairdbv1.TrafficResponse{

@@ -26,6 +26,9 @@ type Admin interface {
 	Compact(ctx context.Context, whole bool, first, last ring.Partition, progress func(*pairdbv1.CompactResponse)) (*pairdbv1.CompactResponse, error)
 	// Verify reads all tables.
 	Verify(ctx context.Context, progress func(*pairdbv1.VerifyResponse)) (*pairdbv1.VerifyResponse, error)
+	// Scrub returns the scrub under way or the last one, without the node's name. If
+	// start is set it begins one first, unless one is under way. It does not wait.
+	Scrub(start bool) *pairdbv1.NodeScrub
 	// Stats returns the figures of the engine.
 	Stats() *pairdbv1.StatsResponse
 }
@@ -38,6 +41,7 @@ type adminService struct {
 	pairdbv1.UnimplementedAdminServer
 	meta  Metadata
 	admin Admin
+	asker Asker
 	// stopping is closed when the clients' listener stops: long calls do not
 	// hold it up.
 	stopping              <-chan struct{}

@@ -48,6 +48,11 @@ func (f *fakeAdmin) wait(ctx context.Context) error {
 	}
 }
 
+func (f *fakeAdmin) Scrub(start bool) *pairdbv1.NodeScrub {
+	f.note("scrub %t", start)
+	return &pairdbv1.NodeScrub{Running: start, QuarantinedPartitions: 4}
+}
+
 func (f *fakeAdmin) Flush(context.Context) (uint64, error) {
 	f.note("flush")
 	return 7, f.fail

@@ -132,7 +132,7 @@ func (b *batch) reply(i int, r *coord.Reply) {
 // while it copies a large one.
 func (s *session) queueLocked(b *batch, i int, id uint64, r *coord.Reply, size int) {
 	lane := laneOf(size)
-	if !s.mu.attached[lane] {
+	if b.lane == LaneBackground || !s.mu.attached[lane] {
 		lane = b.lane
 	}
 	o := &s.mu.lanes[lane]

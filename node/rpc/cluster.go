@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
@@ -33,11 +34,16 @@ type Asker interface {
 	Info(ctx context.Context, addr string) (NodeInfo, error)
 	// Observe asks for its events and traffic.
 	Observe(ctx context.Context, addr string, req *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error)
+	// Scrub asks for its scrub.
+	Scrub(ctx context.Context, addr string, start bool) (*peerv1.ScrubResponse, error)
+	// StartRepair has it begin rounds of what it drives.
+	StartRepair(ctx context.Context, addr string, what *pairdbv1.StartRepairRequest) (*peerv1.StartRepairResponse, error)
 }
 
 // clusterService is the service Cluster.
 type clusterService struct {
 	pairdbv1.UnimplementedClusterServer
+	s     *Server
 	meta  Metadata
 	local func() NodeInfo
 	asker Asker
@@ -165,6 +171,7 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 				Grpc: m.Addresses.GRPC, Peer: m.Addresses.Peer, Http: m.Addresses.HTTP, Gossip: m.Addresses.Gossip,
 			},
 			Partitions: shares[m.ID].all, Bytes: info.Bytes, Incarnation: max(m.Incarnation, info.Incarnation),
+			RepairedAt: timestamp(info.RepairedAt), Hints: info.Hints, QuarantinedPartitions: info.Quarantined,
 		})
 		if why, ok := r.silent[m.ID]; ok {
 			resp.Unreachable = append(resp.Unreachable, unreachable(m, why))
@@ -172,6 +179,14 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 	}
 	slices.SortFunc(resp.Nodes, func(a, b *pairdbv1.NodeStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return resp, nil
+}
+
+// timestamp is t on the wire: unset for none.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 func unreachable(m *schema.Member, why string) *pairdbv1.UnreachableNode {

@@ -102,7 +102,7 @@ func (a *fakeAsker) Info(_ context.Context, addr string) (NodeInfo, error) {
 	if addr == a.wrong {
 		id = ring.NodeID{0xff}
 	}
-	return NodeInfo{Node: id, Bytes: uint64(1000 + i), Keys: uint64(i), Incarnation: 3}, nil
+	return NodeInfo{Node: id, Bytes: uint64(1000 + i), Keys: uint64(i), Incarnation: 3, RepairedAt: time.Unix(1000, 0), Hints: 7, Quarantined: 2}, nil
 }
 
 // Observe answers with one event and one hot key, as the node of that number.
@@ -112,6 +112,24 @@ func (a *fakeAsker) Observe(_ context.Context, addr string, req *peerv1.ObserveR
 		return nil, err
 	}
 	return observed(int(info.Keys), info.Node, req), nil
+}
+
+// Scrub answers as the node of that number, which has read as many bytes.
+func (a *fakeAsker) Scrub(_ context.Context, addr string, start bool) (*peerv1.ScrubResponse, error) {
+	info, err := a.Info(context.Background(), addr)
+	if err != nil {
+		return nil, err
+	}
+	return &peerv1.ScrubResponse{NodeId: info.Node[:], Scrub: &pairdbv1.NodeScrub{BytesDone: info.Bytes, Running: start}}, nil
+}
+
+// StartRepair begins a run named after the node.
+func (a *fakeAsker) StartRepair(ctx context.Context, addr string, what *pairdbv1.StartRepairRequest) (*peerv1.StartRepairResponse, error) {
+	info, err := a.Info(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &peerv1.StartRepairResponse{NodeId: info.Node[:], Run: &pairdbv1.RepairRun{Id: fmt.Sprint("run", info.Keys), TenantId: what.GetTenantId(), Partition: what.Partition, Spans: 10}}, nil
 }
 
 func TestStatus(t *testing.T) {

@@ -81,7 +81,7 @@ func (c *compressor) end() {
 // frame must not be used any more.
 func (c *compressor) frame(f *pendingFrame, waiting int, pool *bufferPool) *outFrame {
 	out := &outFrame{buf: f.buf, pool: pool}
-	if c == nil || c.lane == LaneSmall && waiting < backlogBytes && !c.on.Load() {
+	if c == nil || c.lane != LaneLarge && waiting < backlogBytes && !c.on.Load() {
 		return out
 	}
 	out.timed = &timing{c: c, begun: time.Now(), plain: len(*f.buf)}

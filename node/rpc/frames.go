@@ -63,7 +63,7 @@ type sessionKey struct {
 }
 
 // session is the serving side of one link. A reply goes out in the lane of its
-// own size, not in that of its request.
+// own size, not in that of its request, but for the background's.
 type session struct {
 	fs  *frameServer
 	key sessionKey
@@ -103,6 +103,7 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 		}
 	}
 	if err := stream.SendHeader(answer); err != nil {
+		fs.wg.Done() // there is no reader
 		fs.detach(s, lane, err)
 		return err
 	}
@@ -343,8 +344,12 @@ func (s *session) sent() {
 
 // drainedLocked says that a session that is to end has nothing left to do.
 func (s *session) drainedLocked() bool {
-	return s.mu.draining && s.mu.unanswered == [laneCount]int{} && s.mu.sending == 0 &&
-		s.mu.lanes[LaneSmall].empty() && s.mu.lanes[LaneLarge].empty()
+	for i := range s.mu.lanes {
+		if !s.mu.lanes[i].empty() {
+			return false
+		}
+	}
+	return s.mu.draining && s.mu.unanswered == [laneCount]int{} && s.mu.sending == 0
 }
 
 // receiveLoop takes in requests until the stream ends; it returns nil when the

@@ -92,7 +92,7 @@ func TestHostileStreams(t *testing.T) {
 		"no metadata":       {md: nil, want: codes.FailedPrecondition},
 		"bad sender":        {md: with(mdFrom, "x"), want: codes.InvalidArgument},
 		"unknown sender":    {md: with(mdFrom, ring.NodeID{0xcc}.String()), want: codes.PermissionDenied},
-		"unknown lane":      {md: with(mdLane, "background"), want: codes.Unimplemented},
+		"unknown lane":      {md: with(mdLane, "sideways"), want: codes.Unimplemented},
 		"no link":           {md: with(mdLink, ""), want: codes.InvalidArgument},
 		"wrong node":        {md: with(mdTo, nodeA.String()), want: codes.FailedPrecondition},
 		"wrong cluster":     {md: with(mdCluster, ring.ClusterID{7}.String()), want: codes.FailedPrecondition},
@@ -402,4 +402,34 @@ func TestSessionsAreBounded(t *testing.T) {
 		}
 	}
 	s.frames.mu.Unlock()
+}
+
+// goneStream is a stream whose caller has gone before it is answered.
+type goneStream struct {
+	grpc.BidiStreamingServer[peerv1.Frame, peerv1.Frame]
+	ctx context.Context
+}
+
+func (s goneStream) Context() context.Context { return s.ctx }
+
+func (goneStream) SendHeader(metadata.MD) error { return status.Error(codes.Unavailable, "gone") }
+
+// TestStreamThatIsGone: a lane whose caller goes before it is answered keeps the server
+// from nothing.
+func TestStreamThatIsGone(t *testing.T) {
+	s, _ := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+	err := s.frames.frames(goneStream{ctx: metadata.NewIncomingContext(t.Context(), handshake(LaneSmall, someLink))})
+	if status.Code(err) != codes.Unavailable {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the server waits for a reader that never began")
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
@@ -71,6 +72,14 @@ type noAsker struct{}
 func (noAsker) Info(context.Context, string) (NodeInfo, error) { return NodeInfo{}, ErrClosed }
 
 func (noAsker) Observe(context.Context, string, *peerv1.ObserveRequest) (*peerv1.ObserveResponse, error) {
+	return nil, ErrClosed
+}
+
+func (noAsker) Scrub(context.Context, string, bool) (*peerv1.ScrubResponse, error) {
+	return nil, ErrClosed
+}
+
+func (noAsker) StartRepair(context.Context, string, *pairdbv1.StartRepairRequest) (*peerv1.StartRepairResponse, error) {
 	return nil, ErrClosed
 }
 

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -264,7 +266,12 @@ func (l *link) open(ctx context.Context, addr string) error {
 		}
 		if len(md.Get(mdFrom)) == 0 {
 			// No header of ours: the stream was refused, or it is not a peer.
-			if err := stream.RecvMsg(new(inFrame)); err != nil && err != io.EOF {
+			err := stream.RecvMsg(new(inFrame))
+			if Lane(lane) == LaneBackground && status.Code(err) == codes.Unimplemented {
+				l.streams[lane] = nil // an older node; see relay
+				continue
+			}
+			if err != nil && err != io.EOF {
 				return err
 			}
 			return errors.New("the other side is no PairDB node")
@@ -296,6 +303,10 @@ func (l *link) serve() error {
 		})
 	}
 	for lane := range Lane(laneCount) {
+		if l.streams[lane] == nil {
+			wg.Go(func() { l.relay(lane) })
+			continue
+		}
 		wg.Go(func() {
 			// The status of a broken stream comes from receiving.
 			if err := l.sendLoop(lane); err != nil && err != io.EOF {
@@ -337,6 +348,26 @@ func (l *link) sendLoop(lane Lane) error {
 		if err := l.streams[lane].SendMsg(out); err != nil {
 			return err
 		}
+	}
+}
+
+// relay hands what gathers in a lane that the peer does not have to the large one.
+// To the accounts of requests it has left then.
+func (l *link) relay(lane Lane) {
+	p := l.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		f := p.mu.lanes[lane].take(func() bool { return p.mu.state != linkUp })
+		if f == nil {
+			return
+		}
+		count, size := f.count, f.size
+		f.count, f.size = 0, 0
+		o := &p.mu.lanes[LaneLarge]
+		o.push(f)
+		o.add(f, size)
+		f.count, o.items = count, o.items+count-1
 	}
 }
 

@@ -114,6 +114,10 @@ func (c *MetaClient) Info(ctx context.Context, addr string) (NodeInfo, error) {
 	info := NodeInfo{
 		Incarnation: resp.GetIncarnation(), Bytes: resp.GetBytes(), Keys: resp.GetKeysEstimate(),
 		DiskUsedPercent: resp.GetDiskUsedPercent(), RingVersion: ring.Version(resp.GetRingVersion()), Ready: resp.GetReady(),
+		Hints: resp.GetHints(), Quarantined: resp.GetQuarantinedPartitions(),
+	}
+	if t := resp.GetRepairedAt(); t.IsValid() {
+		info.RepairedAt = t.AsTime()
 	}
 	if copy(info.Node[:], resp.GetNodeId()) != len(info.Node) {
 		return NodeInfo{}, fmt.Errorf("ask %s for its figures: the answer has no node id", addr)
@@ -133,6 +137,22 @@ func (c *MetaClient) Observe(ctx context.Context, addr string, req *peerv1.Obser
 	resp, err := peerv1.NewPeerClient(conn).Observe(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("observe %s: %w", addr, remoteError(ctx, err))
+	}
+	return resp, nil
+}
+
+// Scrub asks the node at addr, host:port, how its scrub is, and has it begin one if
+// start is set.
+func (c *MetaClient) Scrub(ctx context.Context, addr string, start bool) (*peerv1.ScrubResponse, error) {
+	conn, done, err := c.conn(addr)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its scrub: %w", addr, err)
+	}
+	defer done()
+	cluster, self := c.opts.Identity()
+	resp, err := peerv1.NewPeerClient(conn).Scrub(ctx, &peerv1.ScrubRequest{ClusterId: idBytes(cluster), Sender: idBytes(self), Start: start})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its scrub: %w", addr, remoteError(ctx, err))
 	}
 	return resp, nil
 }

@@ -73,6 +73,9 @@ func (s *Server) observe(ctx context.Context, only string, req func(ring.NodeID)
 
 func (s *Server) observeLocal(req *peerv1.ObserveRequest) *peerv1.ObserveResponse {
 	r := s.opts.Observer.Observe(req)
+	if req.GetRepairs() {
+		r.Repairs = s.repairs()
+	}
 	r.NodeId = s.opts.Self[:]
 	return r
 }

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/pairdb/pairdb/coord"
 )
 
 // Lane keeps items apart that must not wait for each other. Each lane of a link
@@ -16,16 +18,22 @@ const (
 	LaneSmall Lane = 0
 	// LaneLarge has the others, one to a frame.
 	LaneLarge Lane = 1
+	// LaneBackground has what nobody waits for, of any size.
+	LaneBackground Lane = 2
 
-	laneCount = 2
+	laneCount = 3
 )
 
 // String names the lane as the streams' metadata does.
 func (l Lane) String() string {
-	if l == LaneSmall {
+	switch l {
+	case LaneSmall:
 		return "small"
+	case LaneLarge:
+		return "large"
+	default:
+		return "background"
 	}
-	return "large"
 }
 
 // parseLane is the inverse of String.
@@ -38,7 +46,15 @@ func parseLane(s string) (Lane, bool) {
 	return 0, false
 }
 
-// laneOf chooses the lane for an item of size bytes.
+// laneFor chooses the lane for a request of size bytes.
+func laneFor(m *coord.Message, size int) Lane {
+	if m.Background {
+		return LaneBackground
+	}
+	return laneOf(size)
+}
+
+// laneOf chooses the lane for an item of size bytes that somebody waits for.
 func laneOf(size int) Lane {
 	if size < largeItem {
 		return LaneSmall
@@ -47,9 +63,9 @@ func laneOf(size int) Lane {
 }
 
 // laneBounds divides a bound in bytes among the lanes: a lane that has used up
-// its part leaves the other its own.
+// its part leaves the others their own.
 func laneBounds(bytes int) [laneCount]int {
-	return [laneCount]int{LaneSmall: bytes / 4, LaneLarge: bytes - bytes/4}
+	return [laneCount]int{LaneSmall: bytes / 4, LaneLarge: bytes - bytes/4 - bytes/8, LaneBackground: bytes / 8}
 }
 
 // pendingFrame is a frame that waits to be sent.

@@ -68,18 +68,18 @@ func (p *peer) send(m *coord.Message, reply func(coord.Reply, error)) error {
 	if len(m.Key) > maxKeyLen || size > MaxFrameBytes-headerLen {
 		return notSent("send %d bytes to %s: %w", size, p.id.Short(), ErrItemTooLarge)
 	}
-	if laneOf(size) == LaneLarge {
-		return p.sendLarge(m, size, reply)
+	lane := laneFor(m, size)
+	if size >= largeItem {
+		return p.sendLarge(m, size, lane, reply)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.sendSmallLocked(m, size, reply)
+	return p.sendSmallLocked(m, size, lane, reply)
 }
 
-// sendSmallLocked puts an item of size bytes into the frame at the tail of the
-// small lane.
-func (p *peer) sendSmallLocked(m *coord.Message, size int, reply func(coord.Reply, error)) error {
-	o := &p.mu.lanes[LaneSmall]
+// sendSmallLocked puts an item of size bytes into the frame at the tail of a lane.
+func (p *peer) sendSmallLocked(m *coord.Message, size int, lane Lane, reply func(coord.Reply, error)) error {
+	o := &p.mu.lanes[lane]
 	if err := p.admitLocked(o, size); err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (p *peer) sendSmallLocked(m *coord.Message, size int, reply func(coord.Repl
 		o.push(f)
 	}
 	deadline := p.deadline(m, f)
-	id := p.mu.pending.add(pendingSlot{reply: reply, deadline: deadline, lane: LaneSmall, frame: f.seq})
+	id := p.mu.pending.add(pendingSlot{reply: reply, deadline: deadline, lane: lane, frame: f.seq})
 	f.ids = append(f.ids, id)
 	*f.buf = appendRequest(*f.buf, id, m, deadline.Sub(f.begun))
 	p.watchLocked(deadline)
@@ -99,9 +99,9 @@ func (p *peer) sendSmallLocked(m *coord.Message, size int, reply func(coord.Repl
 
 // sendLarge is send for an item with a frame of its own. It copies the item
 // without the lock, which others need meanwhile.
-func (p *peer) sendLarge(m *coord.Message, size int, reply func(coord.Reply, error)) error {
+func (p *peer) sendLarge(m *coord.Message, size int, lane Lane, reply func(coord.Reply, error)) error {
 	p.mu.Lock()
-	o := &p.mu.lanes[LaneLarge]
+	o := &p.mu.lanes[lane]
 	if err := p.admitLocked(o, size); err != nil {
 		p.mu.Unlock()
 		return err
@@ -122,7 +122,7 @@ func (p *peer) sendLarge(m *coord.Message, size int, reply func(coord.Reply, err
 	}
 	o.unreserve(size)
 	o.push(f)
-	id := p.mu.pending.add(pendingSlot{reply: reply, deadline: deadline, lane: LaneLarge, frame: f.seq})
+	id := p.mu.pending.add(pendingSlot{reply: reply, deadline: deadline, lane: lane, frame: f.seq})
 	f.ids = append(f.ids, id)
 	binary.BigEndian.PutUint64((*f.buf)[headerLen+requestIDOff:], id)
 	p.watchLocked(deadline)

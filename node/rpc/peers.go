@@ -178,7 +178,7 @@ func (ps *Peers) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, 
 		err = p.send(m, reply)
 	}
 	if err != nil {
-		ps.refuse(laneOf(requestSize(m)), reply, err)
+		ps.refuse(laneFor(m, requestSize(m)), reply, err)
 	}
 }
 
@@ -230,6 +230,18 @@ func (ps *Peers) forget(p *peer) {
 		}
 	}
 	ps.byID.Store(&next)
+}
+
+// Linked says whether there is a link to a peer at present. A peer whose machine
+// does not answer loses it within seconds.
+func (ps *Peers) Linked(id ring.NodeID) bool {
+	p, ok := (*ps.byID.Load())[id]
+	if !ok {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.state == linkUp
 }
 
 // Refresh lets peers that wait before another attempt to connect try at once,

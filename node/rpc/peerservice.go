@@ -2,12 +2,14 @@ package rpc
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -31,6 +33,13 @@ type NodeInfo struct {
 	RingVersion ring.Version
 	// Ready says that it serves clients.
 	Ready bool
+	// RepairedAt is when the owners of a partition of the node were last found equal,
+	// of the one for which that is the longest ago; zero if it is not known of some.
+	RepairedAt time.Time
+	// Hints that it keeps for others.
+	Hints uint64
+	// Quarantined partitions are not served from it, since its copy is damaged.
+	Quarantined uint32
 }
 
 // peerService is the service Peer.
@@ -39,7 +48,10 @@ type peerService struct {
 	frames *frameServer
 	info   func() NodeInfo
 	// observe answers for this node.
-	observe func(*peerv1.ObserveRequest) *peerv1.ObserveResponse
+	observe     func(*peerv1.ObserveRequest) *peerv1.ObserveResponse
+	startRepair func(context.Context, *pairdbv1.StartRepairRequest) (*pairdbv1.RepairRun, error)
+	// scrub is Admin.Scrub.
+	scrub func(start bool) *pairdbv1.NodeScrub
 }
 
 // Frames implements peerv1.PeerServer.
@@ -56,6 +68,7 @@ func (p *peerService) Info(_ context.Context, req *peerv1.InfoRequest) (*peerv1.
 	return &peerv1.InfoResponse{
 		NodeId: p.frames.self[:], Incarnation: i.Incarnation, Bytes: i.Bytes, KeysEstimate: i.Keys,
 		DiskUsedPercent: i.DiskUsedPercent, RingVersion: uint64(i.RingVersion), Ready: i.Ready,
+		RepairedAt: timestamp(i.RepairedAt), Hints: i.Hints, QuarantinedPartitions: i.Quarantined,
 	}, nil
 }
 

@@ -14,7 +14,7 @@ func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
 	p, err := ps.peer(to)
 	if err != nil {
 		for i := range msgs {
-			ps.refuse(laneOf(requestSize(&msgs[i].Message)), msgs[i].Reply, err)
+			ps.refuse(laneFor(&msgs[i].Message, requestSize(&msgs[i].Message)), msgs[i].Reply, err)
 		}
 		return
 	}
@@ -22,18 +22,19 @@ func (ps *Peers) SendAll(to ring.NodeID, msgs []coord.Outgoing) {
 	p.mu.Lock()
 	for i := range msgs {
 		m := &msgs[i]
-		if size := requestSize(&m.Message); laneOf(size) == LaneSmall {
-			if err := p.sendSmallLocked(&m.Message, size, m.Reply); err != nil {
-				refused = append(refused, refusal{LaneSmall, m.Reply, err})
+		if size := requestSize(&m.Message); size < largeItem {
+			lane := laneFor(&m.Message, size)
+			if err := p.sendSmallLocked(&m.Message, size, lane, m.Reply); err != nil {
+				refused = append(refused, refusal{lane, m.Reply, err})
 			}
 		}
 	}
 	p.mu.Unlock()
 	for i := range msgs {
 		m := &msgs[i]
-		if laneOf(requestSize(&m.Message)) == LaneLarge {
+		if size := requestSize(&m.Message); size >= largeItem {
 			if err := p.send(&m.Message, m.Reply); err != nil {
-				refused = append(refused, refusal{LaneLarge, m.Reply, err})
+				refused = append(refused, refusal{laneFor(&m.Message, size), m.Reply, err})
 			}
 		}
 	}

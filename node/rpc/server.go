@@ -60,6 +60,8 @@ type Options struct {
 	Refuse func(write bool) *coord.Error
 	// Asker asks others for theirs.
 	Asker Asker
+	// Repair starts repairs. nil: this node makes none.
+	Repair RepairAdmin
 
 	// Classify turns any error into the one typed form; default Classify of
 	// this package.
@@ -187,7 +189,7 @@ func NewServer(opts Options) (*Server, error) {
 		noCompression: opts.NoCompression,
 	}
 	s.frames.mu.sessions = make(map[sessionKey]*session)
-	s.cluster = &clusterService{meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
+	s.cluster = &clusterService{s: s, meta: opts.Metadata, local: s.localInfo, asker: opts.Asker}
 
 	r := &refuser{refuse: opts.Refuse, observe: opts.Observe}
 	s.client = grpc.NewServer(append(s.clientOptions(), grpc.InTapHandle(r.tap))...)
@@ -198,7 +200,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.client.RegisterService(r.service(&pairdbv1.KV_ServiceDesc), s.kv)
 	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
-	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, stopping: s.stopping})
+	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, asker: opts.Asker, stopping: s.stopping})
 	pairdbv1.RegisterObserveServer(s.client, &observeService{s: s})
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
@@ -206,7 +208,9 @@ func NewServer(opts Options) (*Server, error) {
 	s.SetReady(false)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
-	peerv1.RegisterPeerServer(s.peer, &peerService{frames: s.frames, info: s.localInfo, observe: s.observeLocal})
+	peerv1.RegisterPeerServer(s.peer, &peerService{
+		frames: s.frames, info: s.localInfo, observe: s.observeLocal, startRepair: s.startRepair, scrub: opts.Admin.Scrub,
+	})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil
 }

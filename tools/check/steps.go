@@ -131,7 +131,7 @@ func simulate(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		fmt.Fprintf(out, "no commit to make seeds of, so they begin with %d: %v\n", first, err)
 	}
-	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, "./coord", "-run=^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation|TestTTLSimulation|TestScanSimulation)$",
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, "./coord", "-run=^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation|TestTTLSimulation|TestScanSimulation|TestRepairSimulation)$",
 		fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", simSeeds))
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pairdb/pairdb/engine"
+	enginebase "github.com/pairdb/pairdb/engine/base"
 )
 
 // noFlush is a scheduler that never runs a job, so that all stays in the log.
@@ -72,7 +73,7 @@ func recoverLog(dir string, bytes int64, size int) (err error) {
 		return err
 	}
 	start = time.Now()
-	db, err = engine.Open(dir, engine.Options{OnRecovered: func([]byte) { found++ }})
+	db, err = engine.Open(dir, engine.Options{OnRecovered: func([]byte, enginebase.SeqNum) { found++ }})
 	took := time.Since(start)
 	if err != nil {
 		return err

@@ -56,6 +56,38 @@ var bugs = []bug{
 		"WithSyncWrites(true)", "WithSyncWrites(false)", "cmd/pairdb/e2e", "^TestPowerCutAfterAStart$",
 	},
 	{
+		"take the data of a tenant that is not known for garbage", "node/replica/recordspace.go",
+		"	if !isRecordKey(key) {\n		return false\n", "	if !isRecordKey(key) {\n		return s.tenants[tenantOf(key)] == nil\n", "node/replica", "^TestUnknownTenantsKeepTheirData$",
+	},
+	{
+		"drop what comes for a tenant that is not known, and acknowledge it", "coord/peer.go",
+		"		case verdict == fenceBehind:\n", "		case verdict == fenceBehind && t == nil:\n			f.reply(i, Reply{Status: StatusOK})\n		case verdict == fenceBehind:\n", "coord", "^TestUnknownTenantIsNotAcknowledged$",
+	},
+	{
+		"say that there is no such tenant though nobody was asked", "coord/unit.go",
+		"if !ok && c.opts.Informed != nil && !c.opts.Informed() {", "if !ok && c.opts.Informed != nil && false {", "coord", "^TestTenantNobodyWasAskedAbout$",
+	},
+	{
+		"make a new node of one whose metadata is gone and whose data is there", "gossip/meta/damage.go",
+		" || hasData ||", " ||", "gossip/meta", "^TestStoreGone$",
+	},
+	{
+		"found another cluster where the log is damaged", "gossip/meta/found.go",
+		"	if c.Founded() || c.floor > 0 {\n		return nil //", "	if c.Founded() {\n		return nil //", "gossip/meta", "^TestAnyRecordLost$",
+	},
+	{
+		"serve before the log is fetched again", "gossip/meta/core.go",
+		"return c.ready && c.state.Version() >= c.floor", "return c.ready", "gossip/meta", "^TestLogIsFetchedAgain$",
+	},
+	{
+		"vote again in the slot of a promise that is lost", "gossip/meta/vote.go",
+		"slot <= c.abstain || ", "", "gossip/meta", "^TestForgottenVotesAreNotCast$",
+	},
+	{
+		"take a node for dead that only gossip does not hear", "coord/unit.go",
+		"c.opts.Linked(id) {", "c.opts.Linked(id) && false {", "coord", "^TestDeadButLinked$",
+	},
+	{
 		"acknowledge a write before it is synced", "node/replica/sync.go",
 		"if s.opts.Engine.DurableSeq() >= seq {\n		done(nil)", "if seq > 0 || true {\n		done(nil)", "node/replica", ".",
 	},
@@ -196,6 +228,26 @@ var bugs = []bug{
 		"if !disk.Shut() || j.kind.reads() || j.forwarded {", "if !disk.Shut() || j.kind.reads() || !j.forwarded {", "coord", "^TestOwnDiskHangs$",
 	},
 	{
+		"count no merge in the range sums", "node/replica/merge.go",
+		"			m.s.count(it.key, &m.items[it.first].before.object, &it.object, seq, err)\n", "", "node/replica", "Sums",
+	},
+	{
+		"leave out the last leaf of a range that is computed anew", "node/replica/sums/work.go",
+		"for n = 0; first+n <= hi && n < limit", "for n = 0; first+n < max(hi, 1) && n < limit", "node/replica/sums", ".",
+	},
+	{
+		"count in the range sums what the snapshot of their leaf has", "node/replica/sums/sums.go",
+		"; seq > l.base {", "; seq > 0 {", "node/replica/sums", ".",
+	},
+	{
+		"write a file of sums without waiting for who is about to count", "node/replica/sums/file.go",
+		"	s.Drain()\n", "", "node/replica/sums", ".",
+	},
+	{
+		"merge a delete away that the file of sums does not know", "engine/compaction/iter.go",
+		"return it.opts.KeepDeletesAfter == 0 || ", "return true || ", "engine", "^TestKeysSince$",
+	},
+	{
 		"show a scan what is not synced yet", "node/replica/scan.go",
 		"		seq = max(seq, it.Seq())\n", "", "node/replica", ".",
 	},
@@ -205,8 +257,101 @@ var bugs = []bug{
 		"	object, seq, err := s.update(&at, w, edit)\n	if err == nil {\n		_ = s.opts.Engine.WaitDurable(seq)\n	}\n", "cmd/pairdb/e2e", "^TestHotKeySharesSyncs$",
 	},
 	{
+		"collect what all owners have had and not all know to have had", "node/replica/span.go",
+		"sweep := release && !c.Within(released)",
+		"sweep := !c.Within(released)", "node/replica", "^Test(Collect|Model)$",
+	},
+	{
+		"take in again what was deleted and collected", "node/replica/merge.go",
+		"causal.JoinUnder(&before.object, &it.incoming, c, it.lww)",
+		"causal.JoinUnder(&before.object, &it.incoming, &nothing, it.lww)", "node/replica", "^Test(Stripped|Model)$",
+	},
+	{
+		"acknowledge a merge of which something was left out", "node/replica/merge.go",
+		"it.stripped = stripped && it.record == nil",
+		"it.stripped = stripped && it.record == nil && false", "node/replica", "^TestStripped$",
+	},
+	{
+		"write a merged delete without its entry in the index", "node/replica/merge.go",
+		"m.entry = putIndex(b, m.entry, it.key, before, &it.object)",
+		"m.entry = putIndex(new(engine.Batch), m.entry, it.key, before, &it.object)", "node/replica", "^TestModel$",
+	},
+	{
+		"forget the clock of a delete that was collected", "node/replica/sweep.go",
+		"		c.sp.floor.Store(c.floor)\n",
+		"", "node/replica", "^TestForgottenClock$",
+	},
+	{
+		"forget it at the next start", "node/replica/span.go",
+		"			sp.floor.Store(floor)\n",
+		"			_ = floor\n", "node/replica", "^TestForgottenClock$",
+	},
+	{
+		"adopt before it is on disk", "node/replica/span.go",
+		"	b := s.batches.Get().(*engine.Batch)\n	defer s.releaseBatch(b)\n	b.Set(spanKey(of)",
+		"	sp.confirmed.Store(confirmed)\n	b := s.batches.Get().(*engine.Batch)\n	defer s.releaseBatch(b)\n	b.Set(spanKey(of)", "node/replica", "^TestAdopt",
+	},
+	{
+		"adopt beside merges that do not know it", "node/replica/span.go",
+		"	s.passLocks()\n	if sweep",
+		"	if sweep", "node/replica", "^TestAdoptIsDurable$",
+	},
+	{
+		"confirm a write that idempotency votes are open for", "node/replica/votes.go",
+		"Counter: counter - 1}",
+		"Counter: counter}", "node/replica", "^TestOpenVotes$",
+	},
+	{
+		"forget open votes at a restart", "node/replica/votes.go",
+		"		if r.Applied || !isRecordKey(it.Key()) {",
+		"		if !r.Applied || !isRecordKey(it.Key()) {", "node/replica", "^TestOpenVotes$",
+	},
+	{
+		"collect a delete that hides what not all owners have had", "coord/causal/confirmed.go",
+		"			d.stays = true // without w, u would win\n",
+		"", "coord/causal", "^Test(Shadow|SettledLaws)$",
+	},
+	{
+		"cut down contexts by what is confirmed", "coord/causal/confirmed.go",
+		"	out := o.Remaining(c, lww)\n",
+		"	out := o.Remaining(c, lww)\n	out.Context = slices.DeleteFunc(slices.Clone(out.Context), func(d Dot) bool {\n		return c.Seen.Covers(d) && !slices.ContainsFunc(out.Siblings, func(s Sibling) bool { return s.Dot.Actor == d.Actor })\n	})\n", "coord/causal", "^TestContextsStay$",
+	},
+	{
 		"let whoever waits for a disk that hangs go on waiting", "node/replica/sync.go",
 		"	q.mu.group, q.mu.waiting = nil, nil\n", "	failed = nil\n", "node/replica", ".",
+	},
+	{
+		"write what fails its checksum: blocks are not checked in a compaction", "engine/sstable/iter.go",
+		"	payload, codec, err := r.verify(h, raw)\n	if err != nil {\n		return block{}, nil, err\n	}\n	// The block lives", "	payload, codec, _ := raw[:len(raw)-trailerSize], Codec(raw[len(raw)-trailerSize]), error(nil)\n	// The block lives", "engine", "^TestCompactionMeetsDamage$",
+	},
+	{
+		"take a damaged table out of the version before the caller has noted it", "engine/quarantine.go",
+		"	if err := db.opts.Salvage(lost); err != nil {\n		return fmt.Errorf(\"go on without %d tables: %w\", len(lost), err)\n	}\n", "	defer db.opts.Salvage(lost)\n", "engine", "^TestSalvage$",
+	},
+	{
+		"remove the file of a damaged table", "engine/quarantine.go",
+		"		if err := setAside(db.fs, db.dir, tableName(f.Num)); err != nil {\n			return err\n		}\n", "", "engine", "^TestCrashAtEveryCallOfQuarantine$",
+	},
+	{
+		"read a partition whose copy is damaged", "node/replica/replica.go",
+		"	if unsound := s.sound(p); unsound != nil {\n		return held{}, unsound\n	}\n", "", "node/replica", "^TestQuarantinedIsRefused$",
+	},
+	{
+		"look at the marks of damage before the read, not after it", "node/replica/replica.go",
+		"	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)\n	var damage error\n	if err == nil {\n		b, damage = s.settle(*kb, b, s.confirmed(at.Partition, at.RF), at.LWW)\n	}\n	s.release(kb)\n	unsound := s.sound(at.Partition)\n",
+		"	unsound := s.sound(at.Partition)\n	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)\n	var damage error\n	if err == nil {\n		b, damage = s.settle(*kb, b, s.confirmed(at.Partition, at.RF), at.LWW)\n	}\n	s.release(kb)\n", "node/replica", "^TestMarkedAfterTheCheck$",
+	},
+	{
+		"mark damage in memory only", "node/replica/marks.go",
+		"	err = m.write()\n", "	err = nil\n", "node/replica", "^TestMarksSurvive$",
+	},
+	{
+		"serve a partition of which more was lost while it was fetched", "node/replica/marks.go",
+		"		if !m.Has(p) || m.held[p] > 0 || m.again[p] {\n", "		if !m.Has(p) {\n", "node/replica", "^TestMarksMetAgain$",
+	},
+	{
+		"move a damaged engine aside before its partitions are marked", "node/replaceengine.go",
+		"	// First, since an empty engine would deny everything.\n	if _, err := marks.Add(all); err != nil {\n		return \"\", err\n	}\n", "	defer marks.Add(all)\n", "node", "^TestEngineSetAsideAtEveryCall$",
 	},
 	{
 		"take a disk back only when the process starts again", "engine/stalled.go",
@@ -249,6 +394,26 @@ var bugs = []bug{
 	{
 		"in the SDK, refuse nearly all once all was refused", "client/throttle.go",
 		"random >= min(p, throttleMost)", "random >= p", "client", "^TestThrottle$",
+	},
+	{
+		"count a hint as an acknowledgement", "coord/updatecount.go",
+		"	o.job.c.hint(u, i, nil)\n	o.mu.Lock()\n	if round == o.mu.round {\n		o.mu.tally.Fail(i, reason)\n", "	o.job.c.hint(u, i, nil)\n	o.mu.Lock()\n	if round == o.mu.round {\n		o.mu.tally.Ack(i)\n", "coord", simulation,
+	},
+	{
+		"make no hint for an owner that fails to answer", "coord/updatecount.go",
+		"		// Whether it still counts or not.\n		o.job.c.hint(u, i, nil)\n", "", "coord", "Hint",
+	},
+	{
+		"deliver a hint to another node if its target is no owner", "coord/hint.go",
+		"i := u.index(target)", "i := max(u.index(target), 0)", "coord", "Deliver",
+	},
+	{
+		"drop hints at a bound and say nothing", "hints/store.go",
+		"	s.mu.dirty[partitionOf(key)] = struct{}{}\n", "", "hints", "Overflow",
+	},
+	{
+		"take a hint away although another write came during its delivery", "hints/batch.go",
+		"again := t.inFlight[key]", "again := false && t.inFlight[key]", "hints", "AWriteDuring",
 	},
 }
 

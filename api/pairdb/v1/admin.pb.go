@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -572,6 +573,235 @@ func (x *Damage) GetReason() string {
 	return ""
 }
 
+// ScrubRequest asks for scrubs of all nodes.
+type ScrubRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Begin one at each node that has none under way. False: only say how they are.
+	Start         bool `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubRequest) Reset() {
+	*x = ScrubRequest{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubRequest) ProtoMessage() {}
+
+func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
+func (*ScrubRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ScrubRequest) GetStart() bool {
+	if x != nil {
+		return x.Start
+	}
+	return false
+}
+
+// ScrubResponse says how the scrubs of all nodes are.
+type ScrubResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The nodes that answered, ordered by name.
+	Nodes []*NodeScrub `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The nodes that did not.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubResponse) Reset() {
+	*x = ScrubResponse{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubResponse) ProtoMessage() {}
+
+func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
+func (*ScrubResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ScrubResponse) GetNodes() []*NodeScrub {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ScrubResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// NodeScrub is the scrub of a node that is under way, or the last one.
+type NodeScrub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that did it.
+	Node *NodeName `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// True while it is under way.
+	Running bool `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	// When it began. Unset: there was none yet.
+	Began *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=began,proto3" json:"began,omitempty"`
+	// When it ended. Unset while it is under way.
+	Ended *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Bytes of tables that were read.
+	BytesDone uint64 `protobuf:"varint,5,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// Bytes of the tables that there were at the beginning.
+	BytesTotal uint64 `protobuf:"varint,6,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// Damaged tables that it found.
+	DamagedTables uint64 `protobuf:"varint,7,opt,name=damaged_tables,json=damagedTables,proto3" json:"damaged_tables,omitempty"`
+	// What is damaged in them, at most 100 places.
+	Damage []*Damage `protobuf:"bytes,8,rep,name=damage,proto3" json:"damage,omitempty"`
+	// Partitions that are not served from the node at present, since its copy is
+	// damaged and being fetched again, whoever found it.
+	QuarantinedPartitions uint64 `protobuf:"varint,9,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	// Why it did not come to its end. Empty: it did, or is under way.
+	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeScrub) Reset() {
+	*x = NodeScrub{}
+	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeScrub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeScrub) ProtoMessage() {}
+
+func (x *NodeScrub) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeScrub.ProtoReflect.Descriptor instead.
+func (*NodeScrub) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NodeScrub) GetNode() *NodeName {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *NodeScrub) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *NodeScrub) GetBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Began
+	}
+	return nil
+}
+
+func (x *NodeScrub) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *NodeScrub) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *NodeScrub) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *NodeScrub) GetDamagedTables() uint64 {
+	if x != nil {
+		return x.DamagedTables
+	}
+	return 0
+}
+
+func (x *NodeScrub) GetDamage() []*Damage {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
+func (x *NodeScrub) GetQuarantinedPartitions() uint64 {
+	if x != nil {
+		return x.QuarantinedPartitions
+	}
+	return 0
+}
+
+func (x *NodeScrub) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // StatsRequest asks for the engine's figures.
 type StatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -581,7 +811,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[9]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +823,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[9]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +836,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 // StatsResponse holds the figures of a node's engine. Counters run from the start
@@ -665,7 +895,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[10]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +907,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[10]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +920,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatsResponse) GetNode() *NodeName {
@@ -870,7 +1100,7 @@ type AmplificationStats struct {
 
 func (x *AmplificationStats) Reset() {
 	*x = AmplificationStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1112,7 @@ func (x *AmplificationStats) String() string {
 func (*AmplificationStats) ProtoMessage() {}
 
 func (x *AmplificationStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[11]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1125,7 @@ func (x *AmplificationStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AmplificationStats.ProtoReflect.Descriptor instead.
 func (*AmplificationStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AmplificationStats) GetWrite() float64 {
@@ -934,7 +1164,7 @@ type FilterStats struct {
 
 func (x *FilterStats) Reset() {
 	*x = FilterStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1176,7 @@ func (x *FilterStats) String() string {
 func (*FilterStats) ProtoMessage() {}
 
 func (x *FilterStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[12]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1189,7 @@ func (x *FilterStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterStats.ProtoReflect.Descriptor instead.
 func (*FilterStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FilterStats) GetDenied() uint64 {
@@ -1001,7 +1231,7 @@ type DiskStats struct {
 
 func (x *DiskStats) Reset() {
 	*x = DiskStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1243,7 @@ func (x *DiskStats) String() string {
 func (*DiskStats) ProtoMessage() {}
 
 func (x *DiskStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[13]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1256,7 @@ func (x *DiskStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStats.ProtoReflect.Descriptor instead.
 func (*DiskStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DiskStats) GetTotalBytes() uint64 {
@@ -1074,7 +1304,7 @@ type LevelStats struct {
 
 func (x *LevelStats) Reset() {
 	*x = LevelStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1316,7 @@ func (x *LevelStats) String() string {
 func (*LevelStats) ProtoMessage() {}
 
 func (x *LevelStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[14]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1329,7 @@ func (x *LevelStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelStats.ProtoReflect.Descriptor instead.
 func (*LevelStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LevelStats) GetLevel() uint32 {
@@ -1145,7 +1375,7 @@ type MemtableStats struct {
 
 func (x *MemtableStats) Reset() {
 	*x = MemtableStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1387,7 @@ func (x *MemtableStats) String() string {
 func (*MemtableStats) ProtoMessage() {}
 
 func (x *MemtableStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[15]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1400,7 @@ func (x *MemtableStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemtableStats.ProtoReflect.Descriptor instead.
 func (*MemtableStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MemtableStats) GetActiveBytes() uint64 {
@@ -1219,7 +1449,7 @@ type LogStats struct {
 
 func (x *LogStats) Reset() {
 	*x = LogStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1461,7 @@ func (x *LogStats) String() string {
 func (*LogStats) ProtoMessage() {}
 
 func (x *LogStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[16]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1474,7 @@ func (x *LogStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStats.ProtoReflect.Descriptor instead.
 func (*LogStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogStats) GetBatches() uint64 {
@@ -1328,7 +1558,7 @@ type CompactionStats struct {
 
 func (x *CompactionStats) Reset() {
 	*x = CompactionStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1570,7 @@ func (x *CompactionStats) String() string {
 func (*CompactionStats) ProtoMessage() {}
 
 func (x *CompactionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[17]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1583,7 @@ func (x *CompactionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactionStats.ProtoReflect.Descriptor instead.
 func (*CompactionStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CompactionStats) GetFlushes() uint64 {
@@ -1427,7 +1657,7 @@ type CacheStats struct {
 
 func (x *CacheStats) Reset() {
 	*x = CacheStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1669,7 @@ func (x *CacheStats) String() string {
 func (*CacheStats) ProtoMessage() {}
 
 func (x *CacheStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[18]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1682,7 @@ func (x *CacheStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheStats.ProtoReflect.Descriptor instead.
 func (*CacheStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CacheStats) GetHits() uint64 {
@@ -1491,7 +1721,7 @@ type StallStats struct {
 
 func (x *StallStats) Reset() {
 	*x = StallStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1733,7 @@ func (x *StallStats) String() string {
 func (*StallStats) ProtoMessage() {}
 
 func (x *StallStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[19]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1746,7 @@ func (x *StallStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StallStats.ProtoReflect.Descriptor instead.
 func (*StallStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StallStats) GetReason() string {
@@ -1563,7 +1793,7 @@ type PoolStats struct {
 
 func (x *PoolStats) Reset() {
 	*x = PoolStats{}
-	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1805,7 @@ func (x *PoolStats) String() string {
 func (*PoolStats) ProtoMessage() {}
 
 func (x *PoolStats) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_admin_proto_msgTypes[20]
+	mi := &file_pairdb_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1818,7 @@ func (x *PoolStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStats.ProtoReflect.Descriptor instead.
 func (*PoolStats) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_pairdb_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PoolStats) GetName() string {
@@ -1644,7 +1874,7 @@ var File_pairdb_v1_admin_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15pairdb/v1/admin.proto\x12\tpairdb.v1\x1a\x1egoogle/protobuf/duration.proto\"7\n" +
+	"\x15pairdb/v1/admin.proto\x12\tpairdb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pairdb/v1/cluster.proto\"7\n" +
 	"\bNodeName\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x0e\n" +
@@ -1683,7 +1913,26 @@ const file_pairdb_v1_admin_proto_rawDesc = "" +
 	"\x06Damage\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x0e\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"$\n" +
+	"\fScrubRequest\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\bR\x05start\"y\n" +
+	"\rScrubResponse\x12*\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x14.pairdb.v1.NodeScrubR\x05nodes\x12<\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\x91\x03\n" +
+	"\tNodeScrub\x12'\n" +
+	"\x04node\x18\x01 \x01(\v2\x13.pairdb.v1.NodeNameR\x04node\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\bR\arunning\x120\n" +
+	"\x05began\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x120\n" +
+	"\x05ended\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x05 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x06 \x01(\x04R\n" +
+	"bytesTotal\x12%\n" +
+	"\x0edamaged_tables\x18\a \x01(\x04R\rdamagedTables\x12)\n" +
+	"\x06damage\x18\b \x03(\v2\x11.pairdb.v1.DamageR\x06damage\x125\n" +
+	"\x16quarantined_partitions\x18\t \x01(\x04R\x15quarantinedPartitions\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\"\x0e\n" +
 	"\fStatsRequest\"\xc4\a\n" +
 	"\rStatsResponse\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.pairdb.v1.NodeNameR\x04node\x12-\n" +
@@ -1781,11 +2030,12 @@ const file_pairdb_v1_admin_proto_rawDesc = "" +
 	"\x04jobs\x18\x04 \x01(\x04R\x04jobs\x12\x16\n" +
 	"\x06panics\x18\x05 \x01(\x04R\x06panics\x126\n" +
 	"\tbusy_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bbusyTime\x126\n" +
-	"\twait_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\bwaitTime2\x84\x02\n" +
+	"\twait_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\bwaitTime2\xc0\x02\n" +
 	"\x05Admin\x12:\n" +
 	"\x05Flush\x12\x17.pairdb.v1.FlushRequest\x1a\x18.pairdb.v1.FlushResponse\x12B\n" +
 	"\aCompact\x12\x19.pairdb.v1.CompactRequest\x1a\x1a.pairdb.v1.CompactResponse0\x01\x12?\n" +
 	"\x06Verify\x12\x18.pairdb.v1.VerifyRequest\x1a\x19.pairdb.v1.VerifyResponse0\x01\x12:\n" +
+	"\x05Scrub\x12\x17.pairdb.v1.ScrubRequest\x1a\x18.pairdb.v1.ScrubResponse\x12:\n" +
 	"\x05Stats\x12\x17.pairdb.v1.StatsRequest\x1a\x18.pairdb.v1.StatsResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
@@ -1800,30 +2050,35 @@ func file_pairdb_v1_admin_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_admin_proto_rawDescData
 }
 
-var file_pairdb_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_pairdb_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_pairdb_v1_admin_proto_goTypes = []any{
-	(*NodeName)(nil),            // 0: pairdb.v1.NodeName
-	(*FlushRequest)(nil),        // 1: pairdb.v1.FlushRequest
-	(*FlushResponse)(nil),       // 2: pairdb.v1.FlushResponse
-	(*PartitionRange)(nil),      // 3: pairdb.v1.PartitionRange
-	(*CompactRequest)(nil),      // 4: pairdb.v1.CompactRequest
-	(*CompactResponse)(nil),     // 5: pairdb.v1.CompactResponse
-	(*VerifyRequest)(nil),       // 6: pairdb.v1.VerifyRequest
-	(*VerifyResponse)(nil),      // 7: pairdb.v1.VerifyResponse
-	(*Damage)(nil),              // 8: pairdb.v1.Damage
-	(*StatsRequest)(nil),        // 9: pairdb.v1.StatsRequest
-	(*StatsResponse)(nil),       // 10: pairdb.v1.StatsResponse
-	(*AmplificationStats)(nil),  // 11: pairdb.v1.AmplificationStats
-	(*FilterStats)(nil),         // 12: pairdb.v1.FilterStats
-	(*DiskStats)(nil),           // 13: pairdb.v1.DiskStats
-	(*LevelStats)(nil),          // 14: pairdb.v1.LevelStats
-	(*MemtableStats)(nil),       // 15: pairdb.v1.MemtableStats
-	(*LogStats)(nil),            // 16: pairdb.v1.LogStats
-	(*CompactionStats)(nil),     // 17: pairdb.v1.CompactionStats
-	(*CacheStats)(nil),          // 18: pairdb.v1.CacheStats
-	(*StallStats)(nil),          // 19: pairdb.v1.StallStats
-	(*PoolStats)(nil),           // 20: pairdb.v1.PoolStats
-	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
+	(*NodeName)(nil),              // 0: pairdb.v1.NodeName
+	(*FlushRequest)(nil),          // 1: pairdb.v1.FlushRequest
+	(*FlushResponse)(nil),         // 2: pairdb.v1.FlushResponse
+	(*PartitionRange)(nil),        // 3: pairdb.v1.PartitionRange
+	(*CompactRequest)(nil),        // 4: pairdb.v1.CompactRequest
+	(*CompactResponse)(nil),       // 5: pairdb.v1.CompactResponse
+	(*VerifyRequest)(nil),         // 6: pairdb.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 7: pairdb.v1.VerifyResponse
+	(*Damage)(nil),                // 8: pairdb.v1.Damage
+	(*ScrubRequest)(nil),          // 9: pairdb.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 10: pairdb.v1.ScrubResponse
+	(*NodeScrub)(nil),             // 11: pairdb.v1.NodeScrub
+	(*StatsRequest)(nil),          // 12: pairdb.v1.StatsRequest
+	(*StatsResponse)(nil),         // 13: pairdb.v1.StatsResponse
+	(*AmplificationStats)(nil),    // 14: pairdb.v1.AmplificationStats
+	(*FilterStats)(nil),           // 15: pairdb.v1.FilterStats
+	(*DiskStats)(nil),             // 16: pairdb.v1.DiskStats
+	(*LevelStats)(nil),            // 17: pairdb.v1.LevelStats
+	(*MemtableStats)(nil),         // 18: pairdb.v1.MemtableStats
+	(*LogStats)(nil),              // 19: pairdb.v1.LogStats
+	(*CompactionStats)(nil),       // 20: pairdb.v1.CompactionStats
+	(*CacheStats)(nil),            // 21: pairdb.v1.CacheStats
+	(*StallStats)(nil),            // 22: pairdb.v1.StallStats
+	(*PoolStats)(nil),             // 23: pairdb.v1.PoolStats
+	(*UnreachableNode)(nil),       // 24: pairdb.v1.UnreachableNode
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_pairdb_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: pairdb.v1.FlushResponse.node:type_name -> pairdb.v1.NodeName
@@ -1831,35 +2086,43 @@ var file_pairdb_v1_admin_proto_depIdxs = []int32{
 	0,  // 2: pairdb.v1.CompactResponse.node:type_name -> pairdb.v1.NodeName
 	0,  // 3: pairdb.v1.VerifyResponse.node:type_name -> pairdb.v1.NodeName
 	8,  // 4: pairdb.v1.VerifyResponse.damage:type_name -> pairdb.v1.Damage
-	0,  // 5: pairdb.v1.StatsResponse.node:type_name -> pairdb.v1.NodeName
-	14, // 6: pairdb.v1.StatsResponse.levels:type_name -> pairdb.v1.LevelStats
-	15, // 7: pairdb.v1.StatsResponse.memtables:type_name -> pairdb.v1.MemtableStats
-	16, // 8: pairdb.v1.StatsResponse.log:type_name -> pairdb.v1.LogStats
-	17, // 9: pairdb.v1.StatsResponse.compactions:type_name -> pairdb.v1.CompactionStats
-	18, // 10: pairdb.v1.StatsResponse.cache:type_name -> pairdb.v1.CacheStats
-	19, // 11: pairdb.v1.StatsResponse.stalls:type_name -> pairdb.v1.StallStats
-	20, // 12: pairdb.v1.StatsResponse.pools:type_name -> pairdb.v1.PoolStats
-	11, // 13: pairdb.v1.StatsResponse.amplification:type_name -> pairdb.v1.AmplificationStats
-	12, // 14: pairdb.v1.StatsResponse.filter:type_name -> pairdb.v1.FilterStats
-	13, // 15: pairdb.v1.StatsResponse.disk:type_name -> pairdb.v1.DiskStats
-	21, // 16: pairdb.v1.DiskStats.stalled:type_name -> google.protobuf.Duration
-	21, // 17: pairdb.v1.LogStats.sync_time:type_name -> google.protobuf.Duration
-	21, // 18: pairdb.v1.StallStats.time:type_name -> google.protobuf.Duration
-	21, // 19: pairdb.v1.PoolStats.busy_time:type_name -> google.protobuf.Duration
-	21, // 20: pairdb.v1.PoolStats.wait_time:type_name -> google.protobuf.Duration
-	1,  // 21: pairdb.v1.Admin.Flush:input_type -> pairdb.v1.FlushRequest
-	4,  // 22: pairdb.v1.Admin.Compact:input_type -> pairdb.v1.CompactRequest
-	6,  // 23: pairdb.v1.Admin.Verify:input_type -> pairdb.v1.VerifyRequest
-	9,  // 24: pairdb.v1.Admin.Stats:input_type -> pairdb.v1.StatsRequest
-	2,  // 25: pairdb.v1.Admin.Flush:output_type -> pairdb.v1.FlushResponse
-	5,  // 26: pairdb.v1.Admin.Compact:output_type -> pairdb.v1.CompactResponse
-	7,  // 27: pairdb.v1.Admin.Verify:output_type -> pairdb.v1.VerifyResponse
-	10, // 28: pairdb.v1.Admin.Stats:output_type -> pairdb.v1.StatsResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 5: pairdb.v1.ScrubResponse.nodes:type_name -> pairdb.v1.NodeScrub
+	24, // 6: pairdb.v1.ScrubResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	0,  // 7: pairdb.v1.NodeScrub.node:type_name -> pairdb.v1.NodeName
+	25, // 8: pairdb.v1.NodeScrub.began:type_name -> google.protobuf.Timestamp
+	25, // 9: pairdb.v1.NodeScrub.ended:type_name -> google.protobuf.Timestamp
+	8,  // 10: pairdb.v1.NodeScrub.damage:type_name -> pairdb.v1.Damage
+	0,  // 11: pairdb.v1.StatsResponse.node:type_name -> pairdb.v1.NodeName
+	17, // 12: pairdb.v1.StatsResponse.levels:type_name -> pairdb.v1.LevelStats
+	18, // 13: pairdb.v1.StatsResponse.memtables:type_name -> pairdb.v1.MemtableStats
+	19, // 14: pairdb.v1.StatsResponse.log:type_name -> pairdb.v1.LogStats
+	20, // 15: pairdb.v1.StatsResponse.compactions:type_name -> pairdb.v1.CompactionStats
+	21, // 16: pairdb.v1.StatsResponse.cache:type_name -> pairdb.v1.CacheStats
+	22, // 17: pairdb.v1.StatsResponse.stalls:type_name -> pairdb.v1.StallStats
+	23, // 18: pairdb.v1.StatsResponse.pools:type_name -> pairdb.v1.PoolStats
+	14, // 19: pairdb.v1.StatsResponse.amplification:type_name -> pairdb.v1.AmplificationStats
+	15, // 20: pairdb.v1.StatsResponse.filter:type_name -> pairdb.v1.FilterStats
+	16, // 21: pairdb.v1.StatsResponse.disk:type_name -> pairdb.v1.DiskStats
+	26, // 22: pairdb.v1.DiskStats.stalled:type_name -> google.protobuf.Duration
+	26, // 23: pairdb.v1.LogStats.sync_time:type_name -> google.protobuf.Duration
+	26, // 24: pairdb.v1.StallStats.time:type_name -> google.protobuf.Duration
+	26, // 25: pairdb.v1.PoolStats.busy_time:type_name -> google.protobuf.Duration
+	26, // 26: pairdb.v1.PoolStats.wait_time:type_name -> google.protobuf.Duration
+	1,  // 27: pairdb.v1.Admin.Flush:input_type -> pairdb.v1.FlushRequest
+	4,  // 28: pairdb.v1.Admin.Compact:input_type -> pairdb.v1.CompactRequest
+	6,  // 29: pairdb.v1.Admin.Verify:input_type -> pairdb.v1.VerifyRequest
+	9,  // 30: pairdb.v1.Admin.Scrub:input_type -> pairdb.v1.ScrubRequest
+	12, // 31: pairdb.v1.Admin.Stats:input_type -> pairdb.v1.StatsRequest
+	2,  // 32: pairdb.v1.Admin.Flush:output_type -> pairdb.v1.FlushResponse
+	5,  // 33: pairdb.v1.Admin.Compact:output_type -> pairdb.v1.CompactResponse
+	7,  // 34: pairdb.v1.Admin.Verify:output_type -> pairdb.v1.VerifyResponse
+	10, // 35: pairdb.v1.Admin.Scrub:output_type -> pairdb.v1.ScrubResponse
+	13, // 36: pairdb.v1.Admin.Stats:output_type -> pairdb.v1.StatsResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_admin_proto_init() }
@@ -1867,13 +2130,14 @@ func file_pairdb_v1_admin_proto_init() {
 	if File_pairdb_v1_admin_proto != nil {
 		return
 	}
+	file_pairdb_v1_cluster_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_admin_proto_rawDesc), len(file_pairdb_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

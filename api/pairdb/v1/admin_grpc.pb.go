@@ -22,6 +22,7 @@ const (
 	Admin_Flush_FullMethodName   = "/pairdb.v1.Admin/Flush"
 	Admin_Compact_FullMethodName = "/pairdb.v1.Admin/Compact"
 	Admin_Verify_FullMethodName  = "/pairdb.v1.Admin/Verify"
+	Admin_Scrub_FullMethodName   = "/pairdb.v1.Admin/Scrub"
 	Admin_Stats_FullMethodName   = "/pairdb.v1.Admin/Stats"
 )
 
@@ -44,6 +45,11 @@ type AdminClient interface {
 	// tells its progress now and then; the last message has the result. A node does
 	// one at a time: RESOURCE_EXHAUSTED.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
+	// Scrub has all nodes of the cluster read their tables now, each as fast as its
+	// scrub.rate lets it, or says how far they have come. What is found damaged is
+	// taken out of service and fetched again from the other owners. The node that is
+	// asked asks the others, for 2 s at most.
+	Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubResponse, error)
 	// Stats shows the figures of the node's engine.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
 }
@@ -104,6 +110,16 @@ func (c *adminClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
 
+func (c *adminClient) Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScrubResponse)
+	err := c.cc.Invoke(ctx, Admin_Scrub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatsResponse)
@@ -133,6 +149,11 @@ type AdminServer interface {
 	// tells its progress now and then; the last message has the result. A node does
 	// one at a time: RESOURCE_EXHAUSTED.
 	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
+	// Scrub has all nodes of the cluster read their tables now, each as fast as its
+	// scrub.rate lets it, or says how far they have come. What is found damaged is
+	// taken out of service and fetched again from the other owners. The node that is
+	// asked asks the others, for 2 s at most.
+	Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error)
 	// Stats shows the figures of the node's engine.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	mustEmbedUnimplementedAdminServer()
@@ -153,6 +174,9 @@ func (UnimplementedAdminServer) Compact(*CompactRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedAdminServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
 	return status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedAdminServer) Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scrub not implemented")
 }
 func (UnimplementedAdminServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
@@ -218,6 +242,24 @@ func _Admin_Verify_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
 
+func _Admin_Scrub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScrubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Scrub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Scrub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Scrub(ctx, req.(*ScrubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatsRequest)
 	if err := dec(in); err != nil {
@@ -246,6 +288,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Flush",
 			Handler:    _Admin_Flush_Handler,
+		},
+		{
+			MethodName: "Scrub",
+			Handler:    _Admin_Scrub_Handler,
 		},
 		{
 			MethodName: "Stats",

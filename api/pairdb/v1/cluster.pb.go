@@ -9,6 +9,7 @@ package pairdbv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -318,9 +319,18 @@ type NodeStatus struct {
 	// logs nor manifests count. 0 for an unreachable node.
 	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The node's boot counter, from 1.
-	Incarnation   uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Incarnation uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// When the owners of a partition of the node were last found equal, of the
+	// partition for which that is the longest ago. Unset: it is not known of some
+	// since the node started, or the node is unreachable.
+	RepairedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=repaired_at,json=repairedAt,proto3" json:"repaired_at,omitempty"`
+	// Hints that the node keeps for others.
+	Hints uint64 `protobuf:"varint,11,opt,name=hints,proto3" json:"hints,omitempty"`
+	// Partitions that the node does not serve because its copy is damaged or lost,
+	// until it has fetched them again.
+	QuarantinedPartitions uint32 `protobuf:"varint,12,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -416,6 +426,27 @@ func (x *NodeStatus) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *NodeStatus) GetRepairedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RepairedAt
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetHints() uint64 {
+	if x != nil {
+		return x.Hints
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetQuarantinedPartitions() uint32 {
+	if x != nil {
+		return x.QuarantinedPartitions
+	}
+	return 0
+}
+
 // NodeAddresses are the addresses of a node, each host:port.
 type NodeAddresses struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,6 +520,650 @@ func (x *NodeAddresses) GetGossip() string {
 	return ""
 }
 
+// HintsRequest asks for hints.
+type HintsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintsRequest) Reset() {
+	*x = HintsRequest{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintsRequest) ProtoMessage() {}
+
+func (x *HintsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintsRequest.ProtoReflect.Descriptor instead.
+func (*HintsRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+// HintsResponse shows hints.
+type HintsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The nodes that there are hints for, ordered by name.
+	Targets []*HintTarget `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Nodes that did not say what they keep.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintsResponse) Reset() {
+	*x = HintsResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintsResponse) ProtoMessage() {}
+
+func (x *HintsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintsResponse.ProtoReflect.Descriptor instead.
+func (*HintsResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HintsResponse) GetTargets() []*HintTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *HintsResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// HintTarget is a node that writes did not reach.
+type HintTarget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The node's name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Hints for it, all nodes together. A key that several keep a hint for counts
+	// as often.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// Their bytes.
+	Bytes uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// When the oldest was added, to within a sixteenth of hints.window.
+	OldestAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	// What each node keeps for it, ordered by name.
+	Holders       []*HintHolder `protobuf:"bytes,6,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintTarget) Reset() {
+	*x = HintTarget{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintTarget) ProtoMessage() {}
+
+func (x *HintTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintTarget.ProtoReflect.Descriptor instead.
+func (*HintTarget) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HintTarget) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *HintTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HintTarget) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *HintTarget) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HintTarget) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
+func (x *HintTarget) GetHolders() []*HintHolder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// HintHolder is a node that keeps hints for another.
+type HintHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The node's name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Hints that it keeps.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// Their bytes.
+	Bytes uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// When the oldest of them was added.
+	OldestAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintHolder) Reset() {
+	*x = HintHolder{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintHolder) ProtoMessage() {}
+
+func (x *HintHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintHolder.ProtoReflect.Descriptor instead.
+func (*HintHolder) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HintHolder) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *HintHolder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HintHolder) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *HintHolder) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HintHolder) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
+// StartRepairRequest says what to repair.
+type StartRepairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant whose owners are compared, with all others of the same
+	// replication factor. Empty: all.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The partition. Unset: all.
+	Partition     *uint32 `protobuf:"varint,2,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRepairRequest) Reset() {
+	*x = StartRepairRequest{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRepairRequest) ProtoMessage() {}
+
+func (x *StartRepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRepairRequest.ProtoReflect.Descriptor instead.
+func (*StartRepairRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StartRepairRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *StartRepairRequest) GetPartition() uint32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+// StartRepairResponse names what was started.
+type StartRepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What each node has begun, ordered by name.
+	Runs []*RepairRun `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// Nodes that could not be told. What they drive is not repaired now.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRepairResponse) Reset() {
+	*x = StartRepairResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRepairResponse) ProtoMessage() {}
+
+func (x *StartRepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRepairResponse.ProtoReflect.Descriptor instead.
+func (*StartRepairResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StartRepairResponse) GetRuns() []*RepairRun {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *StartRepairResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// RepairStatusRequest asks for repairs.
+type RepairStatusRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ids of runs, as StartRepair returned them. Empty: the latest ones.
+	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairStatusRequest) Reset() {
+	*x = RepairStatusRequest{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairStatusRequest) ProtoMessage() {}
+
+func (x *RepairStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairStatusRequest.ProtoReflect.Descriptor instead.
+func (*RepairStatusRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RepairStatusRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+// RepairStatusResponse shows repairs.
+type RepairStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ordered by node, the oldest first.
+	Runs []*RepairRun `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// Nodes that did not answer.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairStatusResponse) Reset() {
+	*x = RepairStatusResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairStatusResponse) ProtoMessage() {}
+
+func (x *RepairStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairStatusResponse.ProtoReflect.Descriptor instead.
+func (*RepairStatusResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RepairStatusResponse) GetRuns() []*RepairRun {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *RepairStatusResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// RepairRun is the part of a repair that one node drives.
+type RepairRun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the run on its node.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The node's id, 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The node's name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// What was asked for: the tenant, empty for all.
+	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The partition, unset for all.
+	Partition *uint32 `protobuf:"varint,5,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	// When it began.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When it ended; unset while it is under way.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// How many spans the node drives of what was asked for: a span is what is in
+	// one partition under one replication factor.
+	Spans uint32 `protobuf:"varint,8,opt,name=spans,proto3" json:"spans,omitempty"`
+	// Spans that were dealt with.
+	Done uint32 `protobuf:"varint,9,opt,name=done,proto3" json:"done,omitempty"`
+	// Spans of which all owners are equal now.
+	Confirmed uint32 `protobuf:"varint,10,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// Keys that differed between owners.
+	KeysDiffered uint64 `protobuf:"varint,11,opt,name=keys_differed,json=keysDiffered,proto3" json:"keys_differed,omitempty"`
+	// Objects that were brought to owners that lacked something, this one
+	// included.
+	RowsSent uint64 `protobuf:"varint,12,opt,name=rows_sent,json=rowsSent,proto3" json:"rows_sent,omitempty"`
+	// Their bytes.
+	Bytes uint64 `protobuf:"varint,13,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Why spans were not confirmed, for one of them, with the owners that were not
+	// there. Empty: all were, or the run is under way.
+	Error         string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRun) Reset() {
+	*x = RepairRun{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRun) ProtoMessage() {}
+
+func (x *RepairRun) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRun.ProtoReflect.Descriptor instead.
+func (*RepairRun) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RepairRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RepairRun) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RepairRun) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RepairRun) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *RepairRun) GetPartition() uint32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+func (x *RepairRun) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *RepairRun) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *RepairRun) GetSpans() uint32 {
+	if x != nil {
+		return x.Spans
+	}
+	return 0
+}
+
+func (x *RepairRun) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RepairRun) GetConfirmed() uint32 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *RepairRun) GetKeysDiffered() uint64 {
+	if x != nil {
+		return x.KeysDiffered
+	}
+	return 0
+}
+
+func (x *RepairRun) GetRowsSent() uint64 {
+	if x != nil {
+		return x.RowsSent
+	}
+	return 0
+}
+
+func (x *RepairRun) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RepairRun) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // MembersRequest asks for the members.
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -498,7 +1173,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[6]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +1185,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[6]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +1198,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 // MembersResponse holds the members.
@@ -539,7 +1214,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[7]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +1226,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[7]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +1239,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -601,7 +1276,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[8]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +1288,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[8]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +1301,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetNodeId() string {
@@ -672,7 +1347,7 @@ type RingRequest struct {
 
 func (x *RingRequest) Reset() {
 	*x = RingRequest{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[9]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +1359,7 @@ func (x *RingRequest) String() string {
 func (*RingRequest) ProtoMessage() {}
 
 func (x *RingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[9]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +1372,7 @@ func (x *RingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingRequest.ProtoReflect.Descriptor instead.
 func (*RingRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RingRequest) GetKey() []byte {
@@ -738,7 +1413,7 @@ type RingResponse struct {
 
 func (x *RingResponse) Reset() {
 	*x = RingResponse{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[10]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1425,7 @@ func (x *RingResponse) String() string {
 func (*RingResponse) ProtoMessage() {}
 
 func (x *RingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[10]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1438,7 @@ func (x *RingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingResponse.ProtoReflect.Descriptor instead.
 func (*RingResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RingResponse) GetKey() []byte {
@@ -833,7 +1508,7 @@ type RingNode struct {
 
 func (x *RingNode) Reset() {
 	*x = RingNode{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[11]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1520,7 @@ func (x *RingNode) String() string {
 func (*RingNode) ProtoMessage() {}
 
 func (x *RingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[11]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1533,7 @@ func (x *RingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingNode.ProtoReflect.Descriptor instead.
 func (*RingNode) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RingNode) GetNodeId() string {
@@ -905,7 +1580,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1592,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[12]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1605,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RoutesRequest) GetTenantId() string {
@@ -970,7 +1645,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1657,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[13]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1670,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RoutesResponse) GetEtag() uint64 {
@@ -1049,7 +1724,7 @@ type RouteNode struct {
 
 func (x *RouteNode) Reset() {
 	*x = RouteNode{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1736,7 @@ func (x *RouteNode) String() string {
 func (*RouteNode) ProtoMessage() {}
 
 func (x *RouteNode) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[14]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1749,7 @@ func (x *RouteNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteNode.ProtoReflect.Descriptor instead.
 func (*RouteNode) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RouteNode) GetNodeId() string {
@@ -1102,7 +1777,7 @@ var File_pairdb_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17pairdb/v1/cluster.proto\x12\tpairdb.v1\"V\n" +
+	"\x17pairdb/v1/cluster.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n" +
 	"\x0fUnreachableNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1121,7 +1796,7 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
 	"\x11finalized_version\x18\x02 \x01(\x04R\x10finalizedVersion\x12\x1a\n" +
 	"\bchanging\x18\x03 \x01(\bR\bchanging\x12!\n" +
-	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\"\x8f\x02\n" +
+	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\"\x99\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1134,12 +1809,68 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"partitions\x18\a \x01(\rR\n" +
 	"partitions\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12 \n" +
-	"\vincarnation\x18\t \x01(\x04R\vincarnation\"c\n" +
+	"\vincarnation\x18\t \x01(\x04R\vincarnation\x12;\n" +
+	"\vrepaired_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"repairedAt\x12\x14\n" +
+	"\x05hints\x18\v \x01(\x04R\x05hints\x125\n" +
+	"\x16quarantined_partitions\x18\f \x01(\rR\x15quarantinedPartitions\"c\n" +
 	"\rNodeAddresses\x12\x12\n" +
 	"\x04grpc\x18\x01 \x01(\tR\x04grpc\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +
 	"\x04http\x18\x03 \x01(\tR\x04http\x12\x16\n" +
-	"\x06gossip\x18\x04 \x01(\tR\x06gossip\"\x10\n" +
+	"\x06gossip\x18\x04 \x01(\tR\x06gossip\"\x0e\n" +
+	"\fHintsRequest\"~\n" +
+	"\rHintsResponse\x12/\n" +
+	"\atargets\x18\x01 \x03(\v2\x15.pairdb.v1.HintTargetR\atargets\x12<\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\xcf\x01\n" +
+	"\n" +
+	"HintTarget\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x127\n" +
+	"\toldest_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\x12/\n" +
+	"\aholders\x18\x06 \x03(\v2\x15.pairdb.v1.HintHolderR\aholders\"\x9e\x01\n" +
+	"\n" +
+	"HintHolder\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x127\n" +
+	"\toldest_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\"b\n" +
+	"\x12StartRepairRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
+	"\tpartition\x18\x02 \x01(\rH\x00R\tpartition\x88\x01\x01B\f\n" +
+	"\n" +
+	"_partition\"}\n" +
+	"\x13StartRepairResponse\x12(\n" +
+	"\x04runs\x18\x01 \x03(\v2\x14.pairdb.v1.RepairRunR\x04runs\x12<\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"'\n" +
+	"\x13RepairStatusRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"~\n" +
+	"\x14RepairStatusResponse\x12(\n" +
+	"\x04runs\x18\x01 \x03(\v2\x14.pairdb.v1.RepairRunR\x04runs\x12<\n" +
+	"\vunreachable\x18\x02 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\xbe\x03\n" +
+	"\tRepairRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n" +
+	"\ttenant_id\x18\x04 \x01(\tR\btenantId\x12!\n" +
+	"\tpartition\x18\x05 \x01(\rH\x00R\tpartition\x88\x01\x01\x129\n" +
+	"\n" +
+	"started_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x14\n" +
+	"\x05spans\x18\b \x01(\rR\x05spans\x12\x12\n" +
+	"\x04done\x18\t \x01(\rR\x04done\x12\x1c\n" +
+	"\tconfirmed\x18\n" +
+	" \x01(\rR\tconfirmed\x12#\n" +
+	"\rkeys_differed\x18\v \x01(\x04R\fkeysDiffered\x12\x1b\n" +
+	"\trows_sent\x18\f \x01(\x04R\browsSent\x12\x14\n" +
+	"\x05bytes\x18\r \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05error\x18\x0e \x01(\tR\x05errorB\f\n" +
+	"\n" +
+	"_partition\"\x10\n" +
 	"\x0eMembersRequest\"|\n" +
 	"\x0fMembersResponse\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.pairdb.v1.MemberR\amembers\x12<\n" +
@@ -1186,12 +1917,15 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\tRouteNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05alive\x18\x03 \x01(\bR\x05alive2\x82\x02\n" +
+	"\x05alive\x18\x03 \x01(\bR\x05alive2\xdd\x03\n" +
 	"\aCluster\x12=\n" +
 	"\x06Status\x12\x18.pairdb.v1.StatusRequest\x1a\x19.pairdb.v1.StatusResponse\x12@\n" +
 	"\aMembers\x12\x19.pairdb.v1.MembersRequest\x1a\x1a.pairdb.v1.MembersResponse\x127\n" +
 	"\x04Ring\x12\x16.pairdb.v1.RingRequest\x1a\x17.pairdb.v1.RingResponse\x12=\n" +
-	"\x06Routes\x12\x18.pairdb.v1.RoutesRequest\x1a\x19.pairdb.v1.RoutesResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x06Routes\x12\x18.pairdb.v1.RoutesRequest\x1a\x19.pairdb.v1.RoutesResponse\x12:\n" +
+	"\x05Hints\x12\x17.pairdb.v1.HintsRequest\x1a\x18.pairdb.v1.HintsResponse\x12L\n" +
+	"\vStartRepair\x12\x1d.pairdb.v1.StartRepairRequest\x1a\x1e.pairdb.v1.StartRepairResponse\x12O\n" +
+	"\fRepairStatus\x12\x1e.pairdb.v1.RepairStatusRequest\x1a\x1f.pairdb.v1.RepairStatusResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_cluster_proto_rawDescOnce sync.Once
@@ -1205,47 +1939,75 @@ func file_pairdb_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_cluster_proto_rawDescData
 }
 
-var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_pairdb_v1_cluster_proto_goTypes = []any{
-	(*UnreachableNode)(nil), // 0: pairdb.v1.UnreachableNode
-	(*StatusRequest)(nil),   // 1: pairdb.v1.StatusRequest
-	(*StatusResponse)(nil),  // 2: pairdb.v1.StatusResponse
-	(*RingStatus)(nil),      // 3: pairdb.v1.RingStatus
-	(*NodeStatus)(nil),      // 4: pairdb.v1.NodeStatus
-	(*NodeAddresses)(nil),   // 5: pairdb.v1.NodeAddresses
-	(*MembersRequest)(nil),  // 6: pairdb.v1.MembersRequest
-	(*MembersResponse)(nil), // 7: pairdb.v1.MembersResponse
-	(*Member)(nil),          // 8: pairdb.v1.Member
-	(*RingRequest)(nil),     // 9: pairdb.v1.RingRequest
-	(*RingResponse)(nil),    // 10: pairdb.v1.RingResponse
-	(*RingNode)(nil),        // 11: pairdb.v1.RingNode
-	(*RoutesRequest)(nil),   // 12: pairdb.v1.RoutesRequest
-	(*RoutesResponse)(nil),  // 13: pairdb.v1.RoutesResponse
-	(*RouteNode)(nil),       // 14: pairdb.v1.RouteNode
+	(*UnreachableNode)(nil),       // 0: pairdb.v1.UnreachableNode
+	(*StatusRequest)(nil),         // 1: pairdb.v1.StatusRequest
+	(*StatusResponse)(nil),        // 2: pairdb.v1.StatusResponse
+	(*RingStatus)(nil),            // 3: pairdb.v1.RingStatus
+	(*NodeStatus)(nil),            // 4: pairdb.v1.NodeStatus
+	(*NodeAddresses)(nil),         // 5: pairdb.v1.NodeAddresses
+	(*HintsRequest)(nil),          // 6: pairdb.v1.HintsRequest
+	(*HintsResponse)(nil),         // 7: pairdb.v1.HintsResponse
+	(*HintTarget)(nil),            // 8: pairdb.v1.HintTarget
+	(*HintHolder)(nil),            // 9: pairdb.v1.HintHolder
+	(*StartRepairRequest)(nil),    // 10: pairdb.v1.StartRepairRequest
+	(*StartRepairResponse)(nil),   // 11: pairdb.v1.StartRepairResponse
+	(*RepairStatusRequest)(nil),   // 12: pairdb.v1.RepairStatusRequest
+	(*RepairStatusResponse)(nil),  // 13: pairdb.v1.RepairStatusResponse
+	(*RepairRun)(nil),             // 14: pairdb.v1.RepairRun
+	(*MembersRequest)(nil),        // 15: pairdb.v1.MembersRequest
+	(*MembersResponse)(nil),       // 16: pairdb.v1.MembersResponse
+	(*Member)(nil),                // 17: pairdb.v1.Member
+	(*RingRequest)(nil),           // 18: pairdb.v1.RingRequest
+	(*RingResponse)(nil),          // 19: pairdb.v1.RingResponse
+	(*RingNode)(nil),              // 20: pairdb.v1.RingNode
+	(*RoutesRequest)(nil),         // 21: pairdb.v1.RoutesRequest
+	(*RoutesResponse)(nil),        // 22: pairdb.v1.RoutesResponse
+	(*RouteNode)(nil),             // 23: pairdb.v1.RouteNode
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_pairdb_v1_cluster_proto_depIdxs = []int32{
 	3,  // 0: pairdb.v1.StatusResponse.ring:type_name -> pairdb.v1.RingStatus
 	4,  // 1: pairdb.v1.StatusResponse.nodes:type_name -> pairdb.v1.NodeStatus
 	0,  // 2: pairdb.v1.StatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	5,  // 3: pairdb.v1.NodeStatus.addresses:type_name -> pairdb.v1.NodeAddresses
-	8,  // 4: pairdb.v1.MembersResponse.members:type_name -> pairdb.v1.Member
-	0,  // 5: pairdb.v1.MembersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	11, // 6: pairdb.v1.RingResponse.owners:type_name -> pairdb.v1.RingNode
-	11, // 7: pairdb.v1.RingResponse.nodes:type_name -> pairdb.v1.RingNode
-	14, // 8: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
-	1,  // 9: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
-	6,  // 10: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
-	9,  // 11: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
-	12, // 12: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
-	2,  // 13: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
-	7,  // 14: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
-	10, // 15: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
-	13, // 16: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	24, // 4: pairdb.v1.NodeStatus.repaired_at:type_name -> google.protobuf.Timestamp
+	8,  // 5: pairdb.v1.HintsResponse.targets:type_name -> pairdb.v1.HintTarget
+	0,  // 6: pairdb.v1.HintsResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	24, // 7: pairdb.v1.HintTarget.oldest_at:type_name -> google.protobuf.Timestamp
+	9,  // 8: pairdb.v1.HintTarget.holders:type_name -> pairdb.v1.HintHolder
+	24, // 9: pairdb.v1.HintHolder.oldest_at:type_name -> google.protobuf.Timestamp
+	14, // 10: pairdb.v1.StartRepairResponse.runs:type_name -> pairdb.v1.RepairRun
+	0,  // 11: pairdb.v1.StartRepairResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	14, // 12: pairdb.v1.RepairStatusResponse.runs:type_name -> pairdb.v1.RepairRun
+	0,  // 13: pairdb.v1.RepairStatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	24, // 14: pairdb.v1.RepairRun.started_at:type_name -> google.protobuf.Timestamp
+	24, // 15: pairdb.v1.RepairRun.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 16: pairdb.v1.MembersResponse.members:type_name -> pairdb.v1.Member
+	0,  // 17: pairdb.v1.MembersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	20, // 18: pairdb.v1.RingResponse.owners:type_name -> pairdb.v1.RingNode
+	20, // 19: pairdb.v1.RingResponse.nodes:type_name -> pairdb.v1.RingNode
+	23, // 20: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
+	1,  // 21: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
+	15, // 22: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
+	18, // 23: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
+	21, // 24: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
+	6,  // 25: pairdb.v1.Cluster.Hints:input_type -> pairdb.v1.HintsRequest
+	10, // 26: pairdb.v1.Cluster.StartRepair:input_type -> pairdb.v1.StartRepairRequest
+	12, // 27: pairdb.v1.Cluster.RepairStatus:input_type -> pairdb.v1.RepairStatusRequest
+	2,  // 28: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
+	16, // 29: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
+	19, // 30: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
+	22, // 31: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
+	7,  // 32: pairdb.v1.Cluster.Hints:output_type -> pairdb.v1.HintsResponse
+	11, // 33: pairdb.v1.Cluster.StartRepair:output_type -> pairdb.v1.StartRepairResponse
+	13, // 34: pairdb.v1.Cluster.RepairStatus:output_type -> pairdb.v1.RepairStatusResponse
+	28, // [28:35] is the sub-list for method output_type
+	21, // [21:28] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_cluster_proto_init() }
@@ -1254,13 +2016,15 @@ func file_pairdb_v1_cluster_proto_init() {
 		return
 	}
 	file_pairdb_v1_cluster_proto_msgTypes[10].OneofWrappers = []any{}
+	file_pairdb_v1_cluster_proto_msgTypes[14].OneofWrappers = []any{}
+	file_pairdb_v1_cluster_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_cluster_proto_rawDesc), len(file_pairdb_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,10 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_Status_FullMethodName  = "/pairdb.v1.Cluster/Status"
-	Cluster_Members_FullMethodName = "/pairdb.v1.Cluster/Members"
-	Cluster_Ring_FullMethodName    = "/pairdb.v1.Cluster/Ring"
-	Cluster_Routes_FullMethodName  = "/pairdb.v1.Cluster/Routes"
+	Cluster_Status_FullMethodName       = "/pairdb.v1.Cluster/Status"
+	Cluster_Members_FullMethodName      = "/pairdb.v1.Cluster/Members"
+	Cluster_Ring_FullMethodName         = "/pairdb.v1.Cluster/Ring"
+	Cluster_Routes_FullMethodName       = "/pairdb.v1.Cluster/Routes"
+	Cluster_Hints_FullMethodName        = "/pairdb.v1.Cluster/Hints"
+	Cluster_StartRepair_FullMethodName  = "/pairdb.v1.Cluster/StartRepair"
+	Cluster_RepairStatus_FullMethodName = "/pairdb.v1.Cluster/RepairStatus"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -43,6 +46,17 @@ type ClusterClient interface {
 	// to an owner of its key and so save a hop. It is a hint: any node serves any
 	// key.
 	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
+	// Hints lists the nodes that writes did not reach, with what the others keep
+	// for them.
+	Hints(ctx context.Context, in *HintsRequest, opts ...grpc.CallOption) (*HintsResponse, error)
+	// StartRepair has the nodes compare what the owners of partitions hold, and
+	// send each what it lacks, now instead of when it is due. It returns at once.
+	// Until there are credentials a node answers only callers on its own machine,
+	// others with FORBIDDEN.
+	StartRepair(ctx context.Context, in *StartRepairRequest, opts ...grpc.CallOption) (*StartRepairResponse, error)
+	// RepairStatus shows how far repairs that were started have come. It is
+	// answered like StartRepair.
+	RepairStatus(ctx context.Context, in *RepairStatusRequest, opts ...grpc.CallOption) (*RepairStatusResponse, error)
 }
 
 type clusterClient struct {
@@ -93,6 +107,36 @@ func (c *clusterClient) Routes(ctx context.Context, in *RoutesRequest, opts ...g
 	return out, nil
 }
 
+func (c *clusterClient) Hints(ctx context.Context, in *HintsRequest, opts ...grpc.CallOption) (*HintsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HintsResponse)
+	err := c.cc.Invoke(ctx, Cluster_Hints_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) StartRepair(ctx context.Context, in *StartRepairRequest, opts ...grpc.CallOption) (*StartRepairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartRepairResponse)
+	err := c.cc.Invoke(ctx, Cluster_StartRepair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) RepairStatus(ctx context.Context, in *RepairStatusRequest, opts ...grpc.CallOption) (*RepairStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairStatusResponse)
+	err := c.cc.Invoke(ctx, Cluster_RepairStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -111,6 +155,17 @@ type ClusterServer interface {
 	// to an owner of its key and so save a hop. It is a hint: any node serves any
 	// key.
 	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
+	// Hints lists the nodes that writes did not reach, with what the others keep
+	// for them.
+	Hints(context.Context, *HintsRequest) (*HintsResponse, error)
+	// StartRepair has the nodes compare what the owners of partitions hold, and
+	// send each what it lacks, now instead of when it is due. It returns at once.
+	// Until there are credentials a node answers only callers on its own machine,
+	// others with FORBIDDEN.
+	StartRepair(context.Context, *StartRepairRequest) (*StartRepairResponse, error)
+	// RepairStatus shows how far repairs that were started have come. It is
+	// answered like StartRepair.
+	RepairStatus(context.Context, *RepairStatusRequest) (*RepairStatusResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -132,6 +187,15 @@ func (UnimplementedClusterServer) Ring(context.Context, *RingRequest) (*RingResp
 }
 func (UnimplementedClusterServer) Routes(context.Context, *RoutesRequest) (*RoutesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Routes not implemented")
+}
+func (UnimplementedClusterServer) Hints(context.Context, *HintsRequest) (*HintsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hints not implemented")
+}
+func (UnimplementedClusterServer) StartRepair(context.Context, *StartRepairRequest) (*StartRepairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartRepair not implemented")
+}
+func (UnimplementedClusterServer) RepairStatus(context.Context, *RepairStatusRequest) (*RepairStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairStatus not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -226,6 +290,60 @@ func _Cluster_Routes_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Hints_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HintsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Hints(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Hints_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Hints(ctx, req.(*HintsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_StartRepair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartRepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).StartRepair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_StartRepair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).StartRepair(ctx, req.(*StartRepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_RepairStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RepairStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RepairStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RepairStatus(ctx, req.(*RepairStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -248,6 +366,18 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Routes",
 			Handler:    _Cluster_Routes_Handler,
+		},
+		{
+			MethodName: "Hints",
+			Handler:    _Cluster_Hints_Handler,
+		},
+		{
+			MethodName: "StartRepair",
+			Handler:    _Cluster_StartRepair_Handler,
+		},
+		{
+			MethodName: "RepairStatus",
+			Handler:    _Cluster_RepairStatus_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

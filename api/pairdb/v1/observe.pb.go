@@ -175,7 +175,7 @@ type Event struct {
 	// When it happened for the last time, if it happened again; else time.
 	Last *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
 	// What it is about: "lifecycle", "member", "disk", "engine", "memory",
-	// "breaker", "shedding" or "link". More words may come.
+	// "breaker", "shedding", "scrub", "link" or "repair". More words may come.
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// "info", "warning" or "error".
 	Severity string `protobuf:"bytes,6,opt,name=severity,proto3" json:"severity,omitempty"`

@@ -409,7 +409,7 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 	log := mustRun(t, "events", "-o", "jsonl", "--endpoint", c.agents[1].addr.GRPC)
 	for _, want := range []string{
 		`"kind":"disk","severity":"error","text":"the disk does not answer: this node withdraws"`, `"text":"the disk answers again"`,
-		`"text":"node-3 has withdrawn: its disk does not answer, or can only be read"`, `"text":"node-3 takes part again"`,
+		`"text":"node-3 has withdrawn: its disk does not answer or can only be read, or all of its data is being fetched again"`, `"text":"node-3 takes part again"`,
 	} {
 		if !strings.Contains(log.stdout, want) {
 			t.Errorf("no event has %s in\n%s", want, log.stdout)

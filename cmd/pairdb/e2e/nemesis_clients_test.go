@@ -36,6 +36,7 @@ var clientKinds = []struct {
 	{4, (*storm).mixLevels},
 	{12, (*storm).shop},
 	{onceWriters, (*storm).writeOnce},
+	{6, (*storm).recreate},
 }
 
 // registers is how many single writers there are at a time.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -68,6 +70,10 @@ func (s *storm) begin(f fault) {
 			s.note("long stops", 1)
 		}
 		s.agents[f.a].signal(syscall.SIGSTOP)
+	case cutGossip, cutPeers, fillDisk, failSyncs:
+		if dead || !s.beginPart(f) {
+			return
+		}
 	default:
 		s.eachCut(f, s.lan.cut)
 	}
@@ -85,6 +91,8 @@ func (s *storm) end(f fault) {
 		}
 	case stop:
 		s.agents[f.a].signal(syscall.SIGCONT)
+	case cutGossip, cutPeers, fillDisk, failSyncs:
+		s.endPart(f)
 	default:
 		s.eachCut(f, s.lan.mend)
 	}
@@ -135,9 +143,23 @@ func (s *storm) revive(i int) {
 	a.mu.Unlock()
 	go func() {
 		if <-done; !l.wanted.Load() {
-			s.wrong("%s ended by itself: %v", a.name, a.err)
+			s.wrong("%s ended by itself: %v\n%s", a.name, a.err, lastWords(filepath.Join(a.dir, "log")))
 		}
 	}()
+}
+
+// lastWords is what a process told of its end in its log: from the last panic or
+// fatal error on, if it had one.
+func lastWords(file string) string {
+	text := tail(file, 1<<20)
+	at := len(text) - 2000
+	for _, sign := range []string{"panic: ", "fatal error: "} {
+		if i := strings.LastIndex(text, sign); i >= 0 {
+			at = i
+			break
+		}
+	}
+	return text[max(at, 0):min(max(at, 0)+4000, len(text))]
 }
 
 // heal ends all faults and waits until every node finds the cluster healthy.
@@ -147,6 +169,7 @@ func (s *storm) heal() {
 			s.lan.mend(pair[0], pair[1])
 		}
 	}
+	s.healParts()
 	for i, a := range s.agents {
 		a.signal(syscall.SIGCONT)
 		s.revive(i)

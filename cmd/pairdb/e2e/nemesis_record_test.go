@@ -53,6 +53,9 @@ func (s *storm) send(at int, c *check.Call, seen client.Context) (check.Answer, 
 	if c.IdempotencyKey != "" {
 		opts = append(opts, client.WithIdempotencyKey(c.IdempotencyKey))
 	}
+	if c.Fades != nil {
+		opts = append(opts, client.WithExpiry(s.began.Add((c.Fades.From+c.Fades.To)/2)))
+	}
 	switch c.Kind {
 	case check.Put:
 		r, err := cl.Put(ctx, c.Key, []byte(c.Value), opts...)

@@ -15,6 +15,8 @@ import (
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/check"
 	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/engine/kerneltest"
 )
 
 var (
@@ -32,9 +34,15 @@ type storm struct {
 	t       *testing.T
 	seed    uint64
 	lan     *lan
+	disks   []*kerneltest.Loop // of the nodes, nil if they have none of their own
+	rounds  bool               // in the end rounds make all owners equal, and not reads
 	agents  []*agent
 	clients []*client.Client // one for each agent
 	lives   []*life
+	// tracers are those under which syncs fail, by node; ports are the hosts of which
+	// a port is cut, by port. The nemesis alone uses both.
+	tracers []*tracer
+	ports   map[int]int
 	rec     *check.Recorder
 	began   time.Time
 	ended   chan struct{}  // closed when clients begin nothing more
@@ -71,24 +79,36 @@ func TestNemesis(t *testing.T) {
 		judgeFile(t, *nemesisHistory)
 		return
 	}
+	nemesis(t, *nemesisSeeds, *nemesisTime, faultKinds, newStorm)
+}
+
+// TestNemesisOfDisks does the same with what befalls disks, and parts of the network.
+func TestNemesisOfDisks(t *testing.T) {
+	if *nemesisHistory != "" {
+		return // TestNemesis judges it
+	}
+	nemesis(t, (*nemesisSeeds+1)/2, *nemesisTime+*nemesisTime/2, diskKinds, newStormOnDisks)
+}
+
+// nemesis runs a number of seeds with faults of some kinds, each for a time.
+func nemesis(t *testing.T, seeds int, length time.Duration, kinds []string, found func(t *testing.T, seed uint64, nodes int) *storm) {
 	total := map[string]int{}
-	for seed := *nemesisFirst; seed < *nemesisFirst+uint64(*nemesisSeeds) && !t.Failed(); seed++ {
+	for seed := *nemesisFirst; seed < *nemesisFirst+uint64(seeds) && !t.Failed(); seed++ {
 		nodes := 5 - 2*int(seed%2)
 		t.Run(fmt.Sprintf("%d-nodes-seed-%d", nodes, seed), func(t *testing.T) {
-			s := newStorm(t, seed, nodes)
-			for what, n := range s.run(planFaults(seed, nodes, *nemesisTime, *nemesisStop, *nemesisGap)) {
+			for what, n := range found(t, seed, nodes).run(length, planFaults(seed, nodes, kinds, length, *nemesisStop, *nemesisGap)) {
 				total[what] += n
 			}
 		})
 	}
-	t.Logf("%d seeds: %v", *nemesisSeeds, total)
+	t.Logf("%d seeds: %v", seeds, total)
 	if t.Failed() {
 		return
 	}
 	for _, must := range append([]string{
 		"idempotent writes", "late attempts", "get quorum ok", "get one ok", "get all ok", "put quorum ok", "put one ok", "put all ok",
-		"delete quorum ok", "siblings read", "items in carts", "registers", "duplicates",
-	}, faultKinds...) {
+		"delete quorum ok", "siblings read", "items in carts", "registers", "duplicates", "values that expire", "objects compared",
+	}, kinds...) {
 		if total[must] == 0 {
 			t.Errorf("no run had any %s", must)
 		}
@@ -98,9 +118,30 @@ func TestNemesis(t *testing.T) {
 // newStorm founds a cluster and makes the tenants.
 func newStorm(t *testing.T, seed uint64, nodes int) *storm {
 	t.Helper()
+	return newStormOn(t, seed, nodes, nil)
+}
+
+// newStormOnDisks is newStorm with a small file system for the data of each node.
+func newStormOnDisks(t *testing.T, seed uint64, nodes int) *storm {
+	t.Helper()
+	var disks []*kerneltest.Loop
+	for range nodes {
+		disks = append(disks, kerneltest.Mount(t, stormDisk))
+	}
+	return newStormOn(t, seed, nodes, disks,
+		"--set", "repair.interval=10s", "--set", "timeouts.write=2s", "--set", "repair.settle=3s")
+}
+
+// stormDisk is the size of a node's file system, in bytes.
+const stormDisk = 128 << 20
+
+// newStormOn founds a cluster with further arguments, with which rounds are so frequent
+// that the storm can wait for them.
+func newStormOn(t *testing.T, seed uint64, nodes int, disks []*kerneltest.Loop, args ...string) *storm {
+	t.Helper()
 	s := &storm{
-		t: t, seed: seed, lan: newLAN(t, nodes), lives: make([]*life, nodes),
-		ended: make(chan struct{}), done: map[string]int{},
+		t: t, seed: seed, lan: newLAN(t, nodes), disks: disks, lives: make([]*life, nodes), tracers: make([]*tracer, nodes),
+		rounds: len(args) > 0, ended: make(chan struct{}), ports: map[int]int{}, done: map[string]int{},
 	}
 	root := t.TempDir()
 	for i := range nodes {
@@ -108,6 +149,10 @@ func newStorm(t *testing.T, seed uint64, nodes int) *storm {
 		a := &agent{
 			t: t, name: name, dir: filepath.Join(root, name), netns: s.lan.hosts[i], ports: []int{50051, 50052, 8080, 7946},
 			args: []string{"--bind", hostAddress(i), "--insecure", "--bootstrap-expect", fmt.Sprint(nodes), "--join", hostAddress(0) + "," + hostAddress(1)},
+		}
+		a.args = append(a.args, args...)
+		if disks != nil {
+			a.data = filepath.Join(disks[i].Dir, "data")
 		}
 		s.agents = append(s.agents, a)
 		c, err := client.New(client.Options{
@@ -144,7 +189,7 @@ func newStorm(t *testing.T, seed uint64, nodes int) *storm {
 
 // run carries out a plan under load, heals the cluster and judges it. It returns
 // what happened.
-func (s *storm) run(plan []fault) map[string]int {
+func (s *storm) run(length time.Duration, plan []fault) map[string]int {
 	t := s.t
 	file, err := os.CreateTemp("", fmt.Sprintf("pairdb-nemesis-%d-*.jsonl", s.seed))
 	if err != nil {
@@ -177,7 +222,7 @@ func (s *storm) run(plan []fault) map[string]int {
 		}
 	}
 	nemesis.Go(func() { s.hurt(plan) })
-	<-time.After(*nemesisTime)
+	<-time.After(length)
 	close(s.ended)
 	nemesis.Wait()
 	loaded := time.Since(s.began)
@@ -185,9 +230,23 @@ func (s *storm) run(plan []fault) map[string]int {
 	healed := time.Since(s.began)
 	clients.Wait()
 	s.late.Wait()
-	partitions := s.readAll()
+	places := s.locate()
+	var confirmed map[string]causal.Context
+	if s.rounds {
+		// Nothing is read before, which would mend it.
+		s.repaired()
+		confirmed = s.converge(places)
+		for i := range s.agents {
+			s.revive(i)
+		}
+		s.waitHealthy()
+	}
+	s.readAll()
 	read := time.Since(s.began)
-	s.verdict(partitions)
+	if !s.rounds {
+		confirmed = s.converge(places)
+	}
+	s.verdict(places, confirmed)
 	s.note("seconds", int(time.Since(s.began).Seconds()))
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,60 +21,91 @@ const healClient = "heal"
 // healPatience is within which time such a read has to succeed.
 const healPatience = 3 * time.Second
 
-// readAll reads every key of the history at QUORUM through one node and at ALL
-// through another, and returns the keys' partitions.
-func (s *storm) readAll() map[check.Key]string {
+// place is where a key lies.
+type place struct {
+	partition string
+	owners    []string // their names
+}
+
+// keys are those of the history.
+func (s *storm) keys() map[check.Key]bool {
 	h, err := s.rec.History()
 	if err != nil {
 		s.wrong("%v", err)
-		return nil
 	}
 	keys := map[check.Key]bool{}
 	for i := range h {
 		keys[check.Key{Tenant: h[i].Tenant, Key: h[i].Call.Key}] = true
 	}
-	partitions := make(map[check.Key]string)
+	return keys
+}
+
+// forKeys calls f for each key of the history, several at once.
+func (s *storm) forKeys(f func(worker int, k check.Key)) {
 	next := make(chan check.Key)
-	var readers sync.WaitGroup
+	var workers sync.WaitGroup
 	for i := range 8 {
-		readers.Go(func() {
+		workers.Go(func() {
 			for k := range next {
-				for j, level := range []quorum.Level{quorum.Quorum, quorum.All} {
-					a, _ := s.do((i+j)%len(s.agents), check.Call{Client: healClient, Kind: check.Get, Tenant: k.Tenant, Key: k.Key, Level: level}, client.Context{})
-					if len(a.Siblings) > 1 {
-						s.note("siblings read", 1)
-					}
-				}
-				at, err := s.clients[i%len(s.agents)].Locate(s.t.Context(), k.Key, client.WithTenant(k.Tenant))
-				if err != nil {
-					s.wrong("locate %s: %v", k, err)
-					continue
-				}
-				s.mu.Lock()
-				partitions[k] = strconv.Itoa(int(at.GetPartition()))
-				s.mu.Unlock()
+				f(i, k)
 			}
 		})
 	}
-	for k := range keys {
+	for k := range s.keys() {
 		next <- k
 	}
 	close(next)
-	readers.Wait()
-	return partitions
+	workers.Wait()
 }
 
-// verdict judges what clients were told.
-func (s *storm) verdict(partitions map[check.Key]string) {
+// locate returns where the keys of the history lie.
+func (s *storm) locate() map[check.Key]place {
+	places := make(map[check.Key]place)
+	s.forKeys(func(i int, k check.Key) {
+		at, err := s.clients[i%len(s.agents)].Locate(s.t.Context(), k.Key, client.WithTenant(k.Tenant))
+		if err != nil {
+			s.wrong("locate %s: %v", k, err)
+			return
+		}
+		p := place{partition: strconv.Itoa(int(at.GetPartition()))}
+		for _, n := range at.GetOwners() {
+			p.owners = append(p.owners, n.GetName())
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		places[k] = p
+	})
+	return places
+}
+
+// readAll reads every key of the history at QUORUM through one node and at ALL
+// through another.
+func (s *storm) readAll() {
+	s.forKeys(func(i int, k check.Key) {
+		for j, level := range []quorum.Level{quorum.Quorum, quorum.All} {
+			a, _ := s.do((i+j)%len(s.agents), check.Call{Client: healClient, Kind: check.Get, Tenant: k.Tenant, Key: k.Key, Level: level}, client.Context{})
+			if len(a.Siblings) > 1 {
+				s.note("siblings read", 1)
+			}
+		}
+	})
+}
+
+// verdict judges what clients were told. confirmed is by partition what all owners had
+// in the end, which contexts may have left out since.
+func (s *storm) verdict(places map[check.Key]place, confirmed map[string]causal.Context) {
 	h, err := s.rec.History()
 	if err != nil {
 		s.wrong("%v", err)
 		return
 	}
 	for i := range h {
-		h[i].Partition = partitions[check.Key{Tenant: h[i].Tenant, Key: h[i].Call.Key}]
-		if a := h[i].Answer; a != nil && a.Duplicate {
-			s.note("duplicates", 1)
+		h[i].Partition = places[check.Key{Tenant: h[i].Tenant, Key: h[i].Call.Key}].partition
+		if a := h[i].Answer; a != nil {
+			a.Settled = confirmed[h[i].Partition]
+			if a.Duplicate {
+				s.note("duplicates", 1)
+			}
 		}
 	}
 	for _, v := range judge(h) {

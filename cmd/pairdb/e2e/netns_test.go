@@ -126,7 +126,13 @@ func newLAN(t *testing.T, n int) *lan {
 		must(host.run(nil, fmt.Sprintf("link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\n", hostAddress(i)), "ip", "-batch", "-"))
 		must(host.run(nil, `table inet nemesis {
 	set cut { type ipv4_addr; }
-	chain in { type filter hook input priority 0; ip saddr @cut drop; }
+	set cutport { type ipv4_addr . inet_service; }
+	chain in {
+		type filter hook input priority 0
+		ip saddr @cut drop
+		meta l4proto { tcp, udp } ip saddr . th dport @cutport drop
+		meta l4proto { tcp, udp } ip saddr . th sport @cutport drop
+	}
 }
 `, "nft", "-f", "-"))
 	}
@@ -143,6 +149,25 @@ func (l *lan) cut(from, to int) {
 func (l *lan) mend(from, to int) {
 	if l.cuts[[2]int{from, to}]--; l.cuts[[2]int{from, to}] == 0 {
 		l.drop("delete", from, to)
+	}
+}
+
+// cutPort keeps what belongs to one port, at either end, from passing between one
+// host and all others, whichever of them began it.
+func (l *lan) cutPort(host, port int)  { l.dropPort("add", host, port) }
+func (l *lan) mendPort(host, port int) { l.dropPort("delete", host, port) }
+
+func (l *lan) dropPort(verb string, host, port int) {
+	for other := range l.hosts {
+		if other == host {
+			continue
+		}
+		for from, to := range map[int]int{host: other, other: host} {
+			rule := fmt.Sprintf("%s element inet nemesis cutport { %s . %d }\n", verb, hostAddress(from), port)
+			if err := l.hosts[to].run(nil, rule, "nft", "-f", "-"); err != nil {
+				l.t.Errorf("cut or mend a port: %v", err)
+			}
+		}
 	}
 }
 

@@ -96,8 +96,8 @@ func TestUpkeep(t *testing.T) {
 	findsDamage(t, a, data)
 }
 
-// findsDamage damages a table of a stopped node: both ways to verify name the
-// place.
+// findsDamage damages a table of a stopped node, and then of the node while it runs:
+// both ways to verify name the place.
 func findsDamage(t *testing.T, a *agent, data string) {
 	t.Helper()
 	tables, err := filepath.Glob(filepath.Join(data, "data", "*.sst"))
@@ -105,20 +105,21 @@ func findsDamage(t *testing.T, a *agent, data string) {
 		t.Fatal(tables, err)
 	}
 	table := tables[len(tables)-1]
-	b, err := os.ReadFile(table)
-	if err != nil {
-		t.Fatal(err)
+	flip := func() {
+		t.Helper()
+		if err := flipAt(table, func(int) int { return 10 }); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b[10] ^= 4
-	if err := os.WriteFile(table, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	flip()
 	want := filepath.Base(table)
 	if r := run(t, nil, "debug", "verify", data); r.code != 1 || !strings.Contains(r.stderr, want+" at 0: block checksum mismatch") {
 		t.Errorf("debug verify: exit %d: %s", r.code, r.stderr)
 	}
+	flip() // and back, since the start would meet it
 	a.start()
 	a.waitHealthy(60 * time.Second)
+	flip()
 	if r := run(t, nil, "verify", "--endpoint", a.addr.GRPC); r.code != 1 || !strings.Contains(r.stderr, want+" at 0: block checksum mismatch") {
 		t.Errorf("verify: exit %d: %s%s", r.code, r.stdout, r.stderr)
 	}

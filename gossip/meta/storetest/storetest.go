@@ -150,3 +150,28 @@ func contents(t *testing.T, s meta.Store) string {
 	}
 	return b.String()
 }
+
+// Keys lists what is durable, sorted.
+func (m *Mem) Keys() []string { return slices.Sorted(maps.Keys(m.durable)) }
+
+// Lose takes a record away, as damage does.
+func (m *Mem) Lose(key string) { delete(m.durable, key) }
+
+// Flip inverts the lowest bit of a byte of a record, the i-th modulo its length.
+func (m *Mem) Flip(key string, i int) {
+	b := bytes.Clone(m.durable[key])
+	b[i%len(b)] ^= 1
+	m.durable[key] = b
+}
+
+// Witness is the memory form of meta.WitnessStore. The zero value is empty.
+type Witness struct{ Bytes []byte }
+
+// Read implements meta.WitnessStore.
+func (w *Witness) Read() ([]byte, error) { return bytes.Clone(w.Bytes), nil }
+
+// Write implements meta.WitnessStore.
+func (w *Witness) Write(b []byte) error {
+	w.Bytes = bytes.Clone(b)
+	return nil
+}

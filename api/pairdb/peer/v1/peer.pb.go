@@ -210,9 +210,16 @@ type InfoResponse struct {
 	// Number of the last log entry the node has learned.
 	RingVersion uint64 `protobuf:"varint,6,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
 	// True when the node serves clients.
-	Ready         bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Ready bool `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
+	// When the owners of a partition of the node were last found equal, of the one
+	// for which that is the longest ago; unset if it is not known of some.
+	RepairedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=repaired_at,json=repairedAt,proto3" json:"repaired_at,omitempty"`
+	// Hints that the node keeps for others.
+	Hints uint64 `protobuf:"varint,9,opt,name=hints,proto3" json:"hints,omitempty"`
+	// Partitions that the node does not serve until it has fetched them again.
+	QuarantinedPartitions uint32 `protobuf:"varint,10,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -294,6 +301,146 @@ func (x *InfoResponse) GetReady() bool {
 	return false
 }
 
+func (x *InfoResponse) GetRepairedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RepairedAt
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetHints() uint64 {
+	if x != nil {
+		return x.Hints
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetQuarantinedPartitions() uint32 {
+	if x != nil {
+		return x.QuarantinedPartitions
+	}
+	return 0
+}
+
+// ScrubRequest asks for the node's scrub.
+type ScrubRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes. Empty while the sender has no cluster.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Begin one unless one is under way.
+	Start         bool `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubRequest) Reset() {
+	*x = ScrubRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubRequest) ProtoMessage() {}
+
+func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
+func (*ScrubRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ScrubRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *ScrubRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *ScrubRequest) GetStart() bool {
+	if x != nil {
+		return x.Start
+	}
+	return false
+}
+
+// ScrubResponse says how it is.
+type ScrubResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The scrub under way, or the last one. The name of the node is not set.
+	Scrub         *v1.NodeScrub `protobuf:"bytes,2,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubResponse) Reset() {
+	*x = ScrubResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubResponse) ProtoMessage() {}
+
+func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
+func (*ScrubResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ScrubResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *ScrubResponse) GetScrub() *v1.NodeScrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
 // ObserveRequest asks a node for its own events, its traffic, or both.
 type ObserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,14 +451,18 @@ type ObserveRequest struct {
 	// Which events; unset: none.
 	Events *EventQuery `protobuf:"bytes,3,opt,name=events,proto3" json:"events,omitempty"`
 	// Which traffic; unset: none.
-	Traffic       *TrafficQuery `protobuf:"bytes,4,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	Traffic *TrafficQuery `protobuf:"bytes,4,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// Whether to say which hints there are.
+	Hints bool `protobuf:"varint,5,opt,name=hints,proto3" json:"hints,omitempty"`
+	// Whether to say how far repairs are.
+	Repairs       bool `protobuf:"varint,6,opt,name=repairs,proto3" json:"repairs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObserveRequest) Reset() {
 	*x = ObserveRequest{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +474,7 @@ func (x *ObserveRequest) String() string {
 func (*ObserveRequest) ProtoMessage() {}
 
 func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +487,7 @@ func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveRequest.ProtoReflect.Descriptor instead.
 func (*ObserveRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObserveRequest) GetClusterId() []byte {
@@ -367,6 +518,212 @@ func (x *ObserveRequest) GetTraffic() *TrafficQuery {
 	return nil
 }
 
+func (x *ObserveRequest) GetHints() bool {
+	if x != nil {
+		return x.Hints
+	}
+	return false
+}
+
+func (x *ObserveRequest) GetRepairs() bool {
+	if x != nil {
+		return x.Repairs
+	}
+	return false
+}
+
+// StartRepairRequest asks a node to begin rounds.
+type StartRepairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// What to repair.
+	What          *v1.StartRepairRequest `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRepairRequest) Reset() {
+	*x = StartRepairRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRepairRequest) ProtoMessage() {}
+
+func (x *StartRepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRepairRequest.ProtoReflect.Descriptor instead.
+func (*StartRepairRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StartRepairRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *StartRepairRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *StartRepairRequest) GetWhat() *v1.StartRepairRequest {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+// StartRepairResponse names the run.
+type StartRepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The run, as it stands.
+	Run           *v1.RepairRun `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRepairResponse) Reset() {
+	*x = StartRepairResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRepairResponse) ProtoMessage() {}
+
+func (x *StartRepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRepairResponse.ProtoReflect.Descriptor instead.
+func (*StartRepairResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StartRepairResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *StartRepairResponse) GetRun() *v1.RepairRun {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// HintBacklog is what a node keeps for another.
+type HintBacklog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The other node's id, 16 bytes.
+	Target []byte `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Hints.
+	Count uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Their bytes.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// When the oldest was added.
+	OldestAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintBacklog) Reset() {
+	*x = HintBacklog{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintBacklog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintBacklog) ProtoMessage() {}
+
+func (x *HintBacklog) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintBacklog.ProtoReflect.Descriptor instead.
+func (*HintBacklog) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HintBacklog) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *HintBacklog) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *HintBacklog) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HintBacklog) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
 // EventQuery asks for events of one node.
 type EventQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -385,7 +742,7 @@ type EventQuery struct {
 
 func (x *EventQuery) Reset() {
 	*x = EventQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +754,7 @@ func (x *EventQuery) String() string {
 func (*EventQuery) ProtoMessage() {}
 
 func (x *EventQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +767,7 @@ func (x *EventQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventQuery.ProtoReflect.Descriptor instead.
 func (*EventQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EventQuery) GetIncarnation() uint64 {
@@ -452,7 +809,7 @@ type TrafficQuery struct {
 
 func (x *TrafficQuery) Reset() {
 	*x = TrafficQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +821,7 @@ func (x *TrafficQuery) String() string {
 func (*TrafficQuery) ProtoMessage() {}
 
 func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +834,7 @@ func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficQuery.ProtoReflect.Descriptor instead.
 func (*TrafficQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TrafficQuery) GetHotKeys() uint32 {
@@ -506,14 +863,18 @@ type ObserveResponse struct {
 	// node keeps.
 	ReadFloor float64 `protobuf:"fixed64,7,opt,name=read_floor,json=readFloor,proto3" json:"read_floor,omitempty"`
 	// The same for writes.
-	WriteFloor    float64 `protobuf:"fixed64,8,opt,name=write_floor,json=writeFloor,proto3" json:"write_floor,omitempty"`
+	WriteFloor float64 `protobuf:"fixed64,8,opt,name=write_floor,json=writeFloor,proto3" json:"write_floor,omitempty"`
+	// Hints, by the node they are for.
+	Hints []*HintBacklog `protobuf:"bytes,9,rep,name=hints,proto3" json:"hints,omitempty"`
+	// The latest repairs, the oldest first.
+	Repairs       []*v1.RepairRun `protobuf:"bytes,10,rep,name=repairs,proto3" json:"repairs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObserveResponse) Reset() {
 	*x = ObserveResponse{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +886,7 @@ func (x *ObserveResponse) String() string {
 func (*ObserveResponse) ProtoMessage() {}
 
 func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +899,7 @@ func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveResponse.ProtoReflect.Descriptor instead.
 func (*ObserveResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ObserveResponse) GetNodeId() []byte {
@@ -597,6 +958,20 @@ func (x *ObserveResponse) GetWriteFloor() float64 {
 	return 0
 }
 
+func (x *ObserveResponse) GetHints() []*HintBacklog {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetRepairs() []*v1.RepairRun {
+	if x != nil {
+		return x.Repairs
+	}
+	return nil
+}
+
 // KeyRate says between which rates a key is used at a node.
 type KeyRate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +993,7 @@ type KeyRate struct {
 
 func (x *KeyRate) Reset() {
 	*x = KeyRate{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +1005,7 @@ func (x *KeyRate) String() string {
 func (*KeyRate) ProtoMessage() {}
 
 func (x *KeyRate) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +1018,7 @@ func (x *KeyRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRate.ProtoReflect.Descriptor instead.
 func (*KeyRate) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyRate) GetTenant() uint32 {
@@ -692,7 +1067,7 @@ var File_pairdb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
+	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pairdb/v1/admin.proto\x1a\x17pairdb/v1/cluster.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
 	"\x05Frame\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"^\n" +
 	"\vMetaMessage\x12\x1d\n" +
@@ -703,7 +1078,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\vInfoRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
-	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xe9\x01\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xf3\x02\n" +
 	"\fInfoResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -711,13 +1086,41 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\rkeys_estimate\x18\x04 \x01(\x04R\fkeysEstimate\x12*\n" +
 	"\x11disk_used_percent\x18\x05 \x01(\x01R\x0fdiskUsedPercent\x12!\n" +
 	"\fring_version\x18\x06 \x01(\x04R\vringVersion\x12\x14\n" +
-	"\x05ready\x18\a \x01(\bR\x05ready\"\xb3\x01\n" +
+	"\x05ready\x18\a \x01(\bR\x05ready\x12;\n" +
+	"\vrepaired_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"repairedAt\x12\x14\n" +
+	"\x05hints\x18\t \x01(\x04R\x05hints\x125\n" +
+	"\x16quarantined_partitions\x18\n" +
+	" \x01(\rR\x15quarantinedPartitions\"[\n" +
+	"\fScrubRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\bR\x05start\"T\n" +
+	"\rScrubResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12*\n" +
+	"\x05scrub\x18\x02 \x01(\v2\x14.pairdb.v1.NodeScrubR\x05scrub\"\xe3\x01\n" +
 	"\x0eObserveRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
 	"\x06sender\x18\x02 \x01(\fR\x06sender\x122\n" +
 	"\x06events\x18\x03 \x01(\v2\x1a.pairdb.peer.v1.EventQueryR\x06events\x126\n" +
-	"\atraffic\x18\x04 \x01(\v2\x1c.pairdb.peer.v1.TrafficQueryR\atraffic\"\x8e\x01\n" +
+	"\atraffic\x18\x04 \x01(\v2\x1c.pairdb.peer.v1.TrafficQueryR\atraffic\x12\x14\n" +
+	"\x05hints\x18\x05 \x01(\bR\x05hints\x12\x18\n" +
+	"\arepairs\x18\x06 \x01(\bR\arepairs\"~\n" +
+	"\x12StartRepairRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x121\n" +
+	"\x04what\x18\x03 \x01(\v2\x1d.pairdb.v1.StartRepairRequestR\x04what\"V\n" +
+	"\x13StartRepairResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12&\n" +
+	"\x03run\x18\x02 \x01(\v2\x14.pairdb.v1.RepairRunR\x03run\"\x8a\x01\n" +
+	"\vHintBacklog\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\fR\x06target\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x127\n" +
+	"\toldest_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\"\x8e\x01\n" +
 	"\n" +
 	"EventQuery\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x16\n" +
@@ -725,7 +1128,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\")\n" +
 	"\fTrafficQuery\x12\x19\n" +
-	"\bhot_keys\x18\x01 \x01(\rR\ahotKeys\"\xb4\x02\n" +
+	"\bhot_keys\x18\x01 \x01(\rR\ahotKeys\"\x97\x03\n" +
 	"\x0fObserveResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12(\n" +
@@ -736,18 +1139,23 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"read_floor\x18\a \x01(\x01R\treadFloor\x12\x1f\n" +
 	"\vwrite_floor\x18\b \x01(\x01R\n" +
-	"writeFloor\"\x85\x01\n" +
+	"writeFloor\x121\n" +
+	"\x05hints\x18\t \x03(\v2\x1b.pairdb.peer.v1.HintBacklogR\x05hints\x12.\n" +
+	"\arepairs\x18\n" +
+	" \x03(\v2\x14.pairdb.v1.RepairRunR\arepairs\"\x85\x01\n" +
 	"\aKeyRate\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\rR\x06tenant\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05write\x18\x03 \x01(\bR\x05write\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
 	"\x04high\x18\x05 \x01(\x01R\x04high\x12\x14\n" +
-	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xd1\x01\n" +
+	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xef\x02\n" +
 	"\x04Peer\x12:\n" +
 	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x01\x12A\n" +
 	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse\x12J\n" +
-	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse2\xdc\x02\n" +
+	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse\x12V\n" +
+	"\vStartRepair\x12\".pairdb.peer.v1.StartRepairRequest\x1a#.pairdb.peer.v1.StartRepairResponse\x12D\n" +
+	"\x05Scrub\x12\x1c.pairdb.peer.v1.ScrubRequest\x1a\x1d.pairdb.peer.v1.ScrubResponse2\xdc\x02\n" +
 	"\x04Meta\x12D\n" +
 	"\bExchange\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12C\n" +
 	"\aPrepare\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12B\n" +
@@ -767,49 +1175,68 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
 	(*Frame)(nil),                 // 0: pairdb.peer.v1.Frame
 	(*MetaMessage)(nil),           // 1: pairdb.peer.v1.MetaMessage
 	(*InfoRequest)(nil),           // 2: pairdb.peer.v1.InfoRequest
 	(*InfoResponse)(nil),          // 3: pairdb.peer.v1.InfoResponse
-	(*ObserveRequest)(nil),        // 4: pairdb.peer.v1.ObserveRequest
-	(*EventQuery)(nil),            // 5: pairdb.peer.v1.EventQuery
-	(*TrafficQuery)(nil),          // 6: pairdb.peer.v1.TrafficQuery
-	(*ObserveResponse)(nil),       // 7: pairdb.peer.v1.ObserveResponse
-	(*KeyRate)(nil),               // 8: pairdb.peer.v1.KeyRate
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 10: pairdb.v1.Event
-	(*v1.NodeTraffic)(nil),        // 11: pairdb.v1.NodeTraffic
+	(*ScrubRequest)(nil),          // 4: pairdb.peer.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 5: pairdb.peer.v1.ScrubResponse
+	(*ObserveRequest)(nil),        // 6: pairdb.peer.v1.ObserveRequest
+	(*StartRepairRequest)(nil),    // 7: pairdb.peer.v1.StartRepairRequest
+	(*StartRepairResponse)(nil),   // 8: pairdb.peer.v1.StartRepairResponse
+	(*HintBacklog)(nil),           // 9: pairdb.peer.v1.HintBacklog
+	(*EventQuery)(nil),            // 10: pairdb.peer.v1.EventQuery
+	(*TrafficQuery)(nil),          // 11: pairdb.peer.v1.TrafficQuery
+	(*ObserveResponse)(nil),       // 12: pairdb.peer.v1.ObserveResponse
+	(*KeyRate)(nil),               // 13: pairdb.peer.v1.KeyRate
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*v1.NodeScrub)(nil),          // 15: pairdb.v1.NodeScrub
+	(*v1.StartRepairRequest)(nil), // 16: pairdb.v1.StartRepairRequest
+	(*v1.RepairRun)(nil),          // 17: pairdb.v1.RepairRun
+	(*v1.Event)(nil),              // 18: pairdb.v1.Event
+	(*v1.NodeTraffic)(nil),        // 19: pairdb.v1.NodeTraffic
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
-	5,  // 0: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
-	6,  // 1: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
-	9,  // 2: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
-	10, // 3: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
-	11, // 4: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
-	8,  // 5: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
-	0,  // 6: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	2,  // 7: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
-	4,  // 8: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
-	1,  // 9: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 10: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 11: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 12: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 13: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0,  // 14: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	3,  // 15: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
-	7,  // 16: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
-	1,  // 17: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 18: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 19: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 20: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 21: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	14, // [14:22] is the sub-list for method output_type
-	6,  // [6:14] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	14, // 0: pairdb.peer.v1.InfoResponse.repaired_at:type_name -> google.protobuf.Timestamp
+	15, // 1: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
+	10, // 2: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
+	11, // 3: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
+	16, // 4: pairdb.peer.v1.StartRepairRequest.what:type_name -> pairdb.v1.StartRepairRequest
+	17, // 5: pairdb.peer.v1.StartRepairResponse.run:type_name -> pairdb.v1.RepairRun
+	14, // 6: pairdb.peer.v1.HintBacklog.oldest_at:type_name -> google.protobuf.Timestamp
+	14, // 7: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
+	18, // 8: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
+	19, // 9: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
+	13, // 10: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
+	9,  // 11: pairdb.peer.v1.ObserveResponse.hints:type_name -> pairdb.peer.v1.HintBacklog
+	17, // 12: pairdb.peer.v1.ObserveResponse.repairs:type_name -> pairdb.v1.RepairRun
+	0,  // 13: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
+	2,  // 14: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	6,  // 15: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
+	7,  // 16: pairdb.peer.v1.Peer.StartRepair:input_type -> pairdb.peer.v1.StartRepairRequest
+	4,  // 17: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
+	1,  // 18: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 19: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 20: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 21: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 22: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0,  // 23: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3,  // 24: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	12, // 25: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
+	8,  // 26: pairdb.peer.v1.Peer.StartRepair:output_type -> pairdb.peer.v1.StartRepairResponse
+	5,  // 27: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
+	1,  // 28: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 29: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 30: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 31: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 32: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_peer_v1_peer_proto_init() }
@@ -823,7 +1250,7 @@ func file_pairdb_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -23,9 +23,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Frames_FullMethodName  = "/pairdb.peer.v1.Peer/Frames"
-	Peer_Info_FullMethodName    = "/pairdb.peer.v1.Peer/Info"
-	Peer_Observe_FullMethodName = "/pairdb.peer.v1.Peer/Observe"
+	Peer_Frames_FullMethodName      = "/pairdb.peer.v1.Peer/Frames"
+	Peer_Info_FullMethodName        = "/pairdb.peer.v1.Peer/Info"
+	Peer_Observe_FullMethodName     = "/pairdb.peer.v1.Peer/Observe"
+	Peer_StartRepair_FullMethodName = "/pairdb.peer.v1.Peer/StartRepair"
+	Peer_Scrub_FullMethodName       = "/pairdb.peer.v1.Peer/Scrub"
 )
 
 // PeerClient is the client API for Peer service.
@@ -43,6 +45,11 @@ type PeerClient interface {
 	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*InfoResponse, error)
 	// Observe returns the node's own events or traffic, for the same reason.
 	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error)
+	// StartRepair begins rounds of what this node drives.
+	StartRepair(ctx context.Context, in *StartRepairRequest, opts ...grpc.CallOption) (*StartRepairResponse, error)
+	// Scrub has the node read its tables, or says how far it has come. It is for
+	// members alone.
+	Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubResponse, error)
 }
 
 type peerClient struct {
@@ -86,6 +93,26 @@ func (c *peerClient) Observe(ctx context.Context, in *ObserveRequest, opts ...gr
 	return out, nil
 }
 
+func (c *peerClient) StartRepair(ctx context.Context, in *StartRepairRequest, opts ...grpc.CallOption) (*StartRepairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartRepairResponse)
+	err := c.cc.Invoke(ctx, Peer_StartRepair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScrubResponse)
+	err := c.cc.Invoke(ctx, Peer_Scrub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -101,6 +128,11 @@ type PeerServer interface {
 	Info(context.Context, *InfoRequest) (*InfoResponse, error)
 	// Observe returns the node's own events or traffic, for the same reason.
 	Observe(context.Context, *ObserveRequest) (*ObserveResponse, error)
+	// StartRepair begins rounds of what this node drives.
+	StartRepair(context.Context, *StartRepairRequest) (*StartRepairResponse, error)
+	// Scrub has the node read its tables, or says how far it has come. It is for
+	// members alone.
+	Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -119,6 +151,12 @@ func (UnimplementedPeerServer) Info(context.Context, *InfoRequest) (*InfoRespons
 }
 func (UnimplementedPeerServer) Observe(context.Context, *ObserveRequest) (*ObserveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Observe not implemented")
+}
+func (UnimplementedPeerServer) StartRepair(context.Context, *StartRepairRequest) (*StartRepairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartRepair not implemented")
+}
+func (UnimplementedPeerServer) Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scrub not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -184,6 +222,42 @@ func _Peer_Observe_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_StartRepair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartRepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).StartRepair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_StartRepair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).StartRepair(ctx, req.(*StartRepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Scrub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScrubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Scrub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Scrub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Scrub(ctx, req.(*ScrubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -198,6 +272,14 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Observe",
 			Handler:    _Peer_Observe_Handler,
+		},
+		{
+			MethodName: "StartRepair",
+			Handler:    _Peer_StartRepair_Handler,
+		},
+		{
+			MethodName: "Scrub",
+			Handler:    _Peer_Scrub_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,524 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// cluster is a few nodes with their data in memory, between which messages can be
+// lost. It runs in a synctest bubble.
+type cluster struct {
+	t       *testing.T
+	layout  *ring.Layout
+	tenants []*schema.Tenant
+	nodes   []*fakeNode
+	// lose decides which messages do not arrive; nil: all do.
+	lose func(from, to int, m *coord.Message) bool
+	// seen is called with every message that arrives.
+	seen func(from, to int, m *coord.Message)
+	mu   sync.Mutex
+}
+
+type fakeNode struct {
+	*cluster
+	i     int
+	id    ring.NodeID
+	data  *fakeReplica
+	coord *coord.Coordinator
+	m     *Manager
+	up    bool
+	notes []Note
+}
+
+const (
+	tenantA = ring.TenantNumber(7) // last writer wins
+	tenantB = ring.TenantNumber(8) // siblings
+)
+
+func newCluster(t *testing.T, nodes, partitions, rf int, edit func(i int, o *Options)) *cluster {
+	c := &cluster{t: t}
+	var members []ring.LayoutNode
+	for i := range nodes {
+		members = append(members, ring.LayoutNode{ID: ring.NodeID{byte(i + 1)}, Name: string(rune('a' + i)), Zone: "z" + string(rune('a'+i)), Capacity: 1})
+	}
+	var err error
+	if c.layout, err = ring.NewLayout(partitions, members); err != nil {
+		t.Fatal(err)
+	}
+	c.tenants = []*schema.Tenant{
+		{Number: tenantA, Name: "acme", RF: rf, Policy: schema.PolicyLWW, Version: 1},
+		{Number: tenantB, Name: "keeper", RF: rf, Policy: schema.PolicySiblings, Version: 1},
+	}
+	for i := range nodes {
+		n := &fakeNode{cluster: c, i: i, id: members[i].ID, up: true, data: newFakeReplica(c, i)}
+		c.nodes = append(c.nodes, n)
+		n.boot(edit)
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *cluster) close() {
+	for _, n := range c.nodes {
+		n.stop()
+	}
+}
+
+func (n *fakeNode) stop() {
+	if n.m != nil {
+		if err := n.m.Close(context.Background()); err != nil {
+			n.t.Error(err)
+		}
+		if err := n.coord.Close(context.Background()); err != nil {
+			n.t.Error(err)
+		}
+		n.m = nil
+	}
+}
+
+func (n *fakeNode) boot(edit func(int, *Options)) {
+	random := rand.New(rand.NewPCG(1, uint64(n.i)))
+	o := Options{
+		Self: n.id, View: n.view, Replica: n.data, Objects: n.data, Transport: n, Clock: realClock{}, Scheduler: goScheduler{},
+		Random: random.Float64, Interval: time.Hour, Settle: 2 * time.Second,
+		Note: func(note Note) { n.mu.Lock(); defer n.mu.Unlock(); n.notes = append(n.notes, note) },
+	}
+	if edit != nil {
+		edit(n.i, &o)
+	}
+	var err error
+	if n.m, err = New(o); err != nil {
+		n.t.Fatal(err)
+	}
+	n.coord, err = coord.New(coord.Options{
+		Self: n.id, View: n.view, Replica: n.data, Transport: n, Clock: realClock{}, Repair: n.m.Serve,
+		CatchUp: func(_ ring.NodeID, _ ring.Version, done func(error)) { done(errors.New("nothing newer")) },
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// restart begins a new life of the node, with what it has on disk.
+func (n *fakeNode) restart() {
+	m, c := n.m, n.coord
+	n.mu.Lock()
+	n.up = false
+	n.mu.Unlock()
+	if err := errors.Join(m.Close(context.Background()), c.Close(context.Background())); err != nil {
+		n.t.Error(err)
+	}
+	n.data.restart()
+	n.mu.Lock()
+	n.boot(nil)
+	n.up = true
+	n.mu.Unlock()
+}
+
+func (n *fakeNode) view() *schema.Snapshot {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := schema.Snapshot{ClusterID: ring.ClusterID{9}, Self: n.id, Version: 1, Layout: n.layout, Ready: true}
+	for _, m := range n.nodes {
+		l := schema.Alive
+		if !m.up {
+			l = schema.Dead
+		}
+		s.Members = append(s.Members, schema.Member{ID: m.id, Name: string(rune('a' + m.i)), Liveness: l})
+	}
+	return schema.Build(s, slices.Clone(n.tenants))
+}
+
+// Send implements coord.Transport.
+func (n *fakeNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply, error)) {
+	msg := *m
+	msg.Body, msg.Key = bytes.Clone(m.Body), bytes.Clone(m.Key)
+	peer := n.nodes[to[0]-1]
+	n.mu.Lock()
+	lost := !peer.up || !n.up || n.lose != nil && n.lose(n.i, peer.i, &msg)
+	if !lost && n.seen != nil {
+		n.seen(n.i, peer.i, &msg)
+	}
+	served := peer.coord
+	n.mu.Unlock()
+	go func() {
+		if lost {
+			time.Sleep(time.Until(msg.Deadline))
+			reply(coord.Reply{}, errors.New("no answer"))
+			return
+		}
+		time.Sleep(time.Millisecond)
+		served.HandlePeer(n.id, []coord.Message{msg}, func(_ int, r coord.Reply) { go reply(r, nil) })
+	}()
+}
+
+type realClock struct{}
+
+func (realClock) Now() time.Time { return time.Now() }
+func (realClock) AfterFunc(d time.Duration, f func()) func() bool {
+	return time.AfterFunc(d, f).Stop
+}
+
+type goScheduler struct{}
+
+func (goScheduler) Go(_ string, f func()) { go f() }
+
+// fakeReplica holds objects in memory and keeps rule T.
+type fakeReplica struct {
+	coord.Replica // what is not used here panics
+	c             *cluster
+	i             int
+
+	mu                  sync.Mutex
+	rows                map[ring.TenantNumber]map[string]causal.Object
+	records             map[string]RecordRow
+	session             uint64
+	actor               uint64
+	drawn               map[ring.Partition]uint64
+	confirmed, released map[Span]causal.Confirmed
+	votes               causal.Context
+	// merged counts objects that came.
+	merged int
+	fail   func(op string) error
+}
+
+func newFakeReplica(c *cluster, i int) *fakeReplica {
+	f := &fakeReplica{c: c, i: i}
+	f.wipe()
+	f.restart()
+	return f
+}
+
+func (f *fakeReplica) wipe() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rows = map[ring.TenantNumber]map[string]causal.Object{tenantA: {}, tenantB: {}}
+	f.records = map[string]RecordRow{}
+	f.confirmed, f.released = map[Span]causal.Confirmed{}, map[Span]causal.Confirmed{}
+}
+
+func (f *fakeReplica) restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.session++
+	f.actor = uint64(f.i+1)<<8 | f.session
+	f.drawn = map[ring.Partition]uint64{}
+}
+
+func (f *fakeReplica) span(p ring.Partition) Span { return Span{p, uint8(f.c.tenants[0].RF)} }
+
+func lww(t ring.TenantNumber) bool { return t == tenantA }
+
+func (f *fakeReplica) place(t ring.TenantNumber, key string) (ring.Token, ring.Partition) {
+	tok := ring.KeyToken(t, []byte(key))
+	return tok, f.c.layout.PartitionOf(tok)
+}
+
+// mint makes a write of a key that covers what is held here.
+func (f *fakeReplica) mint(t ring.TenantNumber, key, value string) causal.Object {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, p := f.place(t, key)
+	f.drawn[p]++
+	held := f.rows[t][key]
+	s := causal.Sibling{Dot: causal.Dot{Actor: f.actor, Counter: f.drawn[p]}, HLC: uint64(time.Now().UnixMilli()) << 16, Value: []byte(value)}
+	if value == "" {
+		s.Flags = causal.FlagTombstone
+	}
+	return causal.Mint(&held, held.Context, s)
+}
+
+// put makes a write and brings it to the nodes given.
+func (c *cluster) put(at int, t ring.TenantNumber, key, value string, to ...int) causal.Object {
+	o := c.nodes[at].data.mint(t, key, value)
+	for _, i := range append(to, at) {
+		c.nodes[i].data.join(t, key, o)
+	}
+	return o
+}
+
+func (f *fakeReplica) join(t ring.TenantNumber, key string, o causal.Object) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	held := f.rows[t][key]
+	f.rows[t][key] = causal.Join(&held, &o)
+}
+
+// Read implements Objects.
+func (f *fakeReplica) Read(at coord.Address, done func([]byte, error)) {
+	f.mu.Lock()
+	o := f.rows[at.Tenant][string(at.Key)]
+	c := f.confirmed[f.span(at.Partition)]
+	o = o.Settled(&c, lww(at.Tenant))
+	f.mu.Unlock()
+	if o.IsZero() {
+		done(nil, nil)
+		return
+	}
+	done(o.Append(nil), nil)
+}
+
+// Merge implements Objects.
+func (f *fakeReplica) Merge(items []coord.MergeItem, done func(int, []byte, error)) {
+	errs := make([]error, len(items))
+	f.mu.Lock()
+	for i := range items {
+		it := &items[i]
+		o, err := causal.Decode(bytes.Clone(it.Object))
+		if err == nil && f.fail != nil {
+			err = f.fail("merge")
+		}
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		f.merged++
+		held := f.rows[it.Tenant][string(it.Key)]
+		if it.Refetch != nil {
+			o.Context = causal.JoinContext(o.Context, it.Refetch.Seen)
+			f.rows[it.Tenant][string(it.Key)] = causal.Join(&held, &o)
+			continue
+		}
+		c := f.confirmed[f.span(it.Partition)]
+		joined, stripped := causal.JoinUnder(&held, &o, &c, it.LWW)
+		if stripped {
+			errs[i] = coord.ErrStripped
+		}
+		f.rows[it.Tenant][string(it.Key)] = joined
+	}
+	f.mu.Unlock()
+	for i, err := range errs {
+		done(i, nil, err)
+	}
+}
+
+// State implements Replica.
+func (f *fakeReplica) State(s Span) (State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := State{Session: f.session, Actor: f.actor, Drawn: f.drawn[s.Partition], Now: time.Now().UnixMilli(), Votes: slices.Clone(f.votes)}
+	for t, rows := range f.rows {
+		for key, o := range rows {
+			if _, p := f.place(t, key); p == s.Partition {
+				st.Seen = causal.JoinContext(st.Seen, o.Context)
+			}
+		}
+	}
+	st.Confirmed, st.Released = f.confirmed[s], f.released[s]
+	if f.fail != nil {
+		return st, f.fail("state")
+	}
+	return st, nil
+}
+
+// Adopt implements Replica.
+func (f *fakeReplica) Adopt(s Span, c *causal.Confirmed) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		if err := f.fail("adopt"); err != nil {
+			return err
+		}
+	}
+	old := f.confirmed[s]
+	f.confirmed[s] = old.Join(c)
+	return nil
+}
+
+// Release implements Replica. It collects at once.
+func (f *fakeReplica) Release(s Span, c *causal.Confirmed) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		if err := f.fail("release"); err != nil {
+			return err
+		}
+	}
+	old := f.released[s]
+	now := old.Join(c)
+	f.released[s] = now
+	for t, rows := range f.rows {
+		for key, o := range rows {
+			if _, p := f.place(t, key); p != s.Partition {
+				continue
+			}
+			if o = o.Settled(&now, lww(t)); o.IsZero() {
+				delete(rows, key)
+			} else {
+				rows[key] = o
+			}
+		}
+	}
+	return nil
+}
+
+// Tenants implements Replica.
+func (f *fakeReplica) Tenants(p ring.Partition) (all []ring.TenantNumber) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range []ring.TenantNumber{tenantA, tenantB} {
+		for key := range f.rows[t] {
+			if _, q := f.place(t, key); p == q {
+				all = append(all, t)
+				break
+			}
+		}
+	}
+	return all
+}
+
+// Depth implements Replica: leaves of 16 to 32 keys, so that there are some.
+func (f *fakeReplica) Depth(p ring.Partition, t ring.TenantNumber) (depth int) {
+	first, last := tokens(f.c.layout, p)
+	for n := len(f.sorted(Range{p, t, first, last})); n > 64; n /= 2 {
+		depth++
+	}
+	return depth
+}
+
+func (f *fakeReplica) sorted(r Range) (rows []Row) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, o := range f.rows[r.Tenant] {
+		if tok, p := f.place(r.Tenant, key); p == r.Partition && tok >= r.First && tok <= r.Last {
+			rows = append(rows, Row{Token: tok, Key: []byte(key), Object: o, Size: 100})
+		}
+	}
+	slices.SortFunc(rows, func(a, b Row) int { return a.at().compare(b.at()) })
+	return rows
+}
+
+// Sums implements Replica.
+func (f *fakeReplica) Sums(r Range, bits int) ([]Sum, error) {
+	if f.fail != nil {
+		if err := f.fail("sums"); err != nil {
+			return nil, err
+		}
+	}
+	sums := make([]Sum, 1<<bits)
+	for _, row := range f.sorted(r) {
+		i := uint64(row.Token-r.First) / (uint64(r.Last-r.First)>>bits + 1)
+		for k := range row.Object.Siblings {
+			s := &row.Object.Siblings[k]
+			b := fmt.Appendf(nil, "%q %v %d", row.Key, s.Dot, s.Flags&^causal.FlagStripped)
+			sums[i].Count++
+			sums[i].Lo += xxh3.Hash(b)
+		}
+	}
+	return sums, nil
+}
+
+// Rows implements Replica.
+func (f *fakeReplica) Rows(r Range, after *Row, limit int) (rows []Row, more bool, err error) {
+	if f.fail != nil {
+		if err := f.fail("rows"); err != nil {
+			return nil, false, err
+		}
+	}
+	f.mu.Lock()
+	c := f.confirmed[f.span(r.Partition)]
+	f.mu.Unlock()
+	for _, row := range f.sorted(r) {
+		if after != nil && row.at().compare(after.at()) <= 0 {
+			continue
+		}
+		if len(rows) == limit {
+			return rows, true, nil
+		}
+		row.Object = row.Object.Settled(&c, lww(r.Tenant))
+		row.Object.Siblings = slices.Clone(row.Object.Siblings)
+		for k := range row.Object.Siblings {
+			row.Object.Siblings[k].Value = nil
+		}
+		rows = append(rows, row)
+	}
+	return rows, false, nil
+}
+
+// Records implements Replica.
+func (f *fakeReplica) Records(s Span, after *RecordRow, limit int) (rows []RecordRow, more bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for name, r := range f.records {
+		if f.c.layout.PartitionOf(r.Token) == s.Partition && (after == nil || name > string(after.IdempotencyKey)) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names[:min(limit, len(names), 2)] {
+		rows = append(rows, f.records[name])
+	}
+	return rows, len(names) > len(rows), nil
+}
+
+// Restore implements Replica.
+func (f *fakeReplica) Restore(_ Span, rows []RecordRow) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range rows {
+		f.records[string(r.IdempotencyKey)] = r
+	}
+	return nil
+}
+
+// same reports how the data of two nodes differ, "" if they do not.
+func (c *cluster) same(nodes ...int) string {
+	var first string
+	for n, i := range nodes {
+		f := c.nodes[i].data
+		var b strings.Builder
+		for _, t := range []ring.TenantNumber{tenantA, tenantB} {
+			for p := range c.layout.Partitions() {
+				from, to := tokens(c.layout, ring.Partition(p))
+				for _, row := range f.sorted(Range{ring.Partition(p), t, from, to}) {
+					if len(row.Object.Siblings) == 0 {
+						continue
+					}
+					fmt.Fprintf(&b, "%d %d %s:", p, t, row.Key)
+					for k := range row.Object.Siblings {
+						s := &row.Object.Siblings[k]
+						fmt.Fprintf(&b, " %v=%q", s.Dot, s.Value)
+					}
+					b.WriteByte(10)
+				}
+			}
+		}
+		text := b.String()
+		if n == 0 {
+			first = text
+		} else if text != first {
+			return fmt.Sprintf("node %d has\n%.2000s\nand node %d\n%.2000s", nodes[0], first, i, text)
+		}
+	}
+	return ""
+}
+
+// known returns what the replica has adopted, and gone what was released.
+func (f *fakeReplica) known() map[Span]causal.Confirmed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.confirmed)
+}
+
+func (f *fakeReplica) gone() map[Span]causal.Confirmed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.released)
+}

@@ -1,0 +1,391 @@
+package repair
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// refetchPause is how long a refetch that failed, or for which too few owners are
+// there, waits until it is tried again.
+const refetchPause = 30 * time.Second
+
+// refetchPasses is how often the owners are compared: each pass brings what was
+// written since the one before.
+const refetchPasses = 3
+
+// fetchedEach is how long fetched partitions wait for more, so that one write to the disk
+// serves all of them.
+const fetchedEach = 200 * time.Millisecond
+
+// maxFetchNotes bounds what one pass tells of partitions that it could not fetch.
+const maxFetchNotes = 4
+
+// fetchState is what is known of refetches.
+type fetchState struct {
+	next time.Time
+	// waiting says why a partition could not be fetched, and told has what was told of
+	// that after the last pass.
+	waiting map[ring.Partition]string
+	told    map[string]bool
+	// under is the partition being fetched, -1 for none, with what has come so far for
+	// all that are fetched together.
+	under       int
+	keys, bytes int
+}
+
+// errMetAgain keeps a partition under quarantine that lost more while it was fetched.
+var errMetAgain = errors.New("more damage was met while it was fetched; it is fetched once more")
+
+// refetchAll fetches partitions under quarantine, one after the other.
+func (m *Manager) refetchAll(fb *fiber, spans []Span) {
+	began := m.opts.Clock.Now()
+	m.mu.Lock()
+	m.mu.fetch.keys, m.mu.fetch.bytes = 0, 0
+	m.mu.Unlock()
+	// What was under way when these copies were set aside may count on what they said
+	// then: once that is over, whatever came of it is at the others. One wait does for
+	// all of them.
+	open := fb.sleep(m.opts.Settle)
+	fetched := 0
+	failed := make(map[ring.Partition]error)
+	var ready []ring.Partition // fetched, and not served yet
+	served := m.opts.Clock.Now()
+	serve := func() {
+		if len(ready) == 0 {
+			return
+		}
+		err := m.opts.Fetched(ready)
+		for _, p := range ready {
+			switch {
+			case err != nil:
+				failed[p] = err
+			case m.opts.Quarantined(p):
+				failed[p] = errMetAgain
+			default:
+				fetched++
+				m.Dirty(p)
+			}
+		}
+		ready, served = nil, m.opts.Clock.Now()
+	}
+	for open && len(spans) > 0 && !m.fibers.isClosed() {
+		n := 1
+		for n < len(spans) && spans[n].Partition == spans[0].Partition {
+			n++
+		}
+		p := spans[0].Partition
+		if err := m.refetchPartition(fb, spans[:n]); err != nil {
+			failed[p] = err
+		} else {
+			ready = append(ready, p)
+		}
+		if m.opts.Clock.Now().Sub(served) >= fetchedEach {
+			serve()
+		}
+		spans = spans[n:]
+	}
+	serve()
+	tell := m.fetchEnded(failed)
+	m.mu.Lock()
+	keys, bytes := m.mu.fetch.keys, m.mu.fetch.bytes
+	m.mu.Unlock()
+	if fetched > 0 {
+		m.opts.Note(Note{
+			Text:    fmt.Sprintf("%s fetched again from other owners and served again: %s, %s", countOf(fetched, "partition"), countOf(keys, "key"), sizeOf(bytes)),
+			Details: []string{"took", m.opts.Clock.Now().Sub(began).Round(time.Millisecond).String(), "left", fmt.Sprint(len(failed))},
+		})
+	}
+	for _, note := range tell {
+		m.opts.Note(note)
+	}
+}
+
+// fetchEnded notes which partitions could not be fetched, and returns what is to be
+// told of that: for each reason that is another one than the last time, how many
+// partitions wait for it.
+func (m *Manager) fetchEnded(failed map[ring.Partition]error) (tell []Note) {
+	why := make(map[string][]ring.Partition)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, f := m.opts.Clock.Now(), &m.mu.fetch
+	m.mu.fetching = false
+	if f.next = now; len(failed) > 0 {
+		f.next = now.Add(m.jitter(refetchPause))
+	}
+	f.waiting = make(map[ring.Partition]string, len(failed))
+	for _, p := range slices.Sorted(maps.Keys(failed)) {
+		text := failed[p].Error()
+		f.waiting[p] = text
+		if !errors.Is(failed[p], errClosed) {
+			why[text] = append(why[text], p)
+		}
+	}
+	told := make(map[string]bool, len(why))
+	for _, text := range slices.Sorted(maps.Keys(why)) {
+		told[text] = true
+		if list := why[text]; !f.told[text] && len(tell) < maxFetchNotes {
+			tell = append(tell, Note{
+				Warning: true,
+				Text:    fmt.Sprintf("%s under quarantine: %s", countOf(len(list), "partition"), text),
+				Details: []string{"first_partition", fmt.Sprint(list[0])},
+			})
+		}
+	}
+	f.told = told
+	return tell
+}
+
+// refetchPartition fetches all spans of one partition.
+func (m *Manager) refetchPartition(fb *fiber, spans []Span) error {
+	p := spans[0].Partition
+	m.mu.Lock()
+	m.mu.fetch.under = int(p)
+	m.mu.Unlock()
+	m.opts.Fetching(p)
+	var err error
+	for _, span := range spans {
+		if err = m.refetch(fb, span); err != nil {
+			break
+		}
+	}
+	m.mu.Lock()
+	m.mu.fetch.under = -1
+	m.mu.Unlock()
+	return err
+}
+
+// errAlone says that nobody else has a partition's data.
+var errAlone = errors.New("no other node has its data, because a tenant in it has the replication factor 1 or the cluster has one node; restore it from a backup")
+
+// refetch brings this node's copy of a span all that the other owners have. Any write
+// that was acknowledged is at one of N-q+1 others at least.
+func (m *Manager) refetch(fb *fiber, span Span) error {
+	r := &round{m: m, view: m.opts.View(), began: m.opts.Clock.Now()}
+	j := r.add(span)
+	n := len(j.owners)
+	if n < 2 {
+		return m.alone(span)
+	}
+	j.vouches = make([]bool, n)
+	for i := range j.vouches {
+		j.vouches[i] = i != j.self
+	}
+	r.states(fb, r.jobs, func(j *job) []State { return j.first })
+	r.level(fb)
+	if err := r.enough(j); err != nil {
+		return err
+	}
+	if err := m.fetchRecords(fb, j); err != nil {
+		return err
+	}
+	for pass := range refetchPasses {
+		r.states(fb, r.jobs, func(j *job) []State { return j.second })
+		r.restarted(j)
+		if err := r.enough(j); err != nil {
+			return err
+		}
+		// Everything the others have by now is to be had.
+		j.horizon = horizonOf(j.some(j.second))
+		fetched := 0
+		j.fix = func(fb *fiber, c *comparison, all []fix) error {
+			some := c.lacking(all)
+			fetched += len(some)
+			return c.refetch(fb, some)
+		}
+		c := &comparison{m: m, view: r.view, job: j}
+		if err := c.run(fb); err != nil {
+			return err
+		}
+		if fetched == 0 || pass == refetchPasses-1 {
+			break
+		}
+	}
+	return nil
+}
+
+// alone is why a span without other owners cannot be fetched, nil if it has no data.
+func (m *Manager) alone(span Span) error {
+	tenants, err := m.service.roots(span)
+	if err != nil {
+		return err
+	}
+	if len(tenants) == 0 && !m.tenantWith(span) {
+		return nil
+	}
+	return errAlone
+}
+
+// tenantWith reports whether any tenant has the span's replication factor: its keys may
+// have been lost altogether.
+func (m *Manager) tenantWith(span Span) bool {
+	for _, t := range m.opts.View().Tenants() {
+		if t.RF == int(span.RF) {
+			return true
+		}
+	}
+	return false
+}
+
+// enough fails unless this node and so many others take part that they have all that
+// was ever acknowledged.
+func (r *round) enough(j *job) error {
+	if j.end != "" {
+		return errors.New(j.why)
+	}
+	n := len(j.owners)
+	need := n - n/2 // N-q+1
+	var away, damaged []string
+	there := 0
+	for i, id := range j.owners {
+		switch {
+		case i == j.self:
+		case j.here[i]:
+			there++
+		case j.damaged != nil && j.damaged[i]:
+			damaged = append(damaged, r.name(id))
+		default:
+			away = append(away, r.name(id))
+		}
+	}
+	if there >= need {
+		return nil
+	}
+	if len(away) == 0 {
+		return fmt.Errorf("it takes %d sound owners beside this one to fetch it again, and there are %d: the copy of %s is damaged, too. Writes that only the damaged copies had are lost; the others have what is left, and it can be read there at consistency one",
+			need, there, strings.Join(damaged, ", "))
+	}
+	why := ""
+	if j.why != "" {
+		why = " (" + j.why + ")"
+	}
+	return fmt.Errorf("it takes %d of its other owners to fetch it again; waiting for %s%s", need, strings.Join(append(away, damaged...), ", "), why)
+}
+
+// fetchRecords brings what the other owners remember of idempotency keys.
+func (m *Manager) fetchRecords(fb *fiber, j *job) error {
+	for i := range j.owners {
+		if i == j.self || !j.here[i] {
+			continue
+		}
+		var after *RecordRow
+		for {
+			q := &request{kind: kindRecords, spans: []spanItem{{Span: j.Span, pv: j.pv}}, after: after}
+			body, err := m.askAgain(fb, j.owners[i], q)
+			if err != nil {
+				return err
+			}
+			a, err := decodeRecords(body)
+			if err == nil && a.session != j.first[i].Session {
+				err = errRestarted
+			}
+			if err == nil && len(a.rows) > 0 {
+				err = m.opts.Replica.Restore(j.Span, a.rows)
+			}
+			if err != nil {
+				return err
+			}
+			if d := m.bucket.take(int64(len(body)), m.opts.Clock.Now()); d > 0 && !fb.sleep(d) {
+				return errClosed
+			}
+			if !a.more || len(a.rows) == 0 {
+				break
+			}
+			after = &a.rows[len(a.rows)-1]
+		}
+	}
+	return nil
+}
+
+// lacking returns what this node is to fetch, from the others alone.
+func (c *comparison) lacking(all []fix) (some []fix) {
+	for _, f := range all {
+		self := false
+		for _, w := range f.want {
+			self = self || f.here[w] == c.job.self
+		}
+		if !self {
+			continue
+		}
+		var from, others []int
+		for i := range f.here {
+			if f.here[i] != c.job.self {
+				others = append(others, i)
+			}
+		}
+		for _, i := range f.from {
+			if f.here[i] != c.job.self {
+				from = append(from, i)
+			}
+		}
+		if len(from) == 0 && !f.absent {
+			from = others
+		}
+		f.from = from
+		some = append(some, f)
+	}
+	return some
+}
+
+// refetch joins what others hold into this node's copy, where it replaces whatever all
+// of them had.
+func (c *comparison) refetch(fb *fiber, all []fix) (failed error) {
+	m := c.m
+	err := c.batches(fb, all, func(fb *fiber, some []fix) error {
+		objects, err := c.fetch(fb, some)
+		if err != nil && !errors.Is(err, errMoved) && failed == nil {
+			failed = err
+		}
+		if err == errClosed {
+			return err
+		}
+		var items []coord.MergeItem
+		size := 0
+		for i := range some {
+			if len(objects[i]) == 0 {
+				if !some[i].absent || len(some[i].from) > 0 {
+					continue // it was had by nobody any more, or could not be had
+				}
+				nothing := causal.Object{}
+				objects[i] = nothing.Append(nil)
+			}
+			it := c.item(&some[i], objects[i])
+			it.Refetch = &c.job.agreed
+			items = append(items, it)
+			size += len(objects[i])
+		}
+		if err := c.paid(fb, size); err != nil {
+			return err
+		}
+		errs := make([]error, len(items))
+		ok := fb.await(func(done func()) {
+			left := newCountdown(len(items), done)
+			if len(items) > 0 {
+				m.opts.Objects.Merge(items, func(i int, _ []byte, err error) {
+					errs[i] = err
+					left()
+				})
+			}
+		})
+		if !ok {
+			return errClosed
+		}
+		m.mu.Lock()
+		m.mu.fetch.keys += len(items)
+		m.mu.fetch.bytes += size
+		m.mu.Unlock()
+		m.figures.change(func(f *Figures) { f.Refetched += uint64(len(items)); f.RefetchedBytes += uint64(size) })
+		if failed == nil {
+			failed = first(errs)
+		}
+		return nil
+	})
+	return errors.Join(err, failed)
+}

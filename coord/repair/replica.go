@@ -1,0 +1,115 @@
+// Package repair keeps the owners of the same data equal: rounds of anti-entropy
+// that find what an owner has missed and send exactly that, and from which it
+// follows what all owners have.
+package repair
+
+import (
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// Span names the data in one partition of all tenants with one replication
+// factor: its owners are the first RF owners of the partition.
+type Span struct {
+	Partition ring.Partition
+	RF        uint8
+}
+
+// Range is a stretch of the keys of one tenant in one partition: the tokens from
+// First to Last, both included.
+type Range struct {
+	Partition   ring.Partition
+	Tenant      ring.TenantNumber
+	First, Last ring.Token
+}
+
+// Sum stands for a set of siblings: how many there are, and the sum modulo 2^128
+// of a hash of key, dot and flags of each. The sums of disjoint ranges add up.
+type Sum struct {
+	Count  uint64
+	Hi, Lo uint64
+}
+
+// State is what an owner knows of a span when a round begins.
+type State struct {
+	// Session names this start of the owner's process: an answer with another one
+	// makes the round void.
+	Session uint64
+	// Actor mints here, and has drawn the counters up to Drawn in the partition.
+	Actor, Drawn uint64
+	// Seen has the highest counter of every actor in anything the owner ever
+	// applied, as far as it knows.
+	Seen causal.Context
+	// Votes has, for actors with idempotency votes that are open here, the counter
+	// below the lowest of them: no dot above it may be confirmed.
+	Votes causal.Context
+	// VotesUnknown says that Votes is not known yet: nothing may be confirmed.
+	VotesUnknown bool
+	// Now is the owner's clock, in Unix milliseconds.
+	Now int64
+	// Confirmed is what the owner has adopted, Released what it knows all owners to
+	// have adopted. Sweeping says that it has not yet collected what it may.
+	Confirmed, Released causal.Confirmed
+	Sweeping            bool
+}
+
+// Row is what an owner holds of one key, without values.
+type Row struct {
+	Token ring.Token
+	Key   []byte
+	// Object is settled by what the owner has confirmed, and its siblings have no
+	// values.
+	Object causal.Object
+	// Size is that of the stored object, in bytes.
+	Size int
+}
+
+// RecordRow is what an owner remembers of one idempotency key: that its write was
+// made, and which that was.
+type RecordRow struct {
+	Tenant ring.TenantNumber
+	Token  ring.Token
+	// KeyHash stands for the key, in the replicas' way.
+	KeyHash        [16]byte
+	IdempotencyKey []byte
+	// Record is encoded (causal.Record), and applied.
+	Record []byte
+}
+
+// Replica is what rounds need of this node's copy of the data. Calls may block on
+// the disk and are made from jobs, several at once. Errors are *coord.Error where
+// the replica can tell what is wrong. Of a partition under quarantine it answers
+// with what there is, for this node to fetch the rest: that other nodes are told
+// nothing of it is up to Options.Quarantined.
+type Replica interface {
+	// State is asked for when a round begins and, for Votes, once more when those
+	// writes are over that were under way then.
+	State(s Span) (State, error)
+	// Adopt makes c known to all merges and reads of the span, on disk when it
+	// returns. Release says that all owners have adopted c, and starts to collect.
+	Adopt(s Span, c *causal.Confirmed) error
+	Release(s Span, c *causal.Confirmed) error
+
+	// Tenants returns the tenants that have data in a partition, ascending.
+	Tenants(p ring.Partition) []ring.TenantNumber
+	// Depth returns into how many leaves, as a power of two, the tenant's part of
+	// the partition is divided here: 0 for one.
+	Depth(p ring.Partition, t ring.TenantNumber) int
+	// Sums returns the sums of the 1<<bits equal parts of a range, in order. The
+	// range is one or several whole leaves; parts that are smaller than a leaf are
+	// read from disk. It covers what is on disk only.
+	Sums(r Range, bits int) ([]Sum, error)
+	// Rows returns what is held of a range in the order of (token, key), on disk,
+	// from the position after on, at most limit rows and about 1 MiB; more says
+	// that the range goes on behind the last one.
+	Rows(r Range, after *Row, limit int) (rows []Row, more bool, err error)
+
+	// Records returns the idempotency records of a span that were applied and still
+	// count, in the order of their storage keys, from the one after on, at most limit
+	// and about 1 MiB; more says that there are others behind. Votes are left out: see
+	// DESIGN.md.
+	Records(s Span, after *RecordRow, limit int) (rows []RecordRow, more bool, err error)
+	// Restore remembers what other owners do of a span under quarantine, on disk when
+	// it returns.
+	Restore(s Span, rows []RecordRow) error
+}

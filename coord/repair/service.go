@@ -1,0 +1,363 @@
+package repair
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+)
+
+const (
+	// maxServed bounds the requests of peers that are served at once, maxWaiting
+	// those that wait for that; what comes beyond is refused as overloaded.
+	maxServed  = 16
+	maxWaiting = 256
+)
+
+// service answers what other owners ask, and this node itself when it drives.
+type service struct {
+	opts   *Options
+	fibers *fibers
+	// dirty is told of spans that are to be compared soon.
+	dirty func(Span)
+
+	mu struct {
+		sync.Mutex
+		ledger map[Span]*entry
+		// begun is the replica's session, if it is known.
+		begun  uint64
+		known  bool
+		served int
+		queue  []func()
+		closed bool
+		// pauses counts how often this process seems to have been stopped for a
+		// while, and ticked is when it was last seen to run.
+		pauses uint64
+		ticked time.Time
+		stop   func() bool
+	}
+}
+
+// entry is what this node knows of a span since its start.
+type entry struct {
+	confirmed causal.Confirmed
+	hash      uint64
+	// changing counts calls of Adopt under way: what is told meanwhile may be
+	// settled in either way.
+	changing int
+	// repairedAt is when the last round began that ended with all owners equal, in
+	// Unix milliseconds.
+	repairedAt int64
+}
+
+// The errors of what a span is asked for; they travel as phrases.
+var (
+	errMoved       = errors.New("something else was confirmed meanwhile")
+	errQuarantined = errors.New("its copy is under quarantine")
+	errRestarted   = errors.New("it was restarted or stood still meanwhile")
+	errForeign     = errors.New("it does not own the partition")
+	errRing        = errors.New("it has another ring version")
+	errClosed      = errors.New("the node is stopping")
+)
+
+func (s *service) init(opts *Options, fs *fibers, dirty func(Span)) {
+	s.opts, s.fibers, s.dirty = opts, fs, dirty
+	s.mu.ledger = make(map[Span]*entry)
+	s.mu.ticked = opts.Clock.Now()
+}
+
+// start lets the service notice when the process stands still.
+func (s *service) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.ticked = s.opts.Clock.Now()
+	s.armLocked()
+}
+
+func (s *service) armLocked() {
+	if !s.mu.closed {
+		s.mu.stop = s.opts.Clock.AfterFunc(s.opts.Settle/4, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.lookLocked()
+			s.mu.ticked = s.opts.Clock.Now()
+			s.armLocked()
+		})
+	}
+}
+
+// lookLocked notices that the process stood still: what lay in its sockets then may be
+// applied later than everybody thinks that it is over. For the others it is as if it
+// had been restarted.
+func (s *service) lookLocked() {
+	if s.opts.Clock.Now().Sub(s.mu.ticked) > s.opts.Settle*3/4 {
+		s.mu.pauses++
+		s.mu.ticked = s.opts.Clock.Now()
+	}
+}
+
+// session is that of this start of the process, of which pauses make another one. The
+// replica is asked for it once.
+func (s *service) session(span Span) (uint64, error) {
+	s.mu.Lock()
+	known := s.mu.known
+	s.mu.Unlock()
+	if !known {
+		st, err := s.opts.Replica.State(span)
+		if err != nil {
+			return 0, err
+		}
+		return s.began(st.Session), nil
+	}
+	return s.began(0), nil
+}
+
+// began notes the session that the replica tells, if it is not 0, and returns that to
+// tell others.
+func (s *service) began(start uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if start != 0 {
+		s.mu.begun, s.mu.known = start, true
+	}
+	s.lookLocked()
+	return s.mu.begun + s.mu.pauses*0x9e3779b97f4a7c15
+}
+
+func (s *service) close() {
+	s.mu.Lock()
+	s.mu.closed = true
+	if s.mu.stop != nil {
+		s.mu.stop()
+	}
+	waiting := s.mu.queue
+	s.mu.queue = nil
+	s.mu.Unlock()
+	for _, f := range waiting {
+		f() // which finds that it is closed
+	}
+}
+
+// serve answers a request of a peer.
+func (s *service) serve(m *coord.Message, reply func(coord.Reply)) {
+	q, err := decodeRequest(m.Body)
+	if err != nil {
+		reply(failed(errcode.InvalidArgument, err.Error()))
+		return
+	}
+	run := func() {
+		ok := s.fibers.spawn("repair for a peer", func(fb *fiber) {
+			defer s.leave()
+			body, err := s.answer(fb, q)
+			if err != nil {
+				reply(failed(errcode.Unavailable, err.Error()))
+				return
+			}
+			reply(coord.Reply{Status: coord.StatusOK, Body: body})
+		})
+		if !ok {
+			reply(coord.Reply{Status: coord.StatusOverloaded})
+			s.leave()
+		}
+	}
+	s.mu.Lock()
+	switch {
+	case s.mu.closed || len(s.mu.queue) >= maxWaiting:
+		s.mu.Unlock()
+		reply(coord.Reply{Status: coord.StatusOverloaded})
+	case s.mu.served >= maxServed:
+		s.mu.queue = append(s.mu.queue, run)
+		s.mu.Unlock()
+	default:
+		s.mu.served++
+		s.mu.Unlock()
+		run()
+	}
+}
+
+func failed(code errcode.Code, why string) coord.Reply {
+	e := &coord.Error{Code: code, Outcome: errcode.NotApplied, Message: why}
+	return coord.Reply{Status: coord.StatusError, Body: coord.EncodeError(e)}
+}
+
+// leave lets the next request be served.
+func (s *service) leave() {
+	s.mu.Lock()
+	var next func()
+	if len(s.mu.queue) > 0 {
+		next, s.mu.queue = s.mu.queue[0], s.mu.queue[1:]
+	} else {
+		s.mu.served--
+	}
+	s.mu.Unlock()
+	if next != nil {
+		next()
+	}
+}
+
+// answer does what a request asks for.
+func (s *service) answer(fb *fiber, q *request) ([]byte, error) {
+	switch q.kind {
+	case kindState, kindAdopt, kindRelease, kindDirty:
+		all, err := s.many(fb, q, true)
+		return encodeStates(q.kind, all), err
+	}
+	if err := s.fence(&q.spans[0]); err != nil {
+		return nil, err
+	}
+	span := q.spans[0].Span
+	session, err := s.session(span)
+	if err != nil {
+		return nil, err
+	}
+	switch q.kind {
+	case kindSums:
+		a, err := s.sums(span, q)
+		if err != nil {
+			return nil, err
+		}
+		a.session = session
+		return a.encode(), nil
+	case kindDiff:
+		a, err := s.diff(span, q)
+		if err != nil {
+			return nil, err
+		}
+		a.session = session
+		return a.encode(), nil
+	default:
+		rows, more, err := s.opts.Replica.Records(span, q.after, maxRows)
+		if err != nil {
+			return nil, err
+		}
+		return (&recordReply{session, rows, more}).encode(), nil
+	}
+}
+
+// clip bounds a phrase for the wire.
+func clip(why string) string { return why[:min(len(why), maxWhy)] }
+
+// fence refuses spans that are not this node's to tell of.
+func (s *service) fence(it *spanItem) error {
+	v := s.opts.View()
+	switch {
+	case v.Layout == nil || v.Layout.PV(it.Partition) != it.pv:
+		return errRing
+	case !v.Layout.IsOwner(s.opts.Self, it.Partition, int(it.RF)):
+		return errForeign
+	case s.opts.Quarantined(it.Partition):
+		return errQuarantined
+	}
+	return nil
+}
+
+// handed bounds the spans that are adopted at once: they share syncs.
+const handed = 16
+
+// many does what is asked for many spans. Those under quarantine are fenced only for
+// others.
+func (s *service) many(fb *fiber, q *request, fenced bool) ([]stateReply, error) {
+	all := make([]stateReply, len(q.spans))
+	limit := handed
+	if q.kind == kindState || q.kind == kindDirty {
+		limit = 1
+	}
+	ok := fb.each(len(all), limit, func(_ *fiber, i int) {
+		it := &q.spans[i]
+		err := s.fence(it)
+		if !fenced && errors.Is(err, errQuarantined) {
+			err = nil
+		}
+		switch {
+		case err != nil:
+		case q.kind == kindState:
+			all[i].state, err = s.state(it.Span)
+		case q.kind == kindDirty:
+			s.dirty(it.Span)
+		case q.kind == kindAdopt:
+			err = s.adopt(it)
+		default:
+			err = s.release(it)
+		}
+		if err != nil {
+			all[i].why = clip(err.Error())
+		}
+	})
+	if !ok {
+		return nil, errClosed
+	}
+	return all, nil
+}
+
+// state asks the replica, and notes what is confirmed.
+func (s *service) state(span Span) (State, error) {
+	st, err := s.opts.Replica.State(span)
+	if err != nil {
+		return State{}, err
+	}
+	s.mu.Lock()
+	e := s.entryLocked(span)
+	if e.changing == 0 {
+		e.note(&st.Confirmed)
+	}
+	s.mu.Unlock()
+	st.Session = s.began(st.Session)
+	return st, nil
+}
+
+func (s *service) entryLocked(span Span) *entry {
+	e := s.mu.ledger[span]
+	if e == nil {
+		e = new(entry)
+		e.note(&causal.Confirmed{})
+		s.mu.ledger[span] = e
+	}
+	return e
+}
+
+func (e *entry) note(c *causal.Confirmed) {
+	e.confirmed = e.confirmed.Join(c)
+	e.hash = hashOf(&e.confirmed)
+}
+
+// hashOf stands for what is confirmed.
+func hashOf(c *causal.Confirmed) uint64 { return xxh3.Hash(c.Append(nil)) }
+
+func (s *service) adopt(it *spanItem) error {
+	if err := s.sameSession(it); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	e := s.entryLocked(it.Span)
+	e.changing++
+	s.mu.Unlock()
+	err := s.opts.Replica.Adopt(it.Span, &it.confirmed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.changing--; err == nil {
+		e.note(&it.confirmed)
+		e.repairedAt = max(e.repairedAt, it.repairedAt)
+	}
+	return err
+}
+
+func (s *service) release(it *spanItem) error {
+	if err := s.sameSession(it); err != nil {
+		return err
+	}
+	return s.opts.Replica.Release(it.Span, &it.confirmed)
+}
+
+// sameSession refuses what follows from what another start of this node said.
+func (s *service) sameSession(it *spanItem) error {
+	session, err := s.session(it.Span)
+	if err == nil && session != it.session {
+		err = errRestarted
+	}
+	return err
+}

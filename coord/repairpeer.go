@@ -1,0 +1,51 @@
+package coord
+
+import (
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+)
+
+// RepairHandler serves an OpRepair whose partition this node owns at the sender's
+// version of the ring. It calls reply exactly once, now or later, from any
+// goroutine, and must not block. It may keep m, which nobody changes.
+type RepairHandler func(from ring.NodeID, m *Message, reply func(Reply))
+
+// RepairBody begins the body of an OpRepair: the format, and the replication factor
+// that says which owners of the partition are meant.
+func RepairBody(dst []byte, rf uint8) []byte { return append(dst, bodyFormat, rf) }
+
+// RepairRF returns the replication factor that a body of an OpRepair begins with,
+// and what follows it; ok is false if it is none.
+func RepairRF(body []byte) (rf uint8, rest []byte, ok bool) {
+	if len(body) < 2 || body[0] != bodyFormat || body[1] < 1 || body[1] > ring.MaxRF {
+		return 0, nil, false
+	}
+	return body[1], body[2:], true
+}
+
+// fenceRepair is fence for OpRepair, which no tenant fences.
+func (c *Coordinator) fenceRepair(s *schema.Snapshot, m *Message) fence {
+	rf, _, ok := RepairRF(m.Body)
+	switch pv := s.Layout.PV(m.Partition); {
+	case pv < m.PV:
+		return fenceBehind
+	case pv > m.PV:
+		return fenceAhead
+	case !ok || !s.Layout.IsOwner(c.opts.Self, m.Partition, int(rf)):
+		return fenceForeign
+	}
+	return fenceServe
+}
+
+// repair serves OpRepair.
+func (f *frame) repair(i int) {
+	if f.c.opts.Repair == nil {
+		f.unknown(i)
+		return
+	}
+	f.c.hold(1)
+	f.c.opts.Repair(f.from, &f.msgs[i], func(r Reply) {
+		f.reply(i, r)
+		f.c.leave()
+	})
+}

@@ -1,0 +1,247 @@
+package coord_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pairdb/pairdb/api/errcode"
+	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/repair"
+	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/replica"
+)
+
+// Rounds of a simulation are as much more frequent than real ones as its writes end
+// sooner.
+const (
+	simRoundEach    = 2 * time.Second
+	simWriteTimeout = time.Second
+	simSettle       = 1500 * time.Millisecond
+)
+
+// mender is what keeps a node's copy equal to the others': the real manager of rounds
+// over the real replica. It is all that the manager is given, so that a process that
+// has died does nothing more while what it was about is ended.
+type mender struct {
+	*replica.Store
+	n       *simNode
+	objects coord.Replica
+	manager *repair.Manager
+	dead    bool
+	// jobs are those that have not begun.
+	jobs []*menderJob
+}
+
+// menderJob is a job of a manager.
+type menderJob struct{ run func() }
+
+var errSimDead = errors.New("the process has died")
+
+// mend begins rounds on a node, and at each of its starts from now on.
+func (n *simNode) mend() {
+	d := n.disk.(*storeDisk)
+	m := &mender{Store: d.rep, n: n, objects: d.rep}
+	var err error
+	m.manager, err = repair.New(repair.Options{
+		Self: n.id, View: func() *schema.Snapshot { return n.view }, Replica: m, Objects: m, Transport: m, Clock: n, Scheduler: m,
+		Random:   n.w.rand(n.name + " rounds").Float64,
+		Interval: simRoundEach, Settle: simSettle,
+		Note: func(note repair.Note) { n.w.note("%s: %s %v", n.name, note.Text, note.Details) },
+	})
+	if err != nil {
+		panic(err)
+	}
+	n.mender = m
+	m.manager.Start()
+}
+
+// end ends what the manager was about.
+func (m *mender) end() {
+	st := m.manager.Status()
+	for name, n := range map[string]uint64{
+		"spans confirmed": st.Confirmed, "spans partial": st.Partial, "spans void": st.Void, "spans failed": st.Failed,
+		"rows sent": st.Sent, "rows received": st.Received, "keys damaged": st.Damaged,
+	} {
+		m.n.w.counts[name] += int(n)
+	}
+	m.dead = true
+	for len(m.jobs) > 0 {
+		m.begin(m.jobs[0])
+	}
+	if err := m.manager.Close(context.Background()); err != nil {
+		panic(err)
+	}
+}
+
+// serveRepair answers a peer.
+func (n *simNode) serveRepair(from ring.NodeID, msg *coord.Message, reply func(coord.Reply)) {
+	m := n.mender
+	if m == nil {
+		reply(coord.Reply{Status: coord.StatusOverloaded})
+		return
+	}
+	m.manager.Serve(from, msg, func(r coord.Reply) {
+		if !m.dead {
+			reply(r)
+		}
+	})
+}
+
+// Go implements coord.Scheduler. What is left to do for a process that has died is done
+// at once.
+func (m *mender) Go(name string, f func()) {
+	if m.dead {
+		f()
+		return
+	}
+	j := &menderJob{f}
+	m.jobs = append(m.jobs, j)
+	m.n.Go(name, func() { m.begin(j) })
+}
+
+// begin runs a job, once.
+func (m *mender) begin(j *menderJob) {
+	if i := slices.Index(m.jobs, j); i >= 0 {
+		m.jobs = slices.Delete(m.jobs, i, i+1)
+		j.run()
+	}
+}
+
+// Send implements coord.Transport.
+func (m *mender) Send(to ring.NodeID, msg *coord.Message, reply func(coord.Reply, error)) {
+	if !m.dead {
+		m.n.Send(to, msg, reply)
+	}
+}
+
+// Read implements repair.Objects.
+func (m *mender) Read(at coord.Address, done func([]byte, error)) {
+	if !m.dead {
+		m.objects.Read(at, done)
+	}
+}
+
+// Merge implements repair.Objects.
+func (m *mender) Merge(items []coord.MergeItem, done func(int, []byte, error)) {
+	if !m.dead {
+		m.objects.Merge(items, done)
+	}
+}
+
+// State implements repair.Replica.
+func (m *mender) State(s repair.Span) (repair.State, error) {
+	if m.dead {
+		return repair.State{}, errSimDead
+	}
+	return m.Store.State(s)
+}
+
+// Adopt implements repair.Replica. What is adopted has to be true.
+func (m *mender) Adopt(s repair.Span, c *causal.Confirmed) error {
+	if m.dead {
+		return errSimDead
+	}
+	m.n.w.confirmed.isTrue(m.n.w, s, c)
+	err := m.Store.Adopt(s, c)
+	if err == nil {
+		m.n.w.confirmed.adopted(m.n, s, c)
+	}
+	return err
+}
+
+// Release implements repair.Replica. What is released has been adopted by all owners.
+func (m *mender) Release(s repair.Span, c *causal.Confirmed) error {
+	if m.dead {
+		return errSimDead
+	}
+	m.n.w.confirmed.isAdopted(m.n.w, s, c)
+	return m.Store.Release(s, c)
+}
+
+// ledger is what has been confirmed in a simulation.
+type ledger struct {
+	// by is what each node has adopted, and all what any has, by span.
+	by  map[adopter]causal.Confirmed
+	all map[repair.Span]causal.Confirmed
+	// wrong is what is not as it should be.
+	wrong []string
+}
+
+type adopter struct {
+	node int
+	span repair.Span
+}
+
+func newLedger() *ledger {
+	return &ledger{by: map[adopter]causal.Confirmed{}, all: map[repair.Span]causal.Confirmed{}}
+}
+
+func (l *ledger) fail(format string, args ...any) {
+	if len(l.wrong) < maxReported {
+		l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
+	}
+}
+
+func (l *ledger) adopted(n *simNode, s repair.Span, c *causal.Confirmed) {
+	own, all := l.by[adopter{n.i, s}], l.all[s]
+	l.by[adopter{n.i, s}], l.all[s] = own.Join(c), all.Join(c)
+	n.w.counts["adopted"]++
+}
+
+// isTrue checks that every owner that runs has whatever any owner holds that c covers,
+// or has seen it go, and that no clock is behind the instant of c.
+func (l *ledger) isTrue(w *world, s repair.Span, c *causal.Confirmed) {
+	held := map[int]map[string]causal.Object{}
+	written := map[string][]causal.Dot{}
+	for _, id := range w.layout.Owners(nil, s.Partition, int(s.RF)) {
+		n := w.nodes[id[0]-1]
+		if n.up {
+			held[n.i] = n.disk.(*storeDisk).objects(s.Partition)
+		}
+	}
+	for _, objects := range held {
+		for key, o := range objects {
+			for i := range o.Siblings {
+				if d := o.Siblings[i].Dot; c.Seen.Covers(d) && !slices.Contains(written[key], d) {
+					written[key] = append(written[key], d)
+				}
+			}
+		}
+	}
+	for _, i := range slices.Sorted(maps.Keys(held)) {
+		known := l.by[adopter{i, s}]
+		for _, key := range slices.Sorted(maps.Keys(written)) {
+			o := held[i][key]
+			for _, d := range written[key] {
+				if !o.Context.Covers(d) && !known.Seen.Covers(d) {
+					l.fail("%v: %s is confirmed in %v, and %s has never had it of %q: it holds %s", w.now, w.dotString(d), s, w.nodes[i].name, key, w.objectString(o))
+				}
+			}
+		}
+		if now := w.nodes[i].Now().UnixMilli(); now < c.Expired {
+			l.fail("%v: what expires by %d is confirmed in %v, and %s has %d", w.now, c.Expired, s, w.nodes[i].name, now)
+		}
+	}
+}
+
+// isAdopted checks that all owners have adopted c.
+func (l *ledger) isAdopted(w *world, s repair.Span, c *causal.Confirmed) {
+	for _, id := range w.layout.Owners(nil, s.Partition, int(s.RF)) {
+		n := w.nodes[id[0]-1]
+		if known := l.by[adopter{n.i, s}]; !c.Within(&known) {
+			l.fail("%v: %v is released, and %s has not adopted it", w.now, s, n.name)
+		}
+	}
+}
+
+// spanOf is the span of an address.
+func spanOf(at coord.Address) repair.Span { return repair.Span{Partition: at.Partition, RF: at.RF} }
+
+// timedOut is what a client notes that gave up on a write.
+func timedOut() error { return &coord.Error{Code: errcode.Timeout, Outcome: errcode.Indeterminate} }
