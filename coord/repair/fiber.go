@@ -151,20 +151,32 @@ func (fb *fiber) gather(n int, start func(i int, done func())) bool {
 	})
 }
 
-// each runs f for 0 to n-1 in up to limit fibers and waits for them.
+// each runs f for 0 to n-1 in up to limit fibers and returns when these have ended, also
+// once the fibers are closed: then they end soon, and what they were about to change may
+// be looked at. It reports false in that case.
 func (fb *fiber) each(n, limit int, f func(fb *fiber, i int)) bool {
+	if n == 0 {
+		return !fb.fs.isClosed()
+	}
 	var next atomic.Int64
-	return fb.gather(min(n, limit), func(_ int, done func()) {
+	limit = min(n, limit)
+	w := new(wait) // which close does not know of
+	end := newCountdown(limit, func() { fb.wake(w) })
+	for range limit {
 		ok := fb.fs.spawn("repair", func(child *fiber) {
-			defer done()
+			defer end()
 			for i := int(next.Add(1)) - 1; i < n && !fb.fs.isClosed(); i = int(next.Add(1)) - 1 {
 				f(child, i)
 			}
 		})
 		if !ok {
-			done()
+			end()
 		}
-	})
+	}
+	if w.state.CompareAndSwap(0, waits) {
+		fb.yield(struct{}{})
+	}
+	return !fb.fs.isClosed()
 }
 
 // close ends all waits and returns a channel that is closed when no fiber is left.

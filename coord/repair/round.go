@@ -169,9 +169,6 @@ func (r *round) states(fb *fiber, jobs []*job, into func(*job) []State) {
 	r.hand(fb, jobs, kindState, plain, func(j *job, i int, a *stateReply) {
 		into(j)[i], why[j][i] = a.state, a.why
 	})
-	if r.m.fibers.isClosed() {
-		return // nobody was waited for: some of it may still be written
-	}
 	for _, j := range jobs {
 		for i, w := range why[j] {
 			if w == "" || j.end != "" {
