@@ -23,6 +23,10 @@ const strippedText = "some of what came was superseded by writes that all owners
 // not. IsStripped recognises it after it has travelled, too.
 var ErrStripped error = &Error{Code: errcode.Unavailable, Outcome: errcode.Indeterminate, Message: strippedText}
 
+// ErrMoved is the error of a write whose partition has another ring version by the
+// time that it would change anything; nothing was changed.
+var ErrMoved error = &Error{Code: errcode.StaleRing, Outcome: errcode.NotApplied, Message: "the ring has changed meanwhile"}
+
 // IsStripped reports whether err is ErrStripped, of this node or of another.
 func IsStripped(err error) bool {
 	var e *Error

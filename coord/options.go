@@ -33,6 +33,10 @@ type Address struct {
 	// the key. LWW says that of what is concurrent the last write wins.
 	RF  uint8
 	LWW bool
+	// PV is the ring version of the partition under which it is asked for. What
+	// writes is refused with ErrMoved if the partition has another one by the time
+	// that the key's lock is held; 0 asks for no check.
+	PV ring.Version
 }
 
 // MergeItem is one object for a replica to join into its copy of a key.
@@ -47,6 +51,10 @@ type MergeItem struct {
 	// been superseded, whatever this replica knows. It is for replicas that have
 	// lost data: nothing is left out because of what this one has adopted.
 	Refetch *causal.Confirmed
+	// Gaining says that this replica is about to own the key and may not have all of
+	// it yet: what is left out because of what it has adopted is no error, since the
+	// old owners have it, or what replaced it, and will hand that over.
+	Gaining bool
 	// IdempotencyKey and Record, both or neither, are what the replica is to
 	// remember of the object's write, in the same batch. The record is applied.
 	IdempotencyKey []byte

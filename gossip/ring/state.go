@@ -34,6 +34,18 @@ type State struct {
 	// lastTenant is the highest number given out; numbers are never reused.
 	lastTenant TenantNumber
 	tokenKeys  []TokenKey // newest first
+	change     *Change
+	outside    []Outsider      // sorted by id
+	retired    []NodeID        // sorted
+	intents    []*IntentRecord // in the order of the log
+}
+
+// IntentRecord is an open intent as the log knows it.
+type IntentRecord struct {
+	Op [16]byte
+	Intent
+	// Version is the entry that made it.
+	Version Version
 }
 
 // Version is the last entry applied; 0 if none.
@@ -45,8 +57,73 @@ func (s *State) ClusterID() ClusterID { return s.clusterID }
 // ClusterName is empty before founding.
 func (s *State) ClusterName() string { return s.clusterName }
 
-// Layout is nil before founding.
+// Layout is the finalised layout, with the versions that partitions have by now. It
+// is nil before founding.
 func (s *State) Layout() *Layout { return s.layout }
+
+// Change is the change that is open, nil if none is.
+func (s *State) Change() *Change { return s.change }
+
+// Outsiders are the members without partitions, sorted by id. The caller must not
+// change it.
+func (s *State) Outsiders() []Outsider { return s.outside }
+
+// Retired are the nodes that were members and never will be again, sorted. The caller
+// must not change it.
+func (s *State) Retired() []NodeID { return s.retired }
+
+// IsRetired says whether id was a member and never will be again.
+func (s *State) IsRetired(id NodeID) bool {
+	_, ok := slices.BinarySearchFunc(s.retired, id, NodeID.Compare)
+	return ok
+}
+
+// Intents are the open intents in the order of the log. The caller must not change it.
+func (s *State) Intents() []*IntentRecord { return s.intents }
+
+// Member finds a member: a node of the layout, of the layout that is to be, or one
+// without partitions.
+func (s *State) Member(id NodeID) (LayoutNode, bool) {
+	if s.layout == nil {
+		return LayoutNode{}, false
+	}
+	if n, ok := s.layout.Node(id); ok {
+		return n, true
+	}
+	if s.change != nil {
+		if n, ok := s.change.Next.Node(id); ok {
+			return n, true
+		}
+	}
+	i := slices.IndexFunc(s.outside, func(o Outsider) bool { return o.ID == id })
+	if i < 0 {
+		return LayoutNode{}, false
+	}
+	return s.outside[i].LayoutNode, true
+}
+
+// Members are all members, sorted by id.
+func (s *State) Members() []LayoutNode {
+	if s.layout == nil {
+		return nil
+	}
+	all := slices.Clone(s.layout.nodes)
+	add := func(n LayoutNode) {
+		if !slices.ContainsFunc(all, func(o LayoutNode) bool { return o.ID == n.ID }) {
+			all = append(all, n)
+		}
+	}
+	if s.change != nil {
+		for _, n := range s.change.Next.nodes {
+			add(n)
+		}
+	}
+	for _, o := range s.outside {
+		add(o.LayoutNode)
+	}
+	slices.SortFunc(all, func(a, b LayoutNode) int { return a.ID.Compare(b.ID) })
+	return all
+}
 
 // Tenants gives the tenants sorted by name. The caller must not change it.
 func (s *State) Tenants() []*TenantRecord { return s.tenants }
@@ -99,8 +176,112 @@ func (s *State) Next(e *Entry) (*State, error) {
 	case KindTenantCreate:
 		t := e.Tenant
 		n.addTenant(&TenantRecord{Name: t.Name, RF: t.RF, Policy: t.Policy, CreatedAtMs: t.CreatedAtMs})
+	case KindPropose:
+		n.propose(e)
+	case KindCommit:
+		if c := n.at(e, Proposed); c != nil {
+			next := *c
+			next.Stage, next.CommittedAt = Committed, e.Version
+			n.change, n.layout = &next, n.layout.withPV(c.touched, e.Version)
+		}
+	case KindAbort:
+		if c := n.at(e, Proposed); c != nil {
+			n.change, n.layout = nil, n.layout.withPV(c.touched, e.Version)
+			n.settleOutside(c.Next, false, nil)
+		}
+	case KindFinalize:
+		if c := n.at(e, Committed); c != nil {
+			next := *c.Next
+			next.pv = n.layout.pv
+			next.version = e.Version
+			old := n.layout
+			n.change, n.layout = nil, next.withPV(c.touched, e.Version)
+			n.settleOutside(old, true, c.Removed)
+		}
+	case KindRetire:
+		n.retire(e.Retire.Node)
+	case KindIntent:
+		n.intend(e)
 	}
 	return &n, nil
+}
+
+// at gives the open change if e is a step of it from that stage.
+func (s *State) at(e *Entry, from Stage) *Change {
+	if c := s.change; c != nil && c.ID == e.Step.Change && c.Stage == from {
+		return c
+	}
+	return nil
+}
+
+// propose opens a change, unless it is void: one is open, the layout is another one
+// by now, a node of it is retired, or a removed one is not there.
+func (s *State) propose(e *Entry) {
+	p := e.Propose
+	if s.change != nil || p.Parent != s.layout.version || p.Layout.Partitions() != s.layout.Partitions() ||
+		slices.ContainsFunc(p.Layout.nodes, func(n LayoutNode) bool { return s.IsRetired(n.ID) }) ||
+		slices.ContainsFunc(p.Removed, func(id NodeID) bool { _, ok := s.layout.index(id); return !ok }) {
+		return
+	}
+	c := &Change{
+		ID: e.Op, Stage: Proposed, ProposedAt: e.Version, Next: p.Layout, Removed: p.Removed,
+		touched: touchedBy(s.layout, p.Layout),
+	}
+	s.change, s.layout = c, s.layout.withPV(c.touched, e.Version)
+	s.intents = slices.DeleteFunc(slices.Clone(s.intents), func(i *IntentRecord) bool { return slices.Contains(p.Closes, i.Op) })
+}
+
+// settleOutside notes who of the nodes of another layout has no place in the one that is
+// in force now, and forgets those that have one. Whoever was in force before leaves;
+// a joiner that was turned away may come again.
+func (s *State) settleOutside(from *Layout, leaving bool, removed []NodeID) {
+	in := s.layout
+	s.outside = slices.DeleteFunc(slices.Clone(s.outside), func(o Outsider) bool { _, ok := in.index(o.ID); return ok })
+	for _, n := range from.nodes {
+		_, stays := in.index(n.ID)
+		known := slices.IndexFunc(s.outside, func(o Outsider) bool { return o.ID == n.ID })
+		switch {
+		case stays:
+		case slices.Contains(removed, n.ID):
+			s.retired = insertID(s.retired, n.ID)
+		case known >= 0:
+			s.outside[known].Since = s.version
+		default:
+			s.outside = append(s.outside, Outsider{LayoutNode: n, Leaving: leaving, Since: s.version})
+		}
+	}
+	slices.SortFunc(s.outside, func(a, b Outsider) int { return a.ID.Compare(b.ID) })
+}
+
+func (s *State) retire(id NodeID) {
+	i := slices.IndexFunc(s.outside, func(o Outsider) bool { return o.ID == id })
+	if i < 0 || s.change != nil && slices.ContainsFunc(s.change.Next.nodes, func(n LayoutNode) bool { return n.ID == id }) {
+		return
+	}
+	s.outside = slices.Delete(slices.Clone(s.outside), i, i+1)
+	s.retired = insertID(s.retired, id)
+}
+
+func insertID(ids []NodeID, id NodeID) []NodeID {
+	at, there := slices.BinarySearchFunc(ids, id, NodeID.Compare)
+	if there {
+		return ids
+	}
+	return slices.Insert(slices.Clone(ids), at, id)
+}
+
+// intend notes an intent, or ends one. It is void if its node is no member, or if there
+// are too many.
+func (s *State) intend(e *Entry) {
+	i := e.Intent
+	if i.Verb == VerbCancel {
+		s.intents = slices.DeleteFunc(slices.Clone(s.intents), func(r *IntentRecord) bool { return r.Op == i.Cancels })
+		return
+	}
+	if _, ok := s.Member(i.Node); !ok || len(s.intents) >= MaxIntents {
+		return
+	}
+	s.intents = append(slices.Clone(s.intents), &IntentRecord{Op: e.Op, Intent: *i, Version: e.Version})
 }
 
 // addTenant gives t the next number, unless its name is taken or there is no

@@ -147,7 +147,9 @@ type Member struct {
 	// AckedVersion is the last log entry the node has durably; it may be behind
 	// what the node has by now.
 	AckedVersion ring.Version
-	Software     string
+	// SyncedVersion and CleanVersion are as in ring.Report.
+	SyncedVersion, CleanVersion ring.Version
+	Software                    string
 }
 
 // TokenKey authenticates the context tokens given to clients.
@@ -171,8 +173,12 @@ type Snapshot struct {
 	Self        ring.NodeID
 	// Version is the last log entry learned, and durable here.
 	Version ring.Version
-	// Layout is nil before founding.
+	// Layout is the finalised layout, nil before founding.
 	Layout *ring.Layout
+	// Change is the change of the layout that is open, nil if none is.
+	Change *ring.Change
+	// Ring is all that the log says; Layout and Change are parts of it.
+	Ring *ring.State
 	// Ready says that the cluster is founded and acknowledged by all founders:
 	// this node may serve.
 	Ready bool
@@ -224,6 +230,28 @@ func (s *Snapshot) TenantByNumber(n ring.TenantNumber) (*Tenant, bool) {
 
 // Tenants gives all tenants sorted by name. The caller must not change it.
 func (s *Snapshot) Tenants() []*Tenant { return s.tenants }
+
+// Sets gives the owners of a partition for one replication factor, appended to dst,
+// which needs room for ring.MaxOwners if nothing is to be allocated. There must be a
+// layout.
+func (s *Snapshot) Sets(dst []ring.NodeID, p ring.Partition, rf int) ring.Sets {
+	return ring.SetsOf(s.Layout, s.Change, dst, p, rf)
+}
+
+// Report gives what a node says of itself, as far as it is known here.
+func (s *Snapshot) Report(id ring.NodeID) ring.Report {
+	m, ok := s.Member(id)
+	if !ok {
+		return ring.Report{}
+	}
+	return ring.Report{Acked: m.AckedVersion, Synced: m.SyncedVersion, Clean: m.CleanVersion}
+}
+
+// Clean says whether nobody but the owners of p can hold anything of it for that
+// replication factor, see ring.State.Clean.
+func (s *Snapshot) Clean(p ring.Partition, rf int) bool {
+	return s.Ring == nil || s.Ring.Clean(p, rf, s.Report)
+}
 
 // Member finds a member by id. The result points into s: do not change it.
 func (s *Snapshot) Member(id ring.NodeID) (*Member, bool) {

@@ -1,0 +1,152 @@
+package ring
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Check refuses an entry that could stand in no log, whatever came before it.
+func (e *Entry) Check() error {
+	why, known := "", true
+	switch {
+	case e.Version == 0:
+		why = "version 0"
+	case e.Version == 1 && e.Kind != KindFound:
+		why = "entry 1 founds the cluster"
+	case !e.hasItsContent():
+		why = "content and kind disagree"
+	default:
+		why, known = e.checkContent()
+	}
+	switch {
+	case !known:
+		return fmt.Errorf("%w: %d", ErrUnknownKind, e.Kind)
+	case why != "":
+		return fmt.Errorf("%w %d (%s): %s", ErrInvalidEntry, e.Version, e.Kind, why)
+	}
+	return nil
+}
+
+// hasItsContent says whether the part that the kind names is set, and no other. It is
+// true of kinds that are not known.
+func (e *Entry) hasItsContent() bool {
+	parts := 0
+	for _, set := range []bool{e.Found != nil, e.Tenant != nil, e.Propose != nil, e.Step != nil, e.Retire != nil, e.Intent != nil} {
+		if set {
+			parts++
+		}
+	}
+	switch e.Kind {
+	case KindFound:
+		return parts == 1 && e.Found != nil
+	case KindTenantCreate:
+		return parts == 1 && e.Tenant != nil
+	case KindPropose:
+		return parts == 1 && e.Propose != nil
+	case KindCommit, KindAbort, KindFinalize:
+		return parts == 1 && e.Step != nil
+	case KindRetire:
+		return parts == 1 && e.Retire != nil
+	case KindIntent:
+		return parts == 1 && e.Intent != nil
+	default:
+		return true
+	}
+}
+
+func (e *Entry) checkContent() (why string, known bool) {
+	switch e.Kind {
+	case KindFound:
+		return e.Found.check(e.Version), true
+	case KindTenantCreate:
+		return e.Tenant.check(), true
+	case KindPropose:
+		return e.Propose.check(e.Version), true
+	case KindCommit, KindAbort, KindFinalize:
+		switch {
+		case e.Step.Change == [16]byte{}:
+			return "it names no change", true
+		case len(e.Step.Reason) > MaxReasonLen:
+			return "its reason is too long", true
+		}
+		return "", true
+	case KindRetire:
+		if e.Retire.Node.IsZero() {
+			return "it names no node", true
+		}
+		return "", true
+	case KindIntent:
+		return e.Intent.check(), true
+	}
+	return "", false
+}
+
+func (f *Found) check(v Version) string {
+	switch {
+	case v != 1:
+		return "a cluster is founded by entry 1 only"
+	case f.ClusterID.IsZero():
+		return "no cluster id"
+	case !ValidName(f.ClusterName):
+		return fmt.Sprintf("cluster name %q", f.ClusterName)
+	case f.Layout == nil || f.Layout.version != 1:
+		return "its layout is not the first"
+	}
+	if _, ok := f.Layout.index(f.Founder); !ok {
+		return fmt.Sprintf("its founder %s is not in the layout", f.Founder.Short())
+	}
+	return ""
+}
+
+func (t *TenantCreate) check() string {
+	switch {
+	case !ValidTenantName(t.Name):
+		return fmt.Sprintf("tenant name %q", t.Name)
+	case t.RF < 1 || t.RF > MaxRF:
+		return fmt.Sprintf("replication factor %d", t.RF)
+	case t.Policy < 1 || t.Policy > 2:
+		return fmt.Sprintf("conflict policy %d", t.Policy)
+	}
+	return ""
+}
+
+func (p *Propose) check(v Version) string {
+	rising := func(i int, less bool) bool { return i == 0 || less }
+	switch {
+	case p.Layout == nil || p.Layout.version != v:
+		return "its layout has another version"
+	case p.Parent == 0 || p.Parent >= v:
+		return fmt.Sprintf("its parent is %d", p.Parent)
+	case len(p.Removed) > MaxNodes || len(p.Closes) > MaxIntents:
+		return "it removes or closes too many"
+	}
+	for i, id := range p.Removed {
+		if id.IsZero() || !rising(i, i > 0 && p.Removed[i-1].Compare(id) < 0) {
+			return "removed nodes are out of order"
+		}
+		if _, there := p.Layout.index(id); there {
+			return fmt.Sprintf("it removes %s, which is in its layout", id.Short())
+		}
+	}
+	for i, op := range p.Closes {
+		if op == [16]byte{} || !rising(i, i > 0 && bytes.Compare(p.Closes[i-1][:], op[:]) < 0) {
+			return "closed intents are out of order"
+		}
+	}
+	return ""
+}
+
+func (i *Intent) check() string {
+	cancel := i.Verb == VerbCancel
+	switch {
+	case i.Verb < VerbLeave || i.Verb > VerbCancel:
+		return fmt.Sprintf("verb %d", i.Verb)
+	case cancel != i.Node.IsZero(), cancel != (i.Cancels != [16]byte{}):
+		return "it names too little, or too much"
+	case (i.Verb == VerbReplace) != !i.By.IsZero(), i.By == i.Node && !cancel:
+		return "its replacement"
+	case (i.Verb == VerbWeigh) != (i.Capacity != 0), i.Capacity > MaxCapacity:
+		return fmt.Sprintf("capacity %d", i.Capacity)
+	}
+	return ""
+}
