@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim ringmodel nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ image: ## build the container image, named $PAIRDB_IMAGE or pairdb
 test: ## run all tests
 	$(GO) test ./...
 
-race: ## run all tests in one process under the race detector
+race: ## run the tests in one process under the race detector, but for long ones of one goroutine
 	$(GO) run ./tools/check -only race
 
 lint: ## formatting, vet, staticcheck, seams, tidy modules
@@ -52,6 +52,9 @@ power-cuts: ## cut the power of a loop disk under the engine N (200) times, as r
 
 sim: ## simulate whole clusters for MINUTES (10), on from where the ledger in docs/evidence ends
 	$(GO) run ./tools/sim -minutes $(MINUTES)
+
+ringmodel: ## play 100,000 schedules of changes of the ring, on from where the ledger in docs/evidence ends (25 min)
+	nice $(GO) run ./tools/ringmodel -minutes 600
 
 nemesis: ## kill, stop and cut off real processes under load for MINUTES (10), as root, on from where the ledger in docs/evidence ends
 	$(GO) run ./tools/nemesis -minutes $(MINUTES)

@@ -208,7 +208,7 @@ func TestUnknownTenantIsNotAcknowledged(t *testing.T) {
 				}
 			})
 		}
-		ops := []coord.Op{coord.OpMerge, coord.OpDigest, coord.OpRead, coord.OpApply, coord.OpClaim, coord.OpLookup, coord.OpScan}
+		ops := []coord.Op{coord.OpMerge, coord.OpDigest, coord.OpRead, coord.OpApply, coord.OpClaim, coord.OpLookup, coord.OpScan, coord.OpFound}
 		for _, op := range ops {
 			send(op)
 		}

@@ -29,6 +29,8 @@ type Coordinator struct {
 	// reserved are the clocks of writes that were given a dot before they are
 	// in an object.
 	reserved clocks
+	// gaining counts what waits until this node may serve what it gains.
+	gaining gainGate
 	// pages lets a bounded number of pages of scans be made at once.
 	pages pageGate
 	sent  sync.Pool // *[]Outgoing, of bundles that were sent
@@ -211,9 +213,10 @@ type job struct {
 	bundle *bundle
 	// forwarded says that a peer sent it: it is not sent on.
 	forwarded bool
-	// tried says that owners that do not answer were asked whether they do.
-	tried bool
-	began time.Time
+	// tried says that owners that do not answer were asked whether they do, counted
+	// that Metrics.Key was told of it.
+	tried, counted bool
+	began          time.Time
 	// One of these hears the answer, exactly once: a client's, the index-th of
 	// several of a client's that were started together, or answer of what is none.
 	client func(result, error)
@@ -285,8 +288,10 @@ func (j *job) runAt(now time.Time) {
 	}
 	if err == nil && !wait {
 		c.probe(u, nil)
-		if u.self >= 0 && j.found == nil && j.looked == nil {
-			// Once for each operation, whatever it reads before, at the node that does it.
+		if u.mints() && j.found == nil && j.looked == nil && !j.counted {
+			// Once for each operation, whatever it reads before and however often it
+			// begins anew, at the node that does it.
+			j.counted = true
 			c.opts.Metrics.Key(u.Tenant, j.key, j.kind != KindGet)
 		}
 	}
@@ -294,15 +299,15 @@ func (j *job) runAt(now time.Time) {
 	case wait:
 	case err != nil:
 		j.done(result{}, err)
-	case u.self >= 0 && j.kind == KindGet:
+	case u.mints() && j.kind == KindGet:
 		startRead(j, u)
-	case u.self >= 0 && c.diskHangs(j, u) != nil:
+	case u.mints() && c.diskHangs(j, u) != nil:
 		startForward(j, u, c.diskHangs(j, u))
-	case u.self >= 0 && len(j.idempotencyKey) > 0:
+	case u.mints() && len(j.idempotencyKey) > 0:
 		startOnce(j, u)
-	case u.self >= 0 && j.mustLook(u):
+	case u.mints() && j.mustLook(u):
 		startLook(j, u)
-	case u.self >= 0:
+	case u.mints():
 		startUpdate(j, u)
 	case j.forwarded:
 		j.fail(errcode.StaleRing, errcode.NotApplied, "this node does not own the key")

@@ -18,7 +18,8 @@ var ErrNotSent = errors.New("not sent")
 const strippedText = "some of what came was superseded by writes that all owners have had, and was left out"
 
 // ErrStripped is the error of a merge that left something out because this node
-// knows that all owners have had what superseded it; the rest is on disk. Whoever
+// knows that all owners have had what superseded it, or, of what a read found
+// (MergeItem.Found), because it has seen that itself; the rest is on disk. Whoever
 // brings owners level is done then; a write or a read that counts on what it sent is
 // not. IsStripped recognises it after it has travelled, too.
 var ErrStripped error = &Error{Code: errcode.Unavailable, Outcome: errcode.Indeterminate, Message: strippedText}

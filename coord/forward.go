@@ -37,11 +37,11 @@ type forward struct {
 // refused, nil if it has none.
 func startForward(j *job, u *unit, local *Error) {
 	f := &forward{job: j, body: j.request.encode()}
-	if local != nil {
+	if local != nil && u.self >= 0 {
 		f.mu.why = local
 		f.mu.causes = append(f.mu.causes, u.cause(u.self, local.reason()))
 	}
-	f.retarget(u)
+	f.target(u)
 	c := j.c
 	c.health.retries.Earn()
 	wait := c.opts.HedgeDelay
@@ -57,12 +57,11 @@ func startForward(j *job, u *unit, local *Error) {
 	}
 }
 
-// retarget starts over with the owners of u. Nobody else holds f, or its lock
-// is held.
-func (f *forward) retarget(u *unit) {
-	f.mu.u, f.mu.next, f.mu.order, f.mu.hedged = u, 0, f.mu.order[:0], 0
+// target lists the owners that may coordinate the operation. Nobody else holds f.
+func (f *forward) target(u *unit) {
+	f.mu.u = u
 	for _, i := range f.job.c.order(u, nil) {
-		if i != u.self {
+		if i != u.self && u.r1>>i&1 == 1 {
 			f.mu.order = append(f.mu.order, i)
 		}
 	}
@@ -82,6 +81,17 @@ func (f *forward) advance(more bool) {
 	if !more || f.mu.next == len(f.mu.order) {
 		if f.mu.out > 0 {
 			f.mu.Unlock()
+			return
+		}
+		f.mu.Unlock()
+		next := f.job.c.newer(u)
+		f.mu.Lock()
+		switch {
+		case f.mu.answered:
+			f.mu.Unlock()
+			return
+		case next != nil: // nobody has done anything, and there may be others now
+			f.again()
 			return
 		}
 		e := &Error{
@@ -121,13 +131,25 @@ func (f *forward) advance(more bool) {
 
 // finish answers. The lock is held and released.
 func (f *forward) finish(res result, e *Error) {
+	f.end()
+	f.job.done(res, e)
+}
+
+// again begins the operation anew under a newer ring, which may say that it is to be
+// coordinated here. The lock is held and released.
+func (f *forward) again() {
+	f.end()
+	f.job.run()
+}
+
+// end leaves nothing for others to do. The lock is held and released.
+func (f *forward) end() {
 	f.mu.answered = true
 	f.mu.stop()
 	if f.mu.unhedge != nil {
 		f.mu.unhedge()
 	}
 	f.mu.Unlock()
-	f.job.done(res, e)
 }
 
 func (f *forward) reply(u *unit, i int, r Reply, err error) {
@@ -184,7 +206,7 @@ func (f *forward) lost(u *unit, i int, reason string, err error) {
 }
 
 // bounce learns the ring of an owner that refused because this node's is
-// behind, and starts over. The lock is held and released.
+// behind, and begins the operation anew. The lock is held and released.
 func (f *forward) bounce(u *unit, i int, r *Reply) {
 	c := f.job.c
 	f.mu.out++ // catching up counts as somebody who will answer
@@ -204,8 +226,9 @@ func (f *forward) bounce(u *unit, i int, r *Reply) {
 		case now.same(u):
 			f.mu.mixed = true
 			f.mu.causes = append(f.mu.causes, u.cause(i, reasonStale))
-		case f.mu.u.same(u):
-			f.retarget(now)
+		default:
+			f.again()
+			return
 		}
 		f.advance(true)
 	})

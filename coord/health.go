@@ -179,17 +179,17 @@ func (c *Coordinator) leaveOut(u *unit, l quorum.Level) (out uint16) {
 	if !c.health.table.Impaired() {
 		return 0
 	}
-	usable := 0
+	var usable uint16
 	for i := range u.owners {
 		switch {
 		case u.down(i):
 		case i != u.self && c.shut(u, i):
 			out |= 1 << i
 		default:
-			usable++
+			usable |= 1 << i
 		}
 	}
-	if usable < quorum.Need(l, len(u.owners)) {
+	if !u.written(l).Met(usable) {
 		return 0
 	}
 	return out
@@ -216,7 +216,7 @@ func (c *Coordinator) diskHangs(j *job, u *unit) *Error {
 		return nil
 	}
 	for i := range u.owners {
-		if i != u.self && !u.down(i) && !c.shut(u, i) {
+		if i != u.self && u.r1>>i&1 == 1 && !u.down(i) && !c.shut(u, i) {
 			return &Error{
 				Code: errcode.Unavailable, Outcome: errcode.NotApplied,
 				Message: "no write has got to this node's disk since " + disk.Since().UTC().Format("15:04:05.000"),
@@ -237,7 +237,7 @@ func (c *Coordinator) probe(u *unit, scan *ScanRange) {
 	for i := range u.owners {
 		r := c.record(u, i)
 		s := r.State()
-		if s == peerhealth.Slow && u.self < 0 && scan == nil {
+		if s == peerhealth.Slow && !u.mints() && scan == nil {
 			continue // forward.choose tries it with the operation, which it may be slow with alone
 		}
 		if i == u.self || u.down(i) || s == peerhealth.Closed || !r.Probe(now) {

@@ -48,6 +48,9 @@ const (
 	// Body says what, for package repair. It is about no key and no tenant: the
 	// owners are those of the replication factor in Body.
 	OpRepair Op = 9
+	// OpFound is OpMerge for what a read has found and is about to return: an owner by
+	// which some of it has been superseded answers with ErrStripped.
+	OpFound Op = 10
 )
 
 // Message is one request to one peer. The transport encodes it before Send
@@ -66,7 +69,7 @@ type Message struct {
 	// Key is the user key, 1..1024 bytes; empty for OpForward and
 	// OpScan.
 	Key []byte
-	// Body is the encoded object for OpMerge, the encoded client operation
+	// Body is the encoded object for OpMerge and OpFound, the encoded client operation
 	// for OpForward, the idempotency key for OpLookup, that and what it stands
 	// for, encoded, for OpClaim and OpApply, the encoded range for OpScan, the
 	// request of package repair for OpRepair, else empty.
@@ -108,7 +111,7 @@ type Reply struct {
 	Version ring.Version
 	// Digest of the peer's object, for OpDigest.
 	Digest [16]byte
-	// Body: OpMerge and OpApply, what the peer held that the object does not
+	// Body: OpMerge, OpFound and OpApply, what the peer held that the object does not
 	// cover, encoded, empty if nothing; OpRead, the encoded object, empty if
 	// absent; OpForward, the encoded response; OpLookup, the encoded Held;
 	// OpClaim, the encoded record the peer now holds; OpScan, the encoded

@@ -108,19 +108,20 @@ func startOnce(j *job, u *unit) {
 // votes is how many owners have to vote for the write, lookups how many have to
 // be asked first so that one of them knows of any earlier agreement. A level
 // that is content with one owner gets what one owner can know.
-func (o *once) votes() int {
-	return quorum.Need(min(o.job.level, quorum.Quorum), len(o.mu.u.owners))
+func (o *once) votes() quorum.Goal {
+	return o.mu.u.written(min(o.job.level, quorum.Quorum))
 }
 
-func (o *once) lookups() int {
+func (o *once) lookups() quorum.Goal {
 	if o.job.level == quorum.One {
-		return 1
+		return o.mu.u.read(quorum.One)
 	}
-	return len(o.mu.u.owners) - o.votes() + 1
+	return o.mu.u.meeting()
 }
 
 // begin asks all owners of u what they know. The lock is held and released.
 func (o *once) begin(u *unit) {
+	u.standBack()
 	o.mu.u, o.mu.phase, o.mu.agreed = u, looking, nil
 	o.mu.owners = make([]onceOwner, len(u.owners))
 	o.mu.step++
@@ -141,14 +142,14 @@ func (o *once) begin(u *unit) {
 	o.ask(OpLookup, to, nil)
 }
 
-// open is how many owners have been asked and may yet answer. The lock is held.
-func (o *once) open() (n int) {
+// in has a bit for each owner in a state. The lock is held.
+func (o *once) in(state answerState) (owners uint16) {
 	for i := range o.mu.owners {
-		if o.mu.owners[i].state == asked {
-			n++
+		if o.mu.owners[i].state == state {
+			owners |= 1 << i
 		}
 	}
-	return n
+	return owners
 }
 
 // records returns what the owners are known to hold. The lock is held.
@@ -182,14 +183,9 @@ func (o *once) advance() {
 // looked goes on once enough owners have said what they know. The lock is held
 // and released.
 func (o *once) looked() {
-	have := 0
-	for i := range o.mu.owners {
-		if o.mu.owners[i].state == hasAnswered {
-			have++
-		}
-	}
+	have := o.in(hasAnswered)
 	switch need := o.lookups(); {
-	case have >= need:
+	case need.Met(have):
 		o.mu.phase = voting
 		o.mu.step++
 		for i := range o.mu.owners {
@@ -198,8 +194,8 @@ func (o *once) looked() {
 			}
 		}
 		o.vote()
-	case have+o.open() < need && !o.mu.catching:
-		o.finish(result{}, o.failure(errcode.QuorumNotReached, "too few owners could be asked about the idempotency key"))
+	case !need.Met(have|o.in(asked)) && !o.mu.catching:
+		o.giveUp("too few owners could be asked about the idempotency key")
 	default:
 		o.mu.Unlock()
 	}
@@ -215,7 +211,7 @@ func (o *once) vote() {
 	case d.agreed != nil && d.agreed.Payload == o.payload:
 		o.apply(d.agreed)
 		return
-	case d.agreed != nil || other && o.open() == 0:
+	case d.agreed != nil || other && o.in(asked) == 0:
 		o.finish(result{}, &Error{
 			Code: errcode.IdempotencyKeyConflict, Outcome: errcode.NotApplied,
 			Message: "the idempotency key stands for another write of this key",
@@ -243,7 +239,7 @@ func (o *once) vote() {
 		}
 	}
 	if len(to) == 0 {
-		if o.open() > 0 || o.mu.catching {
+		if o.in(asked) != 0 || o.mu.catching {
 			o.mu.Unlock()
 			return
 		}
@@ -251,7 +247,7 @@ func (o *once) vote() {
 			o.recall()
 			return
 		}
-		o.finish(result{}, o.failure(errcode.QuorumNotReached, "too few owners agree on what the idempotency key stands for"))
+		o.giveUp("too few owners agree on what the idempotency key stands for")
 		return
 	}
 	o.mu.begun = true
@@ -279,6 +275,10 @@ func (o *once) recall() {
 func (o *once) reserve() {
 	j, c, u, step := o.job, o.job.c, o.mu.u, o.mu.step
 	o.mu.phase = reserving
+	if !u.mints() {
+		o.notReserved(u, asError(ErrMoved))
+		return
+	}
 	expires, e := j.instant()
 	if e != nil {
 		o.notReserved(u, e)
@@ -311,6 +311,10 @@ func (o *once) reserve() {
 		c.reserved.raise(u.Token, r.HLC)
 		return causal.Object{}, errReserved
 	}, func(error) {})
+	if errors.Is(err, ErrMoved) {
+		o.moved(u, step)
+		return
+	}
 
 	o.mu.Lock()
 	if o.mu.answered {
@@ -343,7 +347,7 @@ func (o *once) notReserved(u *unit, e *Error) {
 		o.mu.refused = e
 		o.begin(o.mu.u)
 		return
-	case o.mu.begun:
+	case o.mu.begun && e.Code != errcode.StaleRing: // then nothing stands for this attempt
 		e.Outcome = errcode.Indeterminate
 	case !j.forwarded && e.Outcome == errcode.NotApplied && tryElsewhere(j.kind, e.Code):
 		o.mu.answered = true

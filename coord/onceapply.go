@@ -10,7 +10,7 @@ import (
 // The lock is held and released.
 func (o *once) apply(agreed *causal.Record) {
 	u := o.mu.u
-	o.mu.phase, o.mu.agreed, o.mu.tally = applying, agreed, u.tally(o.job.level)
+	o.mu.phase, o.mu.agreed, o.mu.tally = applying, agreed, u.written(o.job.level).Tally()
 	o.mu.step++
 	o.mu.begun = true
 	var to []int
@@ -47,9 +47,26 @@ func (o *once) count() {
 	case v == quorum.Reached:
 		o.finish(o.response(), nil)
 	case v == quorum.Lost && !o.mu.catching:
-		o.finish(result{}, o.failure(errcode.QuorumNotReached, "too few owners have the write on disk"))
+		o.giveUp("too few owners have the write on disk")
 	default:
 		o.mu.Unlock()
+	}
+}
+
+// giveUp fails a write that cannot reach its level, unless there is a newer ring
+// under which it may. The lock is held and released.
+func (o *once) giveUp(msg string) {
+	u, step := o.mu.u, o.mu.step
+	o.mu.Unlock()
+	next := o.job.c.newer(u)
+	o.mu.Lock()
+	switch {
+	case o.mu.answered || step != o.mu.step:
+		o.mu.Unlock()
+	case next != nil:
+		o.begin(next)
+	default:
+		o.finish(result{}, o.failure(errcode.QuorumNotReached, msg))
 	}
 }
 
@@ -59,7 +76,7 @@ func (o *once) response() result {
 	return result{write: WriteResponse{
 		Token: seal(u.snap, u.tenant.Number, u.Key, r.Context, r.HLC),
 		Dot:   r.Dot, Context: r.Context,
-		Acks: o.mu.tally.Acks(), Replicas: len(u.owners), Level: o.job.level,
+		Acks: o.mu.tally.Acks(), Replicas: u.replicas(), Level: o.job.level,
 		Duplicate: o.mu.own == nil || o.mu.own.Dot != r.Dot,
 	}}
 }
@@ -84,7 +101,7 @@ func (o *once) failure(code errcode.Code, msg string) *Error {
 			need = o.lookups()
 		}
 		d := decide(o.records(), o.votes())
-		t = quorum.NewTally(len(u.owners), need)
+		t = need.Tally()
 		for i := range o.mu.owners {
 			switch w := &o.mu.owners[i]; {
 			case w.state == hasFailed:

@@ -1,6 +1,8 @@
 package coord
 
 import (
+	"errors"
+
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/peerhealth"
@@ -49,7 +51,9 @@ func (o *once) ask(op Op, to []int, r *causal.Record) {
 func (o *once) askSelf(u *unit, step int, op Op, r *causal.Record, object []byte) {
 	c, key := o.job.c, o.job.idempotencyKey
 	heard := func(h Held, err error) {
-		if err != nil {
+		if errors.Is(err, ErrMoved) {
+			o.bounce(u, u.self, step, op, 0)
+		} else if err != nil {
 			e := asError(err)
 			o.failed(u.self, step, e.reason(), e, e.Outcome == errcode.NotApplied)
 		} else {
@@ -140,10 +144,13 @@ func (o *once) heard(i, step int, op Op, h Held) {
 	o.advance()
 }
 
-// bounce learns the ring that owner i of u has before this node.
+// bounce learns the ring that owner i of u has before this node, unless that is this
+// node, which knows it by now.
 func (o *once) bounce(u *unit, i, step int, op Op, v ring.Version) {
 	c := o.job.c
-	c.opts.Metrics.StaleBounce()
+	if i != u.self {
+		c.opts.Metrics.StaleBounce()
+	}
 	o.mu.Lock()
 	if step != o.mu.step || o.mu.answered {
 		late := o.mu.answered
@@ -156,10 +163,27 @@ func (o *once) bounce(u *unit, i, step int, op Op, v ring.Version) {
 	o.mu.stale |= 1 << i
 	start := !o.mu.catching
 	o.mu.catching = true
-	from := o.mu.u.owners[i]
 	o.mu.Unlock()
-	if start {
-		c.catchUp(from, v, o.caughtUp)
+	switch {
+	case !start:
+	case i == u.self:
+		o.caughtUp()
+	default:
+		c.catchUp(u.owners[i], v, o.caughtUp)
+	}
+}
+
+// moved starts over if this node has no dot to reserve because the ring has changed.
+func (o *once) moved(u *unit, step int) {
+	next := o.job.c.newer(u)
+	o.mu.Lock()
+	switch {
+	case o.mu.answered || step != o.mu.step:
+		o.mu.Unlock()
+	case next != nil:
+		o.begin(next)
+	default:
+		o.notReserved(u, asError(ErrMoved))
 	}
 }
 
@@ -194,8 +218,6 @@ func (o *once) caughtUp() {
 		if applied {
 			c.hintAll(u, stale, o.job.idempotencyKey)
 		}
-	case u.self < 0:
-		o.finish(result{}, &Error{Code: errcode.StaleRing, Outcome: o.outcome(), Message: "this node does not own the key any more"})
 	default:
 		o.begin(u)
 	}

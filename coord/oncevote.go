@@ -1,9 +1,12 @@
 package coord
 
 import (
+	"cmp"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -17,13 +20,18 @@ type decision struct {
 }
 
 // decide looks at the records that the owners of a key are known to hold, nil
-// where there is none or nobody knows. need owners have to hold the same vote.
+// where there is none or nobody knows. As many have to hold the same vote as need
+// says.
 //
-// A vote never changes within a round, so that no two writes get need votes in
+// A vote never changes within a round, so that no two writes get these votes in
 // it. A round in which no write can get them any more, whatever those say that
 // have not voted in it, gives way to the next; only the latest round counts.
 // A record that is applied says that there was an agreement.
-func decide(held []*causal.Record, need int) decision {
+//
+// While the owners change, the old ones decide what may win, because they alone may
+// have agreed before the change: a write that enough of them vote for is the one
+// that further rounds are about, should the new owners have voted for another.
+func decide(held []*causal.Record, need quorum.Goal) decision {
 	var d decision
 	for _, r := range held {
 		if r == nil {
@@ -37,32 +45,39 @@ func decide(held []*causal.Record, need int) decision {
 	if d.agreed != nil {
 		return d
 	}
-	open, most := 0, 0
+	var open, most uint16
 	var lowest *causal.Record
-	for _, r := range held {
+	for i, r := range held {
 		if r == nil || r.Round != d.round {
-			open++
+			open |= 1 << i
 			continue
 		}
-		n := 0
-		for _, s := range held {
+		var votes uint16
+		for k, s := range held {
 			if s != nil && s.Round == d.round && s.Dot == r.Dot {
-				n++
+				votes |= 1 << k
 			}
 		}
-		if n > most || n == most && r.Dot.Compare(d.candidate.Dot) < 0 {
-			most, d.candidate = n, r
+		if c := cmp.Or(
+			bits.OnesCount16(votes&need.First.Members)-bits.OnesCount16(most&need.First.Members),
+			bits.OnesCount16(votes)-bits.OnesCount16(most),
+		); d.candidate == nil || c > 0 || c == 0 && r.Dot.Compare(d.candidate.Dot) < 0 {
+			most, d.candidate = votes, r
 		}
 		if lowest == nil || r.Dot.Compare(lowest.Dot) < 0 {
 			lowest = r
 		}
 	}
+	old := quorum.Goal{First: need.First}
 	switch {
-	case most >= need:
+	case d.candidate == nil:
+	case need.Met(most):
 		d.agreed = d.candidate
-	case d.candidate != nil && most+open < need:
+	case !old.Met(most | open):
 		// Whoever sees the same votes asks for the same write.
 		d.candidate, d.round = lowest, d.round+1
+	case old.Met(most) && !need.Met(most|open):
+		d.round++
 	}
 	return d
 }

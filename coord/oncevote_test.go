@@ -13,6 +13,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -44,6 +45,11 @@ func votesOf(text string) []*causal.Record {
 	return held
 }
 
+// plain is what a level needs of n owners while they do not change.
+func plain(n, need int) quorum.Goal {
+	return quorum.Goal{First: quorum.Set{Members: 1<<n - 1, Need: need}}
+}
+
 func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		held   string
@@ -71,7 +77,7 @@ func TestDecide(t *testing.T) {
 		{held: "a", need: 1, agreed: "a"},
 		{held: "-", need: 1, next: "-0"},
 	} {
-		d := decide(votesOf(c.held), c.need)
+		d := decide(votesOf(c.held), plain(len(strings.Fields(c.held)), c.need))
 		agreed, next := "", ""
 		if d.agreed != nil {
 			agreed = string(rune(d.agreed.Dot.Actor))
@@ -84,6 +90,40 @@ func TestDecide(t *testing.T) {
 		}
 		if agreed != c.agreed || next != c.next {
 			t.Errorf("%q of %d: agreed %q, next %q; want %q, %q", c.held, c.need, agreed, next, c.agreed, c.next)
+		}
+	}
+}
+
+// TestDecideWhileOwnersChange: three old owners, and behind them three new ones.
+func TestDecideWhileOwnersChange(t *testing.T) {
+	both := quorum.Goal{First: quorum.Of(quorum.Quorum, 0b111), Second: quorum.Of(quorum.Quorum, 0b111000)}
+	for _, c := range []struct{ held, agreed, next string }{
+		{held: "- - - - - -", next: "-0"},
+		{held: "- - - b - -", next: "b0"},
+		{held: "a a - b - -", next: "a0"},
+		{held: "a a - a a -", agreed: "a"},
+		{held: "b - - a a a", next: "b0"},
+		// The old ones may have agreed on b before the change, so b it is.
+		{held: "b b - a a -", next: "b1"},
+		{held: "b b a a a a", next: "b1"},
+		// They cannot have agreed on anything.
+		{held: "c b a - - -", next: "a1"},
+		{held: "c b a b b b", next: "a1"},
+		{held: "a a b1 - - -", next: "b1"},
+		{held: "a a - - - B", agreed: "b"},
+	} {
+		d := decide(votesOf(c.held), both)
+		agreed, next := "", ""
+		if d.agreed != nil {
+			agreed = string(rune(d.agreed.Dot.Actor))
+		} else if next = "-"; d.candidate != nil {
+			next = string(rune(d.candidate.Dot.Actor))
+		}
+		if d.agreed == nil {
+			next += fmt.Sprint(d.round)
+		}
+		if agreed != c.agreed || next != c.next {
+			t.Errorf("%q: agreed %q, next %q; want %q, %q", c.held, agreed, next, c.agreed, c.next)
 		}
 	}
 }
@@ -111,7 +151,7 @@ func TestVotesAgreeOnOneWrite(t *testing.T) {
 		}
 		// step lets attempt a ask owner i for what it then wants.
 		step := func(a, i int) {
-			d := decide(seen[a], need)
+			d := decide(seen[a], plain(n, need))
 			if d.agreed != nil {
 				note(d.agreed)
 				if rapid.Bool().Draw(t, "apply") {
@@ -150,8 +190,88 @@ func TestVotesAgreeOnOneWrite(t *testing.T) {
 				step(0, i)
 			}
 		}
-		if d := decide(seen[0], need); d.agreed == nil {
+		if d := decide(seen[0], plain(n, need)); d.agreed == nil {
 			t.Fatalf("no agreement among %d owners that can all be reached", n)
+		}
+	})
+}
+
+// TestVotesAgreeWhileOwnersChange: the owners change from one set to another in the
+// middle. An attempt begins anew then, and asks both; what was voted for stays. Whoever
+// finds an agreement, before or after, finds the same one.
+func TestVotesAgreeWhileOwnersChange(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 6).Draw(t, "owners")
+		draw := func(name string) uint16 {
+			return uint16(rapid.IntRange(1, 1<<n-1).Draw(t, name))
+		}
+		old, next := draw("old"), draw("next")
+		before := quorum.Goal{First: quorum.Of(quorum.Quorum, old)}
+		both := quorum.Goal{First: quorum.Of(quorum.Quorum, old), Second: quorum.Of(quorum.Quorum, next)}
+		owners := make([]*causal.Record, n)
+		attempts := rapid.IntRange(1, 4).Draw(t, "attempts")
+		seen := make([][]*causal.Record, attempts)
+		goals := make([]quorum.Goal, attempts)
+		for a := range seen {
+			seen[a], goals[a] = make([]*causal.Record, n), before
+		}
+		var agreed *causal.Record
+		note := func(r *causal.Record) {
+			if agreed != nil && agreed.Dot != r.Dot {
+				t.Fatalf("agreed on %v and on %v", agreed.Dot, r.Dot)
+			}
+			agreed = r
+		}
+		step := func(a, i int) {
+			if (goals[a].First.Members|goals[a].Second.Members)>>i&1 == 0 {
+				return
+			}
+			d := decide(seen[a], goals[a])
+			if d.agreed != nil {
+				note(d.agreed)
+				return
+			}
+			r := vote(uint64(attempts-a), d.round)
+			if d.candidate != nil {
+				copied := *d.candidate
+				copied.Round = d.round
+				r = &copied
+			}
+			if owners[i] == nil || owners[i].GivesWay(r) {
+				owners[i] = r
+			}
+			seen[a][i] = owners[i]
+		}
+		for range rapid.IntRange(0, 80).Draw(t, "steps") {
+			a, i := rapid.IntRange(0, attempts-1).Draw(t, "attempt"), rapid.IntRange(0, n-1).Draw(t, "owner")
+			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			case 0:
+				if goals[a] == before {
+					seen[a], goals[a] = make([]*causal.Record, n), both
+				}
+			case 1, 2:
+				if (goals[a].First.Members|goals[a].Second.Members)>>i&1 == 1 {
+					seen[a][i] = owners[i]
+				}
+			default:
+				step(a, i)
+			}
+		}
+		goals[0] = both
+		for range 3 {
+			for i := range n {
+				if (old|next)>>i&1 == 1 {
+					seen[0][i] = owners[i]
+				} else {
+					seen[0][i] = nil
+				}
+			}
+			for i := range n {
+				step(0, i)
+			}
+		}
+		if d := decide(seen[0], both); d.agreed == nil {
+			t.Fatalf("no agreement among %b and %b, who can all be reached", old, next)
 		}
 	})
 }

@@ -51,10 +51,17 @@ type MergeItem struct {
 	// been superseded, whatever this replica knows. It is for replicas that have
 	// lost data: nothing is left out because of what this one has adopted.
 	Refetch *causal.Confirmed
-	// Gaining says that this replica is about to own the key and may not have all of
-	// it yet: what is left out because of what it has adopted is no error, since the
-	// old owners have it, or what replaced it, and will hand that over.
-	Gaining bool
+	// Gaining is the version of the ring at which the change was proposed by which this
+	// replica is about to own the key, as long as it may not have all that is there, 0 if
+	// there is none. What it has adopted covers values that live, and it may lack one
+	// only because nobody has told it yet. So it leaves nothing out before an old owner
+	// has told it all.
+	Gaining ring.Version
+	// Found says that Object is what a read has found and is about to return. What of it
+	// has been superseded here is then an error (ErrStripped), also where what superseded
+	// it is still held: readers may be shown neither that nor its context any more, so
+	// the read may not know.
+	Found bool
 	// IdempotencyKey and Record, both or neither, are what the replica is to
 	// remember of the object's write, in the same batch. The record is applied.
 	IdempotencyKey []byte
@@ -91,7 +98,8 @@ type Replica interface {
 	// was held before and the item does not cover (causal.Uncovered, encoded,
 	// empty for nothing), or with ErrStripped if something of it is known to have
 	// been superseded and was left out; the rest is then on disk. A write that an
-	// idempotency key stands for is then done, not stripped.
+	// idempotency key stands for is then done, not stripped. Of MergeItem.Found
+	// anything counts that the replica has seen and does not hold.
 	Merge(items []MergeItem, done func(i int, uncovered []byte, err error))
 	// Read calls done with the encoded object, empty if there is none, once it
 	// is on disk. The bytes are the callee's to keep. Read, ReadDigest and Scan show
@@ -189,6 +197,12 @@ type Options struct {
 	// Repair, if not nil, serves what other owners ask to stay equal with this one.
 	// Without it they are told that the operation is not known here.
 	Repair RepairHandler
+	// Horizon says whether this node knows what the old owners of a partition that it
+	// is about to own have confirmed, so that it may serve it. If not, then is called
+	// when it does, at most once and maybe before Horizon returns; if the change that
+	// this is about ends first it may never be. Horizon must not block. nil: it always
+	// knows.
+	Horizon func(p ring.Partition, then func()) (known bool)
 	// Refresh, if not nil, asks other nodes for newer metadata, because a
 	// tenant that is not known may just have been created there, and calls
 	// done. It is called at most once per RefreshInterval.

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -32,10 +33,15 @@ func (c *Coordinator) HandlePeer(from ring.NodeID, msgs []Message, reply func(i 
 	for i := range all {
 		all[i] = i
 	}
-	if behind, need := f.serve(all, true); len(behind) > 0 {
-		c.catchUp(from, need, func() { f.serve(behind, false) })
-	}
+	f.run(all)
 	c.leave()
+}
+
+// run serves messages, those for which this node is behind when it has caught up.
+func (f *frame) run(indices []int) {
+	if behind, need := f.serve(indices, true, false); len(behind) > 0 {
+		f.c.catchUp(f.from, need, func() { f.serve(behind, false, false) })
+	}
 }
 
 // fence is how a message's versions compare with this node's.
@@ -50,11 +56,13 @@ const (
 
 // serve handles the messages with the given indices under one snapshot. With
 // mayWait it leaves those for which this node must catch up first, and returns
-// them and the version they need.
-func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Version) {
+// them and the version they need. Unless admitted is set, those of partitions that
+// this node gains go through admit.
+func (f *frame) serve(indices []int, mayWait, admitted bool) (behind []int, need ring.Version) {
 	c := f.c
 	s := c.opts.View()
 	now := c.opts.Clock.Now()
+	gained := c.gainedBy(s)
 	var merges []MergeItem
 	var merged []int
 	merge := func(i int, item MergeItem) {
@@ -65,13 +73,14 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 	}
 	// What forwarded operations send goes together, as they came.
 	var b *bundle
+	var wait []gains
 	for _, i := range indices {
 		m := &f.msgs[i]
 		if !m.Deadline.IsZero() && !now.Before(m.Deadline) {
 			f.reply(i, Reply{Status: StatusExpired})
 			continue
 		}
-		switch verdict, t := c.fence(s, m); {
+		switch verdict, t, gaining := c.fence(s, m); {
 		case verdict == fenceBehind && mayWait:
 			behind = append(behind, i)
 			need = max(need, m.PV, m.TenantVersion)
@@ -84,10 +93,19 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 			f.reply(i, Reply{Status: StatusStale, Version: s.Version})
 		case verdict == fenceForeign:
 			f.reply(i, Reply{Status: StatusNotOwner})
-		case m.Op == OpMerge:
-			merge(i, MergeItem{Address: m.address(t), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW})
+		case gaining && !admitted:
+			wait = f.await(wait, i, now)
+		case m.Op == OpMerge || m.Op == OpFound:
+			item := MergeItem{Address: m.address(t), Object: m.Body, LastWriteWins: t.Policy == schema.PolicyLWW, Found: m.Op == OpFound}
+			if gaining {
+				item.Gaining = gained
+			}
+			merge(i, item)
 		case m.Op == OpApply:
 			if item, ok := f.applied(i, t); ok {
+				if gaining {
+					item.Gaining = gained
+				}
 				merge(i, item)
 			}
 		case m.Op == OpForward:
@@ -103,19 +121,21 @@ func (f *frame) serve(indices []int, mayWait bool) (behind []int, need ring.Vers
 		b.close()
 	}
 	f.merge(merges, merged)
+	f.admit(wait)
 	return behind, need
 }
 
-// fence decides whether this node may serve m under the snapshot.
-func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tenant) {
+// fence decides whether this node may serve m under the snapshot. gaining says that
+// it is about to own the partition.
+func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (verdict fence, t *schema.Tenant, gaining bool) {
 	if s.Layout == nil || !s.Ready {
-		return fenceBehind, nil
+		return fenceBehind, nil, false
 	}
 	if int(m.Partition) >= s.Layout.Partitions() {
-		return fenceForeign, nil
+		return fenceForeign, nil, false
 	}
 	if m.Op == OpRepair {
-		return c.fenceRepair(s, m), nil
+		return c.fenceRepair(s, m), nil, false
 	}
 	var version ring.Version
 	t, ok := s.TenantByNumber(m.Tenant)
@@ -125,30 +145,32 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (fence, *schema.Tena
 	pv := s.Layout.PV(m.Partition)
 	switch {
 	case pv < m.PV || version < m.TenantVersion:
-		return fenceBehind, nil
+		return fenceBehind, nil, false
 	case pv > m.PV || version > m.TenantVersion || !ok:
-		return fenceAhead, nil
+		return fenceAhead, nil, false
 	}
-	if !s.Layout.IsOwner(c.opts.Self, m.Partition, t.RF) {
-		return fenceForeign, nil
+	r := roleOf(s, c.opts.Self, m.Partition, t.RF)
+	if !r.owner || m.Op == OpForward && !r.coordinates {
+		return fenceForeign, nil, false
 	}
 	// A peer's arithmetic is not trusted: data under a partition or token that
 	// are not the key's would never be found again.
 	if m.Op != OpForward && m.Op != OpScan {
 		if len(m.Key) == 0 || len(m.Key) > MaxKeySize || ring.KeyToken(t.Number, m.Key) != m.Token {
-			return fenceForeign, nil
+			return fenceForeign, nil, false
 		}
 	}
 	if s.Layout.PartitionOf(m.Token) != m.Partition {
-		return fenceForeign, nil
+		return fenceForeign, nil, false
 	}
-	return fenceServe, t
+	return fenceServe, t, r.gains
 }
 
 // address is that of the message's key, which is one of t's.
 func (m *Message) address(t *schema.Tenant) Address {
 	return Address{
 		Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+		PV: m.PV,
 	}
 }
 
@@ -163,11 +185,7 @@ func (f *frame) merge(items []MergeItem, indices []int) {
 		if k == 0 { // they share a sync
 			f.c.health.heardDisk(disk, err)
 		}
-		if err != nil {
-			f.fail(indices[k], asError(err))
-		} else {
-			f.reply(indices[k], Reply{Status: StatusOK, Body: uncovered})
-		}
+		f.answer(indices[k], Reply{Status: StatusOK, Body: uncovered}, err)
 		f.c.leave()
 	})
 }
@@ -179,13 +197,13 @@ func (f *frame) one(i int, t *schema.Tenant) {
 	case OpRead:
 		c.hold(1)
 		c.opts.Replica.Read(m.address(t), func(object []byte, err error) {
-			f.answer(i, Reply{Status: StatusOK, Body: object}, err)
+			f.answer(i, Reply{Status: StatusOK, Body: object}, c.unmoved(m.Partition, m.PV, err))
 			c.leave()
 		})
 	case OpDigest:
 		c.hold(1)
 		c.opts.Replica.ReadDigest(m.address(t), func(digest [16]byte, err error) {
-			f.answer(i, Reply{Status: StatusOK, Digest: digest}, err)
+			f.answer(i, Reply{Status: StatusOK, Digest: digest}, c.unmoved(m.Partition, m.PV, err))
 			c.leave()
 		})
 	case OpLookup:
@@ -209,11 +227,14 @@ func (f *frame) unknown(i int) {
 }
 
 func (f *frame) answer(i int, r Reply, err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrMoved): // since it passed the fence
+		f.reply(i, Reply{Status: StatusStale, Version: f.c.opts.View().Version})
+	case err != nil:
 		f.fail(i, asError(err))
-		return
+	default:
+		f.reply(i, r)
 	}
-	f.reply(i, r)
 }
 
 func (f *frame) fail(i int, e *Error) {
@@ -221,6 +242,18 @@ func (f *frame) fail(i int, e *Error) {
 		f.c.opts.Logger.Warn("serve peer", "peer", f.from.Short(), "op", f.msgs[i].Op, "err", e.Err)
 	}
 	f.reply(i, Reply{Status: StatusError, Body: EncodeError(e)})
+}
+
+// moved refuses an operation that this node does not coordinate, or not any more:
+// then the sender has to learn the newer ring.
+func (f *frame) moved(i int) {
+	m, s := &f.msgs[i], f.c.opts.View()
+	t, ok := s.TenantByNumber(m.Tenant)
+	if s.Layout.PV(m.Partition) > m.PV || !ok || t.Version > m.TenantVersion {
+		f.reply(i, Reply{Status: StatusStale, Version: s.Version})
+		return
+	}
+	f.reply(i, Reply{Status: StatusNotOwner})
 }
 
 // coordinate runs a client operation that a peer handed over, and sends with
@@ -239,8 +272,8 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 	c.hold(1)
 	j.answer = func(res result, e *Error) {
 		switch {
-		case e != nil && e.Code == errcode.StaleRing:
-			f.reply(i, Reply{Status: StatusNotOwner})
+		case e != nil && e.Code == errcode.StaleRing && e.Outcome != errcode.Indeterminate:
+			f.moved(i)
 		case e != nil:
 			f.fail(i, e)
 		case j.kind == KindGet:

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -24,21 +25,23 @@ type read struct {
 	mu struct {
 		sync.Mutex
 		u    *unit
-		need int
+		goal quorum.Goal
 		// round numbers the questions; it rises when the ring version changes.
 		round int
-		// order is whom to ask, next how many of them were.
+		// order is whom to ask, begun says that somebody was.
 		order []int
-		next  int
+		begun bool
 		// answers has an entry per owner.
 		answers []answer
 		// whole says that digests are no longer enough.
 		whole bool
-		// joined and tally are those of the write-back; nil before it.
+		// joined, encoded and tally are those of the write-back; nil before it.
 		joined  *causal.Object
 		encoded []byte
-		tally   quorum.Tally
-		sent    uint16 // owners the join was sent to
+		// op is how the join is written back.
+		op    Op
+		tally quorum.Tally
+		sent  uint16 // owners the join was sent to
 		// hedged are owners asked because others kept the read waiting, left those
 		// that are not written back to because they do not answer.
 		hedged, left uint16
@@ -89,9 +92,9 @@ func startRead(j *job, u *unit) {
 // reset begins anew with the owners of u. The lock is held, or nobody else
 // holds r.
 func (r *read) reset(u *unit) {
-	r.mu.u, r.mu.need = u, quorum.Need(r.job.level, len(u.owners))
+	r.mu.u, r.mu.goal = u, u.read(r.job.level)
 	r.mu.order = r.job.c.order(u, r.mu.order[:0])
-	r.mu.next, r.mu.whole, r.mu.joined, r.mu.sent = 0, false, nil, 0
+	r.mu.begun, r.mu.whole, r.mu.joined, r.mu.sent = false, false, nil, 0
 	r.mu.hedged, r.mu.left = 0, 0
 	if n := len(u.owners); n <= len(r.mu.answerRoom) {
 		r.mu.answerRoom = [usualOwners]answer{}
@@ -108,18 +111,28 @@ type question struct {
 	whole bool
 }
 
-// count returns how many owners answered, and how many have been asked and may
-// yet answer.
-func (r *read) count() (answers, open int) {
+// count returns a bit for each owner that answered, and for each that has been asked
+// and may yet answer.
+func (r *read) count() (answers, open uint16) {
 	for i := range r.mu.answers {
 		switch r.mu.answers[i].state {
 		case hasAnswered:
-			answers++
+			answers |= 1 << i
 		case asked:
-			open++
+			open |= 1 << i
 		}
 	}
 	return answers, open
+}
+
+// next returns the owner to ask next, given those that answer, -1 if there is none.
+func (r *read) next(answers uint16) int {
+	for _, i := range r.mu.order {
+		if r.mu.answers[i].state == notAsked && r.mu.goal.Helps(i, answers) {
+			return i
+		}
+	}
+	return -1
 }
 
 // advance does whatever the answers so far call for. The lock is held and
@@ -134,18 +147,18 @@ func (r *read) advance() {
 		return
 	}
 	have, open := r.count()
-	if have >= r.mu.need {
+	if r.mu.goal.Met(have) {
 		r.compare()
 		return
 	}
 	var room [ring.MaxRF]question
 	ask := room[:0]
-	for have+open < r.mu.need && r.mu.next < len(r.mu.order) {
-		ask = append(ask, r.askNext())
-		open++
+	for i := r.next(have | open); i >= 0; i = r.next(have | open) {
+		ask = append(ask, r.askOwner(i))
+		open |= 1 << i
 	}
-	if have+open < r.mu.need && !r.mu.catching {
-		r.finish(nil, r.lost(errcode.QuorumNotReached, "too few owners answered"))
+	if !r.mu.goal.Met(have|open) && !r.mu.catching {
+		r.giveUp("too few owners answered")
 		return
 	}
 	u, round := r.mu.u, r.mu.round
@@ -153,11 +166,10 @@ func (r *read) advance() {
 	r.ask(u, round, ask)
 }
 
-// askNext marks the next owner as asked. The first is asked for everything.
-func (r *read) askNext() question {
-	i := r.mu.order[r.mu.next]
-	q := question{i, r.mu.whole || r.mu.next == 0}
-	r.mu.next++
+// askOwner marks an owner as asked. The first is asked for everything.
+func (r *read) askOwner(i int) question {
+	q := question{i, r.mu.whole || !r.mu.begun}
+	r.mu.begun = true
 	r.mu.answers[i].state = asked
 	return q
 }
@@ -165,11 +177,12 @@ func (r *read) askNext() question {
 // compare looks at enough answers. The lock is held and released.
 func (r *read) compare() {
 	var base *causal.Object
-	equal := true
 	var digest *[16]byte
+	confirms := r.mu.u.confirms
+	equal := true // those whose answers are shown
 	for i := range r.mu.answers {
 		a := &r.mu.answers[i]
-		if a.state != hasAnswered {
+		if a.state != hasAnswered || confirms>>i&1 == 1 {
 			continue
 		}
 		if a.object != nil {
@@ -180,21 +193,30 @@ func (r *read) compare() {
 		}
 		equal = equal && *digest == a.digest
 	}
-	if equal && base != nil {
+	level := equal // those that confirm hold the same
+	for i := range r.mu.answers {
+		if a := &r.mu.answers[i]; level && a.state == hasAnswered && confirms>>i&1 == 1 {
+			if level = *digest == a.digest; level && base == nil {
+				base = a.object
+			}
+		}
+	}
+	if equal && base != nil && (level || base.IsZero()) { // of nothing, nothing is to be held
 		r.finish(base, nil)
 		return
 	}
 	// Fetch whole what is known by digest only: all of it if the owners
 	// differ, one copy if they agree.
-	r.mu.whole = true
 	var ask []question
 	for i := range r.mu.answers {
-		if a := &r.mu.answers[i]; a.state == hasAnswered && a.object == nil && (!equal || len(ask) == 0) {
+		if a := &r.mu.answers[i]; a.state == hasAnswered && a.object == nil && confirms>>i&1 == 0 &&
+			(!equal || base == nil && len(ask) == 0) {
 			a.state = asked
 			ask = append(ask, question{i, true})
 		}
 	}
 	if len(ask) > 0 {
+		r.mu.whole = true
 		u, round := r.mu.u, r.mu.round
 		r.mu.Unlock()
 		r.ask(u, round, ask)
@@ -234,20 +256,24 @@ func (r *read) askSelf(u *unit, round int, q question) {
 	if q.whole {
 		c.opts.Replica.Read(u.Address, func(object []byte, err error) {
 			c.health.heard(a, nil)
-			r.local(q, round, object, [16]byte{}, err)
+			r.local(q, round, object, [16]byte{}, c.unmoved(u.Partition, u.pv, err))
 			c.leave()
 		})
 		return
 	}
 	c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
 		c.health.heard(a, nil)
-		r.local(q, round, nil, digest, err)
+		r.local(q, round, nil, digest, c.unmoved(u.Partition, u.pv, err))
 		c.leave()
 	})
 }
 
 func (r *read) local(q question, round int, object []byte, digest [16]byte, err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrMoved):
+		r.bounce(q.i, round, &Reply{Status: StatusStale})
+		return
+	case err != nil:
 		e := asError(err)
 		r.heard(q.i, round, answer{state: hasFailed, reason: e.reason(), err: e})
 		return
@@ -289,7 +315,7 @@ func (r *read) lost(code errcode.Code, msg string) *Error {
 	u := r.mu.u
 	t := r.mu.tally
 	if r.mu.joined == nil {
-		t = quorum.NewTally(len(u.owners), r.mu.need)
+		t = r.mu.goal.Tally()
 		for i := range r.mu.answers {
 			switch a := &r.mu.answers[i]; {
 			case a.state == hasAnswered:
@@ -306,6 +332,25 @@ func (r *read) lost(code errcode.Code, msg string) *Error {
 		e.Code = r.mu.answers[0].err.Code
 	}
 	return e
+}
+
+// giveUp fails a read that cannot reach its level, unless there is a newer ring under
+// which it may. The lock is held and released.
+func (r *read) giveUp(msg string) {
+	u, round := r.mu.u, r.mu.round
+	r.mu.Unlock()
+	next := r.job.c.newer(u)
+	r.mu.Lock()
+	switch {
+	case r.mu.answered || round != r.mu.round:
+		r.mu.Unlock()
+	case next != nil:
+		next.standBack()
+		r.reset(next)
+		r.advance()
+	default:
+		r.finish(nil, r.lost(errcode.QuorumNotReached, msg))
+	}
 }
 
 func (r *read) timeout() {

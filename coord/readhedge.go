@@ -9,8 +9,12 @@ import (
 // wait is how long the owners that a read asks first may take until it asks one
 // more. The lock is held.
 func (r *read) wait() (d time.Duration) {
-	for _, i := range r.mu.order[:min(r.mu.need, len(r.mu.order))] {
-		d = max(d, r.job.c.record(r.mu.u, i).Wait(peerhealth.Read))
+	var first uint16
+	for _, i := range r.mu.order {
+		if r.mu.goal.Helps(i, first) {
+			first |= 1 << i
+			d = max(d, r.job.c.record(r.mu.u, i).Wait(peerhealth.Read))
+		}
 	}
 	return d
 }
@@ -49,7 +53,7 @@ func (r *read) hedge() {
 	case i < 0: // under a newer ring there may be
 	case c.shut(u, i) || !c.mayHedge(free):
 	case r.mu.joined == nil:
-		q := r.askNext()
+		q := r.askOwner(i)
 		q.whole = true
 		r.mu.hedged |= 1 << q.i
 		qs = append(qs, q)
@@ -70,20 +74,21 @@ func (r *read) another() (i int, free bool) {
 	c, u := r.job.c, r.mu.u
 	i = -1
 	if r.mu.joined == nil {
-		if r.mu.next < len(r.mu.order) {
-			i = r.mu.order[r.mu.next]
-		}
+		have, _ := r.count()
+		i = r.next(have)
 		for k := range r.mu.answers {
 			free = free || r.mu.answers[k].state == asked && c.shut(u, k)
 		}
 		return i, free
 	}
+	acks, fails := r.mu.tally.Answered()
 	for k := range r.mu.answers {
 		waits := r.mu.sent>>k&1 == 1
 		switch {
-		case r.mu.tally.Acked(k) || r.failed(k):
+		case acks>>k&1 == 1 || fails>>k&1 == 1:
 		case waits:
 			free = free || c.shut(u, k)
+		case !r.mu.goal.Helps(k, acks):
 		case i < 0 || c.shut(u, i):
 			i = k
 		}

@@ -1,22 +1,30 @@
 package coord
 
 import (
-	"github.com/pairdb/pairdb/api/errcode"
+	"errors"
+	"slices"
+
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
-// startRepair joins the whole objects of all that answered. The lock is held
-// and released.
+// startRepair joins the whole objects of all that answered, but for those that only
+// confirm. The lock is held and released.
 func (r *read) startRepair() {
 	held := make([]*causal.Object, len(r.mu.answers))
 	for i := range r.mu.answers {
-		if a := &r.mu.answers[i]; a.state == hasAnswered {
+		if a := &r.mu.answers[i]; a.state == hasAnswered && r.mu.u.confirms>>i&1 == 0 {
 			held[i] = a.object
 		}
 	}
 	joined, lacking := plan(held)
+	for i := range r.mu.answers {
+		// Of the others the digest says what they hold.
+		if a := &r.mu.answers[i]; a.state == hasAnswered && held[i] == nil && a.digest != joined.Digest() {
+			lacking |= 1 << i
+		}
+	}
 	if !r.mu.u.keepsSiblings() {
 		joined.StripLosers()
 	}
@@ -24,18 +32,19 @@ func (r *read) startRepair() {
 		r.job.c.opts.Metrics.Conflict()
 	}
 	r.mu.joined, r.mu.encoded = &joined, joined.Append(make([]byte, 0, joined.EncodedLen()))
-	r.mu.tally = quorum.NewTally(len(held), r.mu.need)
+	r.mu.tally = r.mu.goal.Tally()
+	r.mu.op = writeBackOp(held, r.mu.u.keepsSiblings())
 	r.mu.left = r.job.c.leaveOut(r.mu.u, r.job.level)
 	var send []int
 	for i := range held {
-		switch {
-		case held[i] == nil && r.mu.u.down(i):
+		switch said := r.mu.answers[i].state == hasAnswered; {
+		case !said && r.mu.u.down(i):
 			r.mu.tally.Fail(i, reasonDown)
-		case held[i] == nil && r.mu.answers[i].state == hasFailed:
+		case !said && r.mu.answers[i].state == hasFailed:
 			r.mu.tally.Fail(i, r.mu.answers[i].reason)
-		case held[i] == nil && r.mu.left>>i&1 == 1:
+		case !said && r.mu.left>>i&1 == 1:
 			r.mu.tally.Fail(i, r.job.c.silent(r.mu.u, i))
-		case held[i] == nil: // not asked, or slow: it may get the join later
+		case !said: // not asked, or slow: it may get the join later
 		case lacking>>i&1 == 1:
 			send = append(send, i)
 			r.mu.sent |= 1 << i
@@ -63,15 +72,15 @@ func (r *read) advanceRepair() {
 			r.mu.Unlock()
 			return
 		}
-		r.finish(nil, r.lost(errcode.QuorumNotReached, "too few owners could be brought up to date"))
+		r.giveUp("too few owners could be brought up to date")
 	default:
 		var send []int
+		acks, fails := r.mu.tally.Answered()
+		may := acks | r.mu.sent&^fails
 		for i := range r.mu.answers {
-			if r.mu.tally.Acks()+r.pending()+len(send) >= r.mu.need {
-				break
-			}
-			if r.mu.answers[i].state != hasAnswered && r.mu.sent>>i&1 == 0 && !r.failed(i) {
+			if r.mu.answers[i].state != hasAnswered && (r.mu.sent|fails)>>i&1 == 0 && r.mu.goal.Helps(i, may) {
 				send = append(send, i)
+				may |= 1 << i
 			}
 		}
 		for _, i := range send {
@@ -83,25 +92,24 @@ func (r *read) advanceRepair() {
 	}
 }
 
-// failed reports whether owner i failed to hold the join. The lock is held.
-func (r *read) failed(i int) bool {
-	for k := range r.mu.tally.Causes() {
-		if k == i {
-			return true
-		}
+// writeBackOp says how to write the join of what owners hold back, nil for one that has
+// not said.
+//
+// An owner that has a delete shows neither it nor its context once all owners have had
+// it. So a read that got a value from one owner before a round brought the delete there,
+// and then nothing from another, does not see that the value is gone. Whoever holds
+// the delete does, and is asked to say so: it is one of any quorum. Likewise where all
+// values stay, if the delete has been collected and the key written again since.
+//
+// Where the last write wins what was written again wins, too, and whoever shows anything
+// else shows the context. Then a write that has superseded the join began after the
+// read, and a key that is written all the time does not make its readers start over.
+func writeBackOp(held []*causal.Object, keepsSiblings bool) Op {
+	hides := func(o *causal.Object) bool { return o != nil && o.IsZero() }
+	if keepsSiblings || slices.ContainsFunc(held, hides) {
+		return OpFound
 	}
-	return false
-}
-
-// pending is how many owners the join was sent to that have not answered.
-func (r *read) pending() int {
-	n := 0
-	for i := range r.mu.answers {
-		if r.mu.sent>>i&1 == 1 && !r.mu.tally.Acked(i) && !r.failed(i) {
-			n++
-		}
-	}
-	return n
+	return OpMerge
 }
 
 // writeBack sends the join to owners. It is a merge like any other, except
@@ -109,16 +117,19 @@ func (r *read) pending() int {
 func (r *read) writeBack(u *unit, round int, to []int) {
 	c := r.job.c
 	r.mu.Lock()
-	object := r.mu.encoded
+	object, op := r.mu.encoded, r.mu.op
 	r.mu.Unlock()
 	c.hold(len(to))
 	for _, i := range to {
 		c.opts.Metrics.ReadRepair()
 		if i == u.self {
-			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: !u.keepsSiblings()}
+			item := MergeItem{Address: u.Address, Object: object, LastWriteWins: !u.keepsSiblings(), Found: op == OpFound}
 			c.opts.Replica.Merge([]MergeItem{item}, func(_ int, uncovered []byte, err error) {
 				rep := Reply{Status: StatusOK, Body: uncovered}
-				if err != nil {
+				switch {
+				case errors.Is(err, ErrMoved):
+					rep = Reply{Status: StatusStale}
+				case err != nil:
 					rep = Reply{Status: StatusError, Body: EncodeError(asError(err))}
 				}
 				r.written(i, round, rep, nil)
@@ -126,7 +137,7 @@ func (r *read) writeBack(u *unit, round int, to []int) {
 			})
 			continue
 		}
-		m := u.message(OpMerge)
+		m := u.message(op)
 		m.Body = object
 		m.Deadline = r.job.began.Add(c.opts.WriteTimeout)
 		a := c.health.sentTo(u.owners[i], peerhealth.Write)
@@ -151,23 +162,32 @@ func (r *read) written(i, round int, rep Reply, err error) {
 	}
 	switch held, bad := causal.Decode(rep.Body); {
 	case err == nil && rep.Stripped():
-		// That owner has learned since it was asked that all owners have had what
-		// superseded some of the join, or the others have: what they show now says
-		// which of it is left.
+		// That owner knows that some of the join has been superseded, or has learned
+		// since it was asked that all owners have had what did: what is shown now says
+		// which of it is left. It is asked first, since the others may not know yet.
 		if !r.mu.answered {
 			r.reset(r.mu.u)
+			r.prefer(i)
 		}
 	case err != nil || rep.Status != StatusOK:
 		reason, _, _ := refused(&rep, err)
 		r.mu.tally.Fail(i, reason)
 	case bad != nil:
 		r.mu.tally.Fail(i, "sent an answer that does not decode")
-	case !r.mu.answered && r.outdone(&held):
+	case !r.mu.answered && r.mu.u.confirms>>i&1 == 0 && r.outdone(&held):
 		r.reset(r.mu.u)
 	default:
 		r.mu.tally.Ack(i)
 	}
 	r.advance()
+}
+
+// prefer makes owner i the first to be asked. The lock is held.
+func (r *read) prefer(i int) {
+	if k := slices.Index(r.mu.order, i); k > 0 {
+		copy(r.mu.order[1:k+1], r.mu.order[:k])
+		r.mu.order[0] = i
+	}
 }
 
 // outdone reports whether what an owner held besides the join wins over it
@@ -184,11 +204,13 @@ func (r *read) outdone(held *causal.Object) bool {
 	return !superseded && theirs.Beats(mine)
 }
 
-// bounce learns the ring that an owner has before this node; the read then
-// starts over.
+// bounce learns the ring that an owner has before this operation, unless that is this
+// node, which knows it by now; the read then starts over.
 func (r *read) bounce(i, round int, rep *Reply) {
 	c := r.job.c
-	c.opts.Metrics.StaleBounce()
+	if rep.Version != 0 {
+		c.opts.Metrics.StaleBounce()
+	}
 	r.mu.Lock()
 	if round != r.mu.round || r.mu.answered {
 		r.mu.Unlock()
@@ -199,10 +221,13 @@ func (r *read) bounce(i, round int, rep *Reply) {
 	start := !r.mu.catching
 	r.mu.catching = true
 	r.mu.Unlock()
-	if !start {
-		return
+	switch {
+	case !start:
+	case i == u.self:
+		r.caughtUp(u)
+	default:
+		c.catchUp(u.owners[i], rep.Version, func() { r.caughtUp(u) })
 	}
-	c.catchUp(u.owners[i], rep.Version, func() { r.caughtUp(u) })
 }
 
 // caughtUp goes on once the ring has been learned, or has not.
@@ -219,6 +244,7 @@ func (r *read) caughtUp(u *unit) {
 		r.finish(nil, err)
 		return
 	case !now.same(u):
+		now.standBack()
 		r.reset(now)
 	case r.mu.joined != nil:
 		for i := range r.mu.answers {

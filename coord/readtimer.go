@@ -5,7 +5,7 @@ package coord
 // first: where the deadline of a read and those of its messages are the same
 // instant, it is the read that ran out of time. The lock is held and released.
 func (r *read) begin() {
-	if r.mu.need == 1 && len(r.mu.order) > 0 && r.mu.order[0] == r.mu.u.self {
+	if self := r.mu.u.self; len(r.mu.order) > 0 && r.mu.order[0] == self && r.mu.goal.Met(1<<self) {
 		r.advance()
 		r.arm()
 		return

@@ -6,7 +6,8 @@ import (
 )
 
 // RepairHandler serves an OpRepair whose partition this node owns at the sender's
-// version of the ring. It calls reply exactly once, now or later, from any
+// version of the ring, or is about to own. The sender need not: it may gain the
+// partition, or hand over what it has of it. It calls reply exactly once, now or later, from any
 // goroutine, and must not block. It may keep m, which nobody changes.
 type RepairHandler func(from ring.NodeID, m *Message, reply func(Reply))
 
@@ -31,7 +32,7 @@ func (c *Coordinator) fenceRepair(s *schema.Snapshot, m *Message) fence {
 		return fenceBehind
 	case pv > m.PV:
 		return fenceAhead
-	case !ok || !s.Layout.IsOwner(c.opts.Self, m.Partition, int(rf)):
+	case !ok || !roleOf(s, c.opts.Self, m.Partition, int(rf)).owner:
 		return fenceForeign
 	}
 	return fenceServe

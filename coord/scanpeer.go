@@ -19,11 +19,11 @@ func (f *frame) scan(i int, t *schema.Tenant) {
 	r.RF, r.LWW = uint8(t.RF), t.Policy == schema.PolicyLWW
 	c.hold(1)
 	c.opts.Replica.Scan(&r, func(p ScanPiece, err error) {
-		if err != nil {
-			f.fail(i, asError(err))
-		} else {
-			f.reply(i, Reply{Status: StatusOK, Body: encodeScanPiece(&p, r.Mode)})
+		rep := Reply{Status: StatusOK}
+		if err = c.unmoved(m.Partition, m.PV, err); err == nil {
+			rep.Body = encodeScanPiece(&p, r.Mode)
 		}
+		f.answer(i, rep, err)
 		c.leave()
 	})
 }

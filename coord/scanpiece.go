@@ -21,10 +21,9 @@ type partitionScan struct {
 	mu struct {
 		sync.Mutex
 		u     *unit
-		need  int
+		goal  quorum.Goal
 		round int
 		order []int
-		next  int
 		// answers has an entry per owner.
 		answers []scanAnswer
 		// hedged are owners asked because others kept the page waiting.
@@ -86,26 +85,36 @@ func (s *partitionScan) locate() (*unit, *Error) {
 
 // reset begins anew with the owners of u. The lock is held.
 func (s *partitionScan) reset(u *unit) {
-	s.mu.u, s.mu.need = u, quorum.Need(s.page.job.level, len(u.owners))
-	s.mu.order, s.mu.next = s.page.job.c.order(u, s.mu.order[:0]), 0
+	s.mu.u, s.mu.goal = u, u.read(s.page.job.level)
+	s.mu.order = s.page.job.c.order(u, s.mu.order[:0])
 	s.mu.answers = make([]scanAnswer, len(u.owners))
 	s.mu.hedged = 0
 	s.mu.round++
 }
 
-// count returns how many owners answered and may yet answer, and the reach of one
-// that has sent objects.
-func (s *partitionScan) count() (answers, open int, whole bool, until *Position, awaited bool) {
+// next is that of read. The lock is held.
+func (s *partitionScan) next(answers uint16) int {
+	for _, i := range s.mu.order {
+		if s.mu.answers[i].state == notAsked && s.mu.goal.Helps(i, answers) {
+			return i
+		}
+	}
+	return -1
+}
+
+// count returns a bit for each owner that answered and for each that may yet answer,
+// and the reach of one that has sent objects.
+func (s *partitionScan) count() (answers, open uint16, whole bool, until *Position, awaited bool) {
 	for i := range s.mu.answers {
 		a := &s.mu.answers[i]
 		switch a.state {
 		case hasAnswered:
-			answers++
+			answers |= 1 << i
 			if a.whole {
 				whole, until = true, a.piece.reach
 			}
 		case asked:
-			open++
+			open |= 1 << i
 			awaited = awaited || a.whole
 		}
 	}
@@ -120,23 +129,26 @@ func (s *partitionScan) advance() {
 		return
 	}
 	have, open, whole, until, awaited := s.count()
-	if whole && have >= s.mu.need {
+	if whole && s.mu.goal.Met(have) {
 		s.conclude()
 		return
 	}
 	var ask []scanQuestion
-	wanted := 0
-	switch {
+	short := false
+	switch i := s.next(have | open); {
 	case whole:
-		wanted = s.mu.need - have - open
+		for ; i >= 0; i = s.next(have | open) {
+			ask = append(ask, s.askOwner(i, true, until))
+			open |= 1 << i
+		}
+		short = !s.mu.goal.Met(have | open)
+	case !awaited && i >= 0:
+		ask = append(ask, s.askOwner(i, false, nil))
 	case !awaited:
-		wanted = 1
+		short = true
 	}
-	for ; wanted > 0 && s.mu.next < len(s.mu.order); wanted-- {
-		ask = append(ask, s.askNext(whole, until))
-	}
-	if wanted > 0 && !s.mu.catching {
-		s.end(partitionPart{err: s.lost(errcode.QuorumNotReached, "too few owners of a partition answered")})
+	if short && !s.mu.catching {
+		s.giveUp()
 		return
 	}
 	u, round := s.mu.u, s.mu.round
@@ -144,11 +156,9 @@ func (s *partitionScan) advance() {
 	s.send(u, round, ask)
 }
 
-// askNext marks the next owner as asked: for objects, or once somebody has sent
-// them for digests as far as those go. The lock is held.
-func (s *partitionScan) askNext(digests bool, until *Position) scanQuestion {
-	i := s.mu.order[s.mu.next]
-	s.mu.next++
+// askOwner marks an owner as asked: for objects, or once somebody has sent them for
+// digests as far as those go. The lock is held.
+func (s *partitionScan) askOwner(i int, digests bool, until *Position) scanQuestion {
 	q := scanQuestion{i, s.ask}
 	if digests {
 		q.r.Mode, q.r.Until = ScanDigests, until
@@ -164,17 +174,7 @@ func (s *partitionScan) send(u *unit, round int, qs []scanQuestion) {
 	for i := range qs {
 		q := &qs[i]
 		if q.i == u.self {
-			a := c.health.sent(c.health.table.Reads(), peerhealth.Scan)
-			c.opts.Replica.Scan(&q.r, func(p ScanPiece, err error) {
-				c.health.heard(a, nil)
-				if err != nil {
-					e := asError(err)
-					s.heard(q.i, round, scanAnswer{state: hasFailed, reason: e.reason(), err: e})
-				} else {
-					s.take(q, round, &p)
-				}
-				c.leave()
-			})
+			s.sendSelf(u, round, q)
 			continue
 		}
 		m := u.message(OpScan)
@@ -186,6 +186,36 @@ func (s *partitionScan) send(u *unit, round int, qs []scanQuestion) {
 			c.leave()
 		})
 	}
+}
+
+// sendSelf asks this node's own replica, once it may be asked. It leaves one hold.
+func (s *partitionScan) sendSelf(u *unit, round int, q *scanQuestion) {
+	c := s.page.job.c
+	ask := func() {
+		a := c.health.sent(c.health.table.Reads(), peerhealth.Scan)
+		c.opts.Replica.Scan(&q.r, func(p ScanPiece, err error) {
+			c.health.heard(a, nil)
+			// If it has moved, the partition is asked anew once nobody else can answer.
+			if err = c.unmoved(u.Partition, u.pv, err); err != nil {
+				e := asError(err)
+				s.heard(q.i, round, scanAnswer{state: hasFailed, reason: e.reason(), err: e})
+			} else {
+				s.take(q, round, &p)
+			}
+			c.leave()
+		})
+	}
+	if u.gains && !c.whenKnown(u.Partition, 1, 0, s.page.job.deadline, func(st Status) {
+		if st == StatusOK {
+			ask()
+			return
+		}
+		s.heard(q.i, round, scanAnswer{state: hasFailed, reason: "does not know yet what it may show"})
+		c.leave()
+	}) {
+		return
+	}
+	ask()
 }
 
 func (s *partitionScan) reply(q *scanQuestion, round int, rep Reply, err error) {
@@ -286,7 +316,7 @@ func (s *partitionScan) abandon() {
 // held.
 func (s *partitionScan) lost(code errcode.Code, msg string) *Error {
 	u := s.mu.u
-	t := quorum.NewTally(len(u.owners), s.mu.need)
+	t := s.mu.goal.Tally()
 	for i := range s.mu.answers {
 		switch a := &s.mu.answers[i]; {
 		case a.state == hasAnswered:

@@ -3,6 +3,7 @@ package coord
 import (
 	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/peerhealth"
 )
 
@@ -50,13 +51,33 @@ func (s *partitionScan) caughtUp(u *unit) {
 	s.advance()
 }
 
+// giveUp fails the partition, unless there is a newer ring under which its owners may
+// answer. The lock is held and released.
+func (s *partitionScan) giveUp() {
+	u, round := s.mu.u, s.mu.round
+	s.mu.Unlock()
+	next := s.page.job.c.newer(u)
+	s.mu.Lock()
+	switch {
+	case s.mu.ended || round != s.mu.round:
+		s.mu.Unlock()
+	case next != nil:
+		s.reset(next)
+		s.advance()
+	default:
+		s.end(partitionPart{err: s.lost(errcode.QuorumNotReached, "too few owners of a partition answered")})
+	}
+}
+
 // wait is how long the owner that is asked next may take until one more is. The lock
 // is held.
 func (s *partitionScan) wait() time.Duration {
-	if s.mu.next >= len(s.mu.order) {
+	have, _, _, _, _ := s.count()
+	i := s.next(have)
+	if i < 0 {
 		return s.page.job.c.opts.HedgeDelay
 	}
-	return s.page.job.c.record(s.mu.u, s.mu.order[s.mu.next]).Wait(peerhealth.Scan)
+	return s.page.job.c.record(s.mu.u, i).Wait(peerhealth.Scan)
 }
 
 // armHedge asks one more owner after d without an answer. The lock is held.
@@ -73,14 +94,15 @@ func (s *partitionScan) hedge() {
 		s.mu.Unlock()
 		return
 	}
-	if s.mu.next >= len(s.mu.order) {
+	have, _, whole, until, _ := s.count()
+	next := s.next(have)
+	if next < 0 {
 		s.armHedge(c.opts.HedgeDelay) // a newer ring may bring others
 		s.mu.Unlock()
 		return
 	}
 	c.hold(1) // the page may be answered before this has sent
 	defer c.leave()
-	_, _, whole, until, _ := s.count()
 	u, round := s.mu.u, s.mu.round
 	again := c.opts.HedgeDelay
 	var ask []scanQuestion
@@ -88,9 +110,9 @@ func (s *partitionScan) hedge() {
 	for i := range s.mu.answers {
 		free = free || s.mu.answers[i].state == asked && c.shut(u, i)
 	}
-	if next := s.mu.order[s.mu.next]; !c.shut(u, next) && c.mayHedge(free) {
+	if !c.shut(u, next) && c.mayHedge(free) {
 		again = s.wait()
-		ask = append(ask, s.askNext(whole, until))
+		ask = append(ask, s.askOwner(next, whole, until))
 		s.mu.hedged |= 1 << next
 	}
 	s.armHedge(again)

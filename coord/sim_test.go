@@ -31,7 +31,10 @@ type world struct {
 	line   []byte // what note writes, to be used again
 	log    func(line string)
 
+	// layout is that of the beginning, and chosen the log that changes it, nil if it
+	// stays.
 	layout  *ring.Layout
+	chosen  *simLog
 	tenants []*schema.Tenant
 	nodes   []*simNode
 	net     network
@@ -41,9 +44,12 @@ type world struct {
 	counts  map[string]int
 	// actors are the names of the starts that drew them.
 	actors map[uint64]string
-	// confirmed is what rounds have confirmed; writeTimeout is 0 for the default.
+	// confirmed is what rounds have confirmed, which begin each roundEach;
+	// writeTimeout is 0 for the default.
 	confirmed    *ledger
 	writeTimeout time.Duration
+	roundEach    time.Duration
+	planted      planted
 }
 
 // maxEvents bounds a run: it is far more than any needs.
@@ -91,6 +97,8 @@ type simNode struct {
 	// mender is nil where there are no rounds, mends says that there are.
 	mender *mender
 	mends  bool
+	// member is what it has to do with the log, nil where there is none.
+	member *simMember
 	// changed are the states of peers that it reported, by what they changed to.
 	changed map[peerhealth.State]int
 }
@@ -124,10 +132,19 @@ var simEpoch = time.UnixMilli(1_700_000_000_000)
 func nodeName(i int) string { return string(rune('a' + i)) }
 
 func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
+	w := makeWorld(seed, nodes, rf, newDisk)
+	for _, n := range w.nodes {
+		n.boot()
+	}
+	return w
+}
+
+// makeWorld makes a world in which no process has been started.
+func makeWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 	w := &world{
 		seed: seed, rngs: map[string]*rand.Rand{}, trace: fnv.New64a(),
 		net: network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}, version: 2,
-		counts: map[string]int{}, actors: map[uint64]string{}, confirmed: newLedger(),
+		counts: map[string]int{}, actors: map[uint64]string{}, confirmed: newLedger(), roundEach: simRoundEach,
 	}
 	var members []ring.LayoutNode
 	for i := range nodes {
@@ -158,9 +175,6 @@ func newWorld(seed uint64, nodes, rf int, newDisk func(*simNode) disk) *world {
 		n.known = w.version
 		n.disk = newDisk(n)
 		w.nodes = append(w.nodes, n)
-	}
-	for _, n := range w.nodes {
-		n.boot()
 	}
 	return w
 }
@@ -221,20 +235,27 @@ func (w *world) advance(d time.Duration) {
 func (n *simNode) boot() {
 	n.start++
 	n.up = true
+	n.recall()
 	n.look()
 	replica, actor := n.disk.open(n)
 	n.w.actors[actor] = n.name + strconv.Itoa(n.start)
 	opts := coord.Options{
 		Self: n.id, View: func() *schema.Snapshot { return n.view },
 		Replica: replica, Transport: n, Clock: n,
-		CatchUp: n.catchUp, Metrics: n.w.stats, Repair: n.serveRepair, WriteTimeout: n.w.writeTimeout,
+		CatchUp: n.catchUp, Horizon: n.horizon(), Metrics: n.w.stats, Repair: n.serveRepair, WriteTimeout: n.w.writeTimeout,
 		PeerChanged: func(id ring.NodeID, from, to peerhealth.State, why string) {
 			n.changed[to]++
 			n.w.note("%s takes %s for %v, was %v: %s", n.name, nodeName(int(id[0])-1), to, from, why)
 		},
 		Refresh: func(_ string, done func()) {
 			n.w.counts["refreshes"]++
-			n.later(n.w.net.delay, func() { n.known = n.w.version; n.look(); done() })
+			n.later(n.w.net.delay, func() {
+				if n.member == nil {
+					n.known = n.w.version
+				}
+				n.look()
+				done()
+			})
 		},
 	}
 	c, err := coord.New(opts)
@@ -245,11 +266,16 @@ func (n *simNode) boot() {
 	if n.mends {
 		n.mend()
 	}
+	n.takePart()
 	n.w.note("boot %s with actor %x", n.name, actor)
 }
 
 // look builds the node's snapshot.
 func (n *simNode) look() {
+	if n.member != nil {
+		n.view = n.member.look(n)
+		return
+	}
 	s := schema.Snapshot{
 		ClusterID: ring.ClusterID{9}, Self: n.id, Version: n.known, Layout: n.w.layout, Ready: true,
 		TokenKeys: []schema.TokenKey{{ID: 2, Key: [32]byte{2}}, {ID: 1, Key: [32]byte{1}}},
@@ -271,7 +297,11 @@ func (n *simNode) look() {
 }
 
 // catchUp learns the newest ring.
-func (n *simNode) catchUp(_ ring.NodeID, atLeast ring.Version, done func(error)) {
+func (n *simNode) catchUp(from ring.NodeID, atLeast ring.Version, done func(error)) {
+	if n.member != nil {
+		n.learnFrom(from, atLeast, done)
+		return
+	}
 	n.later(n.w.net.delay, func() {
 		n.known = max(n.known, min(atLeast, n.w.version))
 		n.look()
@@ -339,15 +369,32 @@ func (n *simNode) Go(_ string, f func()) {
 // address is where a key of the first tenant lives.
 func (w *world) address(key string) coord.Address { return w.addressIn(simTenant, key) }
 
-// addressIn is where a key of a tenant lives.
-func (w *world) addressIn(tenant, key string) coord.Address {
+// tenant finds a tenant.
+func (w *world) tenant(name string) *schema.Tenant {
 	for _, t := range w.tenants {
-		if t.Name == tenant {
-			token := ring.KeyToken(t.Number, []byte(key))
-			return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}
+		if t.Name == name {
+			return t
 		}
 	}
-	panic("there is no tenant " + tenant)
+	panic("there is no tenant " + name)
+}
+
+// lww says whether the last writer wins in a tenant.
+func (w *world) lww(tenant string) bool { return w.tenant(tenant).Policy == schema.PolicyLWW }
+
+// ownersOf are the owners of a partition now, as far as all has been decided.
+func (w *world) ownersOf(p ring.Partition, rf int) []ring.NodeID {
+	if w.chosen != nil {
+		return w.chosen.last().Layout().Owners(nil, p, rf)
+	}
+	return w.layout.Owners(nil, p, rf)
+}
+
+// addressIn is where a key of a tenant lives.
+func (w *world) addressIn(tenant, key string) coord.Address {
+	t := w.tenant(tenant)
+	token := ring.KeyToken(t.Number, []byte(key))
+	return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}
 }
 
 func (w *world) node(name string) *simNode { return w.nodes[name[0]-'a'] }

@@ -23,11 +23,16 @@ func (s *simulation) instant() time.Duration {
 // call records that an operation on a key of a tenant is sent, and returns what
 // records its answer.
 func (s *simulation) call(n *simNode, tenant string, c check.Call) func(check.Answer) {
-	c.At, c.Node, c.Tenant, c.LWW = s.instant(), n.name, tenant, tenant == simTenant
+	c.At, c.Node, c.Tenant, c.LWW = s.instant(), n.name, tenant, s.w.lww(tenant)
 	c.Partition = strconv.Itoa(int(s.w.addressIn(tenant, c.Key).Partition))
 	id := s.rec.Call(c)
 	return func(a check.Answer) {
 		a.At = s.instant()
+		if c.Kind == check.Get {
+			if a.Settled = s.w.confirmed.all[spanOf(s.w.addressIn(tenant, c.Key))].Seen; len(a.Settled) > 0 {
+				s.done["read settled"]++
+			}
+		}
 		s.rec.Answer(id, a)
 		s.w.note("#%d %s", id, a.Outcome)
 		if s.w.log != nil {
@@ -82,18 +87,30 @@ const healTime = 4 * time.Second
 // heal ends all faults and lets everything in flight end; then what was written
 // with idempotency keys is sent once more.
 func (s *simulation) heal() {
+	s.calm()
+	s.w.advance(20 * time.Second)
+	s.retry()
+}
+
+// calm ends all faults.
+func (s *simulation) calm() {
 	w := s.w
 	s.ended = true
 	w.net = network{delay: time.Millisecond, cut: map[[2]int]bool{}, slow: map[int]time.Duration{}}
 	for _, n := range w.nodes {
-		if !n.up {
+		if !n.up && !n.never() {
 			n.boot()
 		}
 		n.believed = map[int]schema.Liveness{}
 		n.stopped, n.syncing = 0, 0
-		n.look()
+		if n.up {
+			n.look()
+		}
 	}
-	w.advance(20 * time.Second)
+}
+
+// retry sends once more what was written with idempotency keys.
+func (s *simulation) retry() {
 	for _, o := range s.once {
 		s.healOnce(o)
 	}
@@ -135,7 +152,8 @@ func (s *simulation) readAll(tenant string) []check.Dump {
 // owners returns the names of the nodes that own a key.
 func (w *world) owners(tenant, key string) []string {
 	var names []string
-	for _, id := range w.layout.Owners(nil, w.addressIn(tenant, key).Partition, 3) {
+	at := w.addressIn(tenant, key)
+	for _, id := range w.ownersOf(at.Partition, int(at.RF)) {
 		names = append(names, nodeName(int(id[0])-1))
 	}
 	return names

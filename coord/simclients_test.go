@@ -2,6 +2,7 @@ package coord_test
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
@@ -42,11 +43,18 @@ type register struct {
 
 // think is the pause between two operations of a client.
 func (s *simulation) think(key string) time.Duration {
-	return time.Duration(s.w.rand(key).IntN(60)) * time.Millisecond
+	return time.Duration(s.w.rand(key).IntN(60)) * time.Millisecond * max(1, s.slower)
 }
 
 // pick is a node that is up, nil if there is hardly one.
 func (s *simulation) pick(key string) *simNode {
+	if s.w.chosen != nil { // most nodes may not be there
+		up := slices.DeleteFunc(slices.Clone(s.w.nodes), func(n *simNode) bool { return !n.up || n.paused() })
+		if len(up) == 0 {
+			return nil
+		}
+		return up[s.w.rand(key).IntN(len(up))]
+	}
 	for range 20 {
 		if n := s.w.nodes[s.w.rand(key).IntN(len(s.w.nodes))]; n.up && !n.paused() {
 			return n

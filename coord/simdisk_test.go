@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/base"
 	"github.com/pairdb/pairdb/engine/vfs"
@@ -69,7 +71,7 @@ func (d *storeDisk) open(n *simNode) (coord.Replica, uint64) {
 	}
 	actor := d.actor(n)
 	rep, err := replica.New(replica.Options{
-		Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: known, Tenant: n.w.keptAs,
+		Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: known, Tenant: n.w.keptAs, PV: n.pv,
 	})
 	if err != nil {
 		panic(err)
@@ -101,6 +103,16 @@ func (d *storeDisk) objects(p ring.Partition) map[string]causal.Object {
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		panic(err)
 	}
+	return all
+}
+
+// objectsOf is all that is held of a span.
+func (d *storeDisk) objectsOf(s repair.Span) map[string]causal.Object {
+	all := d.objects(s.Partition)
+	maps.DeleteFunc(all, func(key string, _ causal.Object) bool {
+		t, ok := d.n.w.keptAs(keyTenant(key))
+		return !ok || t.RF != s.RF
+	})
 	return all
 }
 

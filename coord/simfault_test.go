@@ -36,6 +36,13 @@ const (
 	faultSlow
 	faultPause
 	faultDisk
+	faultJoin
+	faultLeave
+	faultLoss
+	faultWeigh
+	faultReorder
+	faultAbort
+	faultDeaf
 )
 
 // fault is something that befalls a node, decided before the run begins. Its
@@ -68,8 +75,10 @@ func (f fault) String() string {
 		return text + a + " is stopped"
 	case faultDisk:
 		return fmt.Sprintf("%s a sync of %s takes %v more", text, a, f.delay)
-	default:
+	case faultSlow:
 		return fmt.Sprintf("%s%s is %v slow", text, a, f.delay)
+	default:
+		return text + f.changeString()
 	}
 }
 
@@ -137,11 +146,14 @@ func (s *simulation) strike(i int, f fault) {
 		if !n.up {
 			return
 		}
+		if n.member != nil {
+			f.harm = keepDisk // what its metadata has promised must not be forgotten
+		}
 		s.done["crashes"]++
 		s.done["disks "+f.harm.String()]++
 		n.crash(rand.New(rand.NewPCG(w.seed, uint64(i))), f.harm)
 		w.after(f.length, func() {
-			if !n.up {
+			if !n.up && !n.never() {
 				n.boot()
 			}
 		})
@@ -172,5 +184,7 @@ func (s *simulation) strike(i int, f fault) {
 		s.done["slow nodes"]++
 		w.net.slow[n.i] = f.delay
 		w.after(f.length, func() { delete(w.net.slow, n.i) })
+	default:
+		s.strikeRing(f)
 	}
 }

@@ -71,7 +71,7 @@ func (w *world) travel(random *rand.Rand, from, to *simNode, arrive func()) {
 	var deliver func()
 	deliver = func() {
 		switch {
-		case lost || !to.up || w.net.cut[[2]int{from.i, to.i}]:
+		case lost || !to.up || w.net.cut[[2]int{from.i, to.i}] || to.shuns(from):
 		case to.paused():
 			w.after(to.stopped-w.now, deliver) // its kernel keeps it
 		default:

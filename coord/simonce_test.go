@@ -88,6 +88,7 @@ func (s *simulation) attempt(o *onceWriter, i int, then func(ok bool)) {
 			if err.(*coord.Error).Code == errcode.IdempotencyKeyConflict {
 				s.fail("%s write %d: %v", o.k.key, i, err)
 			}
+			s.w.note("%v %+v", err, err.(*coord.Error).Causes)
 			answer(failed(err))
 		}
 		then(err == nil)

@@ -234,15 +234,10 @@ func (s *repairRun) get(k *recreated, client string, level quorum.Level, then fu
 			return
 		}
 		answered = true
-		a := s.saw(r, err)
-		a.Settled = s.w.confirmed.all[spanOf(s.w.addressIn(k.tenant, k.key))].Seen
-		if len(a.Settled) > 0 {
-			s.done["read settled"]++
-		}
 		if err == nil {
 			k.read = r
 		}
-		answer(a)
+		answer(s.saw(r, err))
 		then()
 	}
 	s.w.after(clientPatience, func() { finish(coord.GetResponse{}, timedOut()) })
@@ -252,7 +247,7 @@ func (s *repairRun) get(k *recreated, client string, level quorum.Level, then fu
 // stay writes a value that is there for good, so that there is something to compare.
 func (s *repairRun) stay() {
 	done := false
-	s.w.nodes[0].coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: []byte("stays"), Value: []byte("here")}, func(_ coord.WriteResponse, err error) { done = err == nil })
+	s.pick("stays").coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: []byte("stays"), Value: []byte("here")}, func(_ coord.WriteResponse, err error) { done = err == nil })
 	s.w.advance(healTime)
 	if !done {
 		s.fail("a healthy cluster refuses a write")
@@ -307,12 +302,15 @@ func (s *repairRun) dumps() []check.Dump {
 	}
 	var dumps []check.Dump
 	for _, n := range w.nodes {
+		if n.never() {
+			continue
+		}
 		d := check.Dump{
 			Replica: n.name, Objects: map[check.Key]causal.Object{},
 			Confirmed: func(k check.Key) causal.Confirmed {
 				return w.confirmed.by[adopter{n.i, spanOf(w.addressIn(k.Tenant, k.Key))}]
 			},
-			LWW: func(k check.Key) bool { return k.Tenant == simTenant },
+			LWW: func(k check.Key) bool { return w.lww(k.Tenant) },
 		}
 		for p := range w.layout.Partitions() {
 			for name, o := range n.disk.(*storeDisk).objects(ring.Partition(p)) {

@@ -51,7 +51,7 @@ func (n *simNode) mend() {
 	m.manager, err = repair.New(repair.Options{
 		Self: n.id, View: func() *schema.Snapshot { return n.view }, Replica: m, Objects: m, Transport: m, Clock: n, Scheduler: m,
 		Random:   n.w.rand(n.name + " rounds").Float64,
-		Interval: simRoundEach, Settle: simSettle,
+		Interval: n.w.roundEach, Settle: simSettle, Synced: n.synced, Cleaned: n.cleaned,
 		Note: func(note repair.Note) { n.w.note("%s: %s %v", n.name, note.Text, note.Details) },
 	})
 	if err != nil {
@@ -77,6 +77,11 @@ func (m *mender) end() {
 	if err := m.manager.Close(context.Background()); err != nil {
 		panic(err)
 	}
+}
+
+// ownersOf are the owners of a span as the node knows them.
+func (n *simNode) ownersOf(s repair.Span) []ring.NodeID {
+	return n.view.Layout.Owners(nil, s.Partition, int(s.RF))
 }
 
 // serveRepair answers a peer.
@@ -147,7 +152,8 @@ func (m *mender) Adopt(s repair.Span, c *causal.Confirmed) error {
 	if m.dead {
 		return errSimDead
 	}
-	m.n.w.confirmed.isTrue(m.n.w, s, c)
+	m.n.w.confirmed.isTrue(m.n, s, c)
+	m.n.w.confirmed.isOwnersOnly(m.n, s, c)
 	err := m.Store.Adopt(s, c)
 	if err == nil {
 		m.n.w.confirmed.adopted(m.n, s, c)
@@ -155,12 +161,45 @@ func (m *mender) Adopt(s repair.Span, c *causal.Confirmed) error {
 	return err
 }
 
+// Inherit implements repair.Replica. What is inherited is true of the old owners.
+func (m *mender) Inherit(s repair.Span, pv ring.Version, confirmed, released *causal.Confirmed, floor uint64) error {
+	if m.dead {
+		return errSimDead
+	}
+	err := m.Store.Inherit(s, pv, confirmed, released, floor)
+	if err == nil {
+		m.n.w.confirmed.adopted(m.n, s, confirmed)
+		m.n.w.counts["inherited"]++
+	}
+	return err
+}
+
+// Drop implements repair.Replica. What is dropped is not known any more.
+func (m *mender) Drop(s repair.Span, still func() bool) error {
+	if m.dead {
+		return errSimDead
+	}
+	err := m.Store.Drop(s, still)
+	if err == nil {
+		delete(m.n.w.confirmed.by, adopter{m.n.i, s})
+		m.n.w.counts["dropped"]++
+	}
+	return err
+}
+
+// Scan implements repair.Objects.
+func (m *mender) Scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
+	if !m.dead {
+		m.objects.Scan(r, done)
+	}
+}
+
 // Release implements repair.Replica. What is released has been adopted by all owners.
 func (m *mender) Release(s repair.Span, c *causal.Confirmed) error {
 	if m.dead {
 		return errSimDead
 	}
-	m.n.w.confirmed.isAdopted(m.n.w, s, c)
+	m.n.w.confirmed.isAdopted(m.n, s, c)
 	return m.Store.Release(s, c)
 }
 
@@ -194,15 +233,17 @@ func (l *ledger) adopted(n *simNode, s repair.Span, c *causal.Confirmed) {
 	n.w.counts["adopted"]++
 }
 
-// isTrue checks that every owner that runs has whatever any owner holds that c covers,
-// or has seen it go, and that no clock is behind the instant of c.
-func (l *ledger) isTrue(w *world, s repair.Span, c *causal.Confirmed) {
+// isTrue checks that every owner that runs, as n knows the owners, has whatever any owner holds that c covers,
+// or has seen it go, and that no clock is behind the instant of c if nobody had
+// confirmed that before.
+func (l *ledger) isTrue(n *simNode, s repair.Span, c *causal.Confirmed) {
+	w := n.w
 	held := map[int]map[string]causal.Object{}
 	written := map[string][]causal.Dot{}
-	for _, id := range w.layout.Owners(nil, s.Partition, int(s.RF)) {
+	for _, id := range n.ownersOf(s) {
 		n := w.nodes[id[0]-1]
 		if n.up {
-			held[n.i] = n.disk.(*storeDisk).objects(s.Partition)
+			held[n.i] = n.disk.(*storeDisk).objectsOf(s)
 		}
 	}
 	for _, objects := range held {
@@ -224,15 +265,40 @@ func (l *ledger) isTrue(w *world, s repair.Span, c *causal.Confirmed) {
 				}
 			}
 		}
-		if now := w.nodes[i].Now().UnixMilli(); now < c.Expired {
+		if now := w.nodes[i].Now().UnixMilli(); now < c.Expired && c.Expired > l.all[s].Expired {
 			l.fail("%v: what expires by %d is confirmed in %v, and %s has %d", w.now, c.Expired, s, w.nodes[i].name, now)
 		}
 	}
 }
 
-// isAdopted checks that all owners have adopted c.
-func (l *ledger) isAdopted(w *world, s repair.Span, c *causal.Confirmed) {
-	for _, id := range w.layout.Owners(nil, s.Partition, int(s.RF)) {
+// isOwnersOnly checks that nobody but owners holds anything that c covers: it could come
+// back when they have collected it.
+func (l *ledger) isOwnersOnly(n *simNode, s repair.Span, c *causal.Confirmed) {
+	if n.member == nil {
+		return
+	}
+	last := n.w.chosen.last()
+	owners := append(ring.SetsOf(last.Layout(), last.Change(), nil, s.Partition, int(s.RF)).Owners, n.ownersOf(s)...)
+	for _, p := range n.w.nodes {
+		if !p.up || slices.Contains(owners, p.id) {
+			continue
+		}
+		held := p.disk.(*storeDisk).objectsOf(s)
+		for _, key := range slices.Sorted(maps.Keys(held)) {
+			o := held[key]
+			for i := range o.Siblings {
+				if d := o.Siblings[i].Dot; c.Seen.Covers(d) {
+					l.fail("%v: %s is confirmed in %v, and %s, which is no owner, holds it of %q", n.w.now, n.w.dotString(d), s, p.name, key)
+				}
+			}
+		}
+	}
+}
+
+// isAdopted checks that all owners, as n knows them, have adopted c.
+func (l *ledger) isAdopted(n *simNode, s repair.Span, c *causal.Confirmed) {
+	w := n.w
+	for _, id := range n.ownersOf(s) {
 		n := w.nodes[id[0]-1]
 		if known := l.by[adopter{n.i, s}]; !c.Within(&known) {
 			l.fail("%v: %v is released, and %s has not adopted it", w.now, s, n.name)

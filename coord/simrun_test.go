@@ -17,6 +17,8 @@ type simulation struct {
 	w    *world
 	rec  *check.Recorder
 	last time.Duration
+	// slower is how many times longer than else clients think, 0 for no longer.
+	slower time.Duration
 	// faults are all of the seed, also those that the plan leaves out, and names
 	// all keys.
 	faults []fault
@@ -74,6 +76,7 @@ const (
 	kindTTL       = "ttl"
 	kindScans     = "scans"
 	kindRepair    = "repair"
+	kindRing      = "ring"
 )
 
 var kinds map[string]simKind
@@ -86,6 +89,7 @@ func init() { // they refer to themselves
 		kindTTL:       {0, 15 * time.Second, (*simulation).runTTL},
 		kindScans:     {scanBegin, 10 * time.Second, (*simulation).runScans},
 		kindRepair:    {0, 12 * time.Second, (*simulation).runRepair},
+		kindRing:      {ringBegin, 20 * time.Second, (*simulation).runRing},
 	}
 }
 
@@ -95,6 +99,8 @@ type bench struct {
 	newDisk func(*simNode) disk
 	// log takes each line of the trace; it may be nil.
 	log func(line string)
+	// planted are mistakes that the simulation has to find.
+	planted planted
 }
 
 // outcome is what became of a run.
@@ -165,7 +171,12 @@ func (s *simulation) build(b bench) {
 	}
 	rng := rand.New(rand.NewPCG(p.seed, 3))
 	nodes := 3 + 2*rng.IntN(2)
-	s.w = newWorld(p.seed, nodes, 3, b.newDisk)
+	if p.kind == kindRing {
+		s.w = newRingWorld(p.seed, drawStart(p.seed), b)
+		nodes = len(s.w.nodes)
+	} else {
+		s.w = newWorld(p.seed, nodes, 3, b.newDisk)
+	}
 	w := s.w
 	w.log = b.log
 	jitter, drop, dup := time.Duration(rng.IntN(20))*time.Millisecond, some(rng, 0.1), some(rng, 0.2)
@@ -193,6 +204,9 @@ func (s *simulation) build(b bench) {
 	// The faults are the seed's, however early the plan ends.
 	s.faults = drawFaults(rng, nodes, kinds[p.kind].end, p.kind == kindForgetful)
 	s.faults = append(s.faults, drawPauses(rand.New(rand.NewPCG(p.seed, 4)), nodes, kinds[p.kind].end)...)
+	if p.kind == kindRing {
+		s.faults = append(s.faults, drawChanges(rand.New(rand.NewPCG(p.seed, 6)), drawStart(p.seed), kinds[p.kind].end)...)
+	}
 	for i, f := range s.faults {
 		if p.hasFault(i) {
 			w.after(kinds[p.kind].begin+f.at, func() {

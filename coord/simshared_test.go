@@ -95,6 +95,7 @@ func (s *simulation) putShared(k *sharedKey, client string, x sharedWrite, then 
 			if err.(*coord.Error).Code == errcode.IdempotencyKeyConflict {
 				s.fail("%q: %v", x.put.Value, err)
 			}
+			s.w.note("%v %+v", err, err.(*coord.Error).Causes)
 			answer(failed(err))
 			then(false)
 			return

@@ -128,9 +128,9 @@ func (s *steady) run(t *testing.T, fault, heal func()) {
 	}
 }
 
-// TestPausedReplica: one of three nodes is stopped, as by SIGSTOP, and gossip does not
+// TestSimulatedPausedReplica: one of three nodes is stopped, as by SIGSTOP, and gossip does not
 // notice.
-func TestPausedReplica(t *testing.T) {
+func TestSimulatedPausedReplica(t *testing.T) {
 	s := newSteady("a", "b")
 	c := s.w.node("c")
 	s.run(t, func() { c.stopped = steadyHeal }, func() {})
@@ -151,9 +151,9 @@ func TestSlowReplica(t *testing.T) {
 	s.run(t, func() { s.w.net.slow[2] = 100 * time.Millisecond }, func() { delete(s.w.net.slow, 2) })
 }
 
-// TestSlowDisk: the syncs of one of three nodes take long, and clients write and read
+// TestSimulatedSlowDisk: the syncs of one of three nodes take long, and clients write and read
 // through it, too.
-func TestSlowDisk(t *testing.T) {
+func TestSimulatedSlowDisk(t *testing.T) {
 	for _, d := range []time.Duration{50 * time.Millisecond, 400 * time.Millisecond} {
 		t.Run(d.String(), func(t *testing.T) {
 			s := newSteady("a", "b", "c")

@@ -13,11 +13,13 @@ import (
 // enough of them have answered, or none can any more, or after peerhealth.TrialTime.
 type trial struct {
 	job *job
-	mu  sync.Mutex
-	// missing is how many answers are needed, open how many may still come.
-	missing, open int
-	over          bool
-	stop          func() bool
+	// goal is what is needed.
+	goal quorum.Goal
+	mu   sync.Mutex
+	// usable are the owners that are known to answer, open those that may still.
+	usable, open uint16
+	over         bool
+	stop         func() bool
 }
 
 // answering decides whether an operation goes on, given which owners answer. It
@@ -27,38 +29,41 @@ func (c *Coordinator) answering(j *job, u *unit) (wait bool, err *Error) {
 	if !c.health.table.Impaired() {
 		return false, nil
 	}
-	need := quorum.Need(j.level, len(u.owners))
-	if u.self < 0 {
-		need = 1 // who coordinates it knows better who answers there
+	goal := u.goal(j)
+	if !u.mints() {
+		// Who coordinates it knows better who answers there.
+		goal = quorum.Goal{First: quorum.Of(quorum.One, u.r1)}
 	}
 	var shut []int
-	usable := 0
+	var usable uint16
 	for i := range u.owners {
 		switch {
 		case u.down(i):
 		case i != u.self && c.shut(u, i):
 			shut = append(shut, i)
 		default:
-			usable++
+			usable |= 1 << i
 		}
 	}
-	if usable >= need {
+	if goal.Met(usable) {
 		return false, nil
 	}
 	if !j.tried {
 		now := c.opts.Clock.Now()
 		var try []int
+		may := usable
 		for _, i := range shut {
 			if c.record(u, i).Trial(now) {
 				try = append(try, i)
+				may |= 1 << i
 			}
 		}
-		if usable+len(try) >= need {
-			c.try(j, u, try, need-usable)
+		if goal.Met(may) {
+			c.try(&trial{job: j, goal: goal, usable: usable, open: may &^ usable}, u, try)
 			return true, nil
 		}
 	}
-	t := quorum.NewTally(len(u.owners), need)
+	t := goal.Tally()
 	for i := range u.owners {
 		if u.down(i) {
 			t.Fail(i, reasonDown)
@@ -70,33 +75,30 @@ func (c *Coordinator) answering(j *job, u *unit) (wait bool, err *Error) {
 	return false, u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too few owners of "+j.subject()+" answer")
 }
 
-// try starts a trial that needs so many answers of these owners.
-func (c *Coordinator) try(j *job, u *unit, owners []int, missing int) {
-	j.tried = true
-	t := &trial{job: j, missing: missing, open: len(owners)}
+// try starts a trial that asks these owners.
+func (c *Coordinator) try(t *trial, u *unit, owners []int) {
+	t.job.tried = true
 	c.hold(1 + len(owners))
-	stop := c.opts.Clock.AfterFunc(peerhealth.TrialTime, func() { t.heard(0, len(owners)) })
+	stop := c.opts.Clock.AfterFunc(peerhealth.TrialTime, func() { t.heard(^uint16(0), false) })
 	t.mu.Lock()
 	t.stop = stop
 	t.mu.Unlock()
 	for _, i := range owners {
 		c.sendProbe(u, i, nil, func(err error) {
-			if err == nil {
-				t.heard(1, 1)
-			} else {
-				t.heard(0, 1)
-			}
+			t.heard(1<<i, err == nil)
 			c.leave()
 		})
 	}
 }
 
-// heard counts answers, and probes that have ended or are not waited for any more.
-func (t *trial) heard(answers, ended int) {
+// heard notes owners that have answered, or are not waited for any more.
+func (t *trial) heard(owners uint16, answered bool) {
 	t.mu.Lock()
-	t.missing -= answers
-	t.open -= ended
-	if t.over || t.missing > 0 && t.open > 0 {
+	t.open &^= owners
+	if answered {
+		t.usable |= owners
+	}
+	if t.over || !t.goal.Met(t.usable) && t.open != 0 {
 		t.mu.Unlock()
 		return
 	}

@@ -3,6 +3,7 @@ package coord
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -59,11 +60,23 @@ type unit struct {
 	snap   *schema.Snapshot
 	tenant *schema.Tenant
 	pv     ring.Version
-	// owners are in room, which saves an allocation.
+	// owners are all that are written: while the partition is stable its owners, and
+	// while they change the old and the new ones. They are in room, which saves an
+	// allocation.
 	owners []ring.NodeID
-	room   [ring.MaxRF]ring.NodeID
-	// self is this node's index among the owners, or -1.
-	self int
+	room   [ring.MaxOwners]ring.NodeID
+	// w1 are the old owners and w2 the new ones, r1 those of them that are read and
+	// r2 the others, which confirm; each has a bit for an index into owners. w2 and
+	// r2 are 0 while the partition is stable.
+	w1, w2, r1, r2 uint16
+	// confirms are those that are about to become owners and are none yet. They may not
+	// have all, and hold what was deleted: reads have them hold what the others say, and
+	// never show what they say.
+	confirms uint16
+	// self is this node's index among the owners, or -1. gains says that it is about
+	// to become one of them and may not have all of the partition yet.
+	self  int
+	gains bool
 	// dead and alive have a bit for each owner that is known not to be there, and
 	// that is known to be and to answer; one of which nothing is known has neither.
 	dead, alive uint16
@@ -118,11 +131,18 @@ func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.
 		Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
 	}
 	u.pv = s.Layout.PV(u.Partition)
-	u.setOwners(s.Layout.Owners(u.room[:0], u.Partition, t.RF))
+	u.PV = u.pv
+	sets := s.Sets(u.room[:0], u.Partition, t.RF)
+	u.w1, u.w2, u.r1, u.r2 = sets.W1, sets.W2, sets.R1, sets.R2
+	if sets.Stage == ring.Proposed {
+		u.confirms = u.r2 &^ u.r1
+	}
+	u.setOwners(sets.Owners)
 	if u.dead != 0 && c.opts.Linked != nil {
 		c.doubtDeath(u)
 	}
 	u.self = slices.Index(u.owners, c.opts.Self)
+	u.gains = u.self >= 0 && sets.Stage == ring.Proposed && u.w1>>u.self&1 == 0
 	return u
 }
 
@@ -160,6 +180,16 @@ func (u *unit) same(v *unit) bool {
 	return u.pv == v.pv && u.tenant.Version == v.tenant.Version
 }
 
+// unmoved is err, or ErrMoved if what a read has found of a partition was found when that
+// had another ring version already than the read goes by: this node may not own it any
+// more then, and have dropped it, so that nothing is found of what is there.
+func (c *Coordinator) unmoved(p ring.Partition, pv ring.Version, err error) error {
+	if l := c.opts.View().Layout; err == nil && (l == nil || l.PV(p) != pv) {
+		return ErrMoved
+	}
+	return err
+}
+
 // down reports whether owner i is known not to be there. Suspicion is not
 // knowledge, and neither is never having heard of it.
 func (u *unit) down(i int) bool { return i != u.self && u.dead>>i&1 == 1 }
@@ -184,7 +214,7 @@ const (
 // reachable fails when membership already says that the level cannot be met:
 // nothing is minted or sent then.
 func (u *unit) reachable(j *job) *Error {
-	t := u.tally(j.level)
+	t := u.goal(j).Tally()
 	for i := range u.owners {
 		if u.down(i) {
 			t.Fail(i, reasonDown)
@@ -196,9 +226,73 @@ func (u *unit) reachable(j *job) *Error {
 	return u.quorumError(j, &t, errcode.QuorumNotReached, errcode.NotApplied, "too many owners of "+j.subject()+" are down")
 }
 
-func (u *unit) tally(l quorum.Level) quorum.Tally {
-	return quorum.NewTally(len(u.owners), quorum.Need(l, len(u.owners)))
+// mints reports whether this node may mint writes of the key and coordinate its
+// operations: it is one of those that are read.
+func (u *unit) mints() bool { return u.self >= 0 && u.r1>>u.self&1 == 1 }
+
+// standBack leaves this node's own copy out, if it is about to become an owner: what
+// goes on here was begun when it was one, and its copy may not be used yet.
+func (u *unit) standBack() {
+	if u.gains {
+		u.dead |= 1 << u.self
+		u.self = -1
+	}
 }
+
+// newer returns what the present snapshot says of the key, nil if that is nothing
+// newer. An operation that has failed under u may then not have to.
+func (c *Coordinator) newer(u *unit) *unit {
+	s := c.opts.View()
+	t, ok := s.TenantByNumber(u.Tenant)
+	if !ok || s.Layout == nil || s.Layout.PV(u.Partition) <= u.pv && t.Version <= u.tenant.Version {
+		return nil
+	}
+	n := c.placeToken(s, t, u.Token)
+	n.Key = u.Key
+	return n
+}
+
+// written is what a write needs at a level, and a read of which owners differ.
+func (u *unit) written(l quorum.Level) quorum.Goal {
+	return quorum.Goal{First: quorum.Of(l, u.w1), Second: quorum.Of(l, u.w2)}
+}
+
+// read is what a read needs at a level. What it shows has to be at as many of the
+// owners to be, or at as many of those before, so that no later read goes back.
+func (u *unit) read(l quorum.Level) quorum.Goal {
+	if l == quorum.One {
+		return quorum.Goal{First: quorum.Of(l, u.r1)}
+	}
+	return quorum.Goal{First: quorum.Of(l, u.r1), Second: quorum.Of(l, u.r2)}
+}
+
+// meeting is how many have to be asked so that one of them has what enough owners
+// have agreed on before, be it the old ones or both.
+func (u *unit) meeting() quorum.Goal {
+	return quorum.Goal{
+		First:  quorum.Set{Members: u.w1, Need: ring.Meeting(bits.OnesCount16(u.w1))},
+		Second: quorum.Set{Members: u.w2, Need: ring.Meeting(bits.OnesCount16(u.w2))},
+	}
+}
+
+// goal is what the operation needs where it is coordinated.
+func (u *unit) goal(j *job) quorum.Goal {
+	if j.kind.reads() {
+		return u.read(j.level)
+	}
+	return u.written(j.level)
+}
+
+// both has a bit for each member of both sets.
+func (u *unit) both() uint16 {
+	if u.w2 == 0 {
+		return u.w1
+	}
+	return u.w1 & u.w2
+}
+
+// replicas is how many owners clients are told of: while they change, the old ones.
+func (u *unit) replicas() int { return bits.OnesCount16(u.w1) }
 
 // quorumError is the error of an operation that missed its level.
 func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode.Outcome, msg string) *Error {
@@ -216,15 +310,19 @@ func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode
 
 // order appends the indices of the owners that may answer to dst: this node,
 // then those that are alive, then those nobody is sure of and those that have
-// withdrawn, each in the order of the layout.
+// withdrawn. Of each, members of both sets come first, since one answer of theirs
+// counts for both, and then it goes by the order of the layout.
 func (u *unit) order(dst []int) []int {
 	if u.self >= 0 {
 		dst = append(dst, u.self)
 	}
-	for _, want := range []uint16{1, 0} {
-		for i := range u.owners {
-			if i != u.self && u.alive>>i&1 == want && !u.down(i) {
-				dst = append(dst, i)
+	both := u.both()
+	for _, want := range []uint16{u.alive, ^u.alive} {
+		for _, set := range []uint16{want & both, want &^ both} {
+			for i := range u.owners {
+				if i != u.self && set>>i&1 == 1 && !u.down(i) {
+					dst = append(dst, i)
+				}
 			}
 		}
 	}

@@ -97,7 +97,7 @@ func startUpdate(j *job, u *unit) {
 		}
 		o.covers, o.floor = seen, hlc
 	}
-	o.mu.u, o.mu.tally = u, u.tally(j.level)
+	o.mu.u, o.mu.tally = u, u.written(j.level).Tally()
 	left := j.deadline.Sub(j.c.opts.Clock.Now())
 	stop := j.c.opts.Clock.AfterFunc(left, o.timeout)
 	o.mu.Lock()
@@ -117,6 +117,10 @@ func (o *update) mint(n int) {
 	}
 	u := o.mu.u
 	o.mu.Unlock()
+	if u.self < 0 {
+		o.notMinted(n, u, &Error{Code: errcode.Unavailable, Message: "this node does not own the key any more, and cannot make the write again"})
+		return
+	}
 	c.hold(1)
 	disk := c.health.sent(c.health.table.Disk(), peerhealth.Write)
 	object, err := c.opts.Replica.Update(u.Address,
@@ -125,7 +129,7 @@ func (o *update) mint(n int) {
 	if err != nil {
 		c.health.heardDisk(disk, err)
 		c.leave()
-		o.notMinted(n, err)
+		o.notMinted(n, u, err)
 		return
 	}
 	o.mu.Lock()
@@ -206,11 +210,30 @@ func (o *update) blind() bool {
 	return len(o.job.token) == 0 && !o.job.looks() && !o.mu.u.keepsSiblings()
 }
 
-// notMinted ends a write that this node's replica refused.
-func (o *update) notMinted(n int, err error) {
+// notMinted ends a write that this node's replica refused under u, or goes on with it
+// if that was because of a newer ring.
+func (o *update) notMinted(n int, u *unit, err error) {
+	var next *unit
+	if errors.Is(err, ErrMoved) {
+		next = o.job.c.newer(u)
+	}
 	o.mu.Lock()
 	if o.mu.answered {
 		o.mu.Unlock()
+		return
+	}
+	if next != nil && n == 1 {
+		// Nothing has been done, so it begins anew, here or at whoever mints now.
+		o.mu.answered = true
+		o.mu.stop()
+		o.mu.Unlock()
+		o.job.run()
+		return
+	}
+	if next != nil {
+		o.recount(next)
+		o.mu.Unlock()
+		o.mint(n)
 		return
 	}
 	if n > 1 && errors.Is(err, errSuperseded) {
@@ -228,7 +251,6 @@ func (o *update) notMinted(n int, err error) {
 	}
 	o.mu.answered = true
 	o.mu.stop()
-	u := o.mu.u
 	o.mu.Unlock()
 	e := asError(err)
 	switch {

@@ -137,9 +137,24 @@ func (o *update) caughtUp() {
 		c.hintAll(u, stale, nil)
 		return
 	}
-	o.mu.u, o.mu.tally = u, u.tally(o.job.level)
+	o.renew(u)
+}
+
+// recount begins the count anew under u, unless it goes by something newer already.
+// The lock is held.
+func (o *update) recount(u *unit) {
+	if u.pv < o.mu.u.pv || u.tenant.Version < o.mu.u.tenant.Version {
+		return
+	}
+	u.standBack()
+	o.mu.u, o.mu.tally = u, u.written(o.job.level).Tally()
 	o.mu.round++
 	o.countLocal()
+}
+
+// renew sends the same object to the owners of u. The lock is held and released.
+func (o *update) renew(u *unit) {
+	o.recount(u)
 	if o.mu.minting {
 		// What has the first mint must not count for the second, which mint
 		// sends under the new version.
@@ -147,6 +162,26 @@ func (o *update) caughtUp() {
 		return
 	}
 	o.replicate()
+	o.mu.Lock()
+	o.advance() // who is left to own it may be those that have it already
+}
+
+// stranded goes on under a newer ring, if there is one, with a write that cannot reach
+// its level any more. The lock is held; it is released if there is nothing else to do.
+func (o *update) stranded() (done bool) {
+	u, round := o.mu.u, o.mu.round
+	o.mu.Unlock()
+	next := o.job.c.newer(u)
+	o.mu.Lock()
+	switch {
+	case o.mu.answered || round != o.mu.round:
+		o.mu.Unlock()
+	case next != nil:
+		o.renew(next)
+	default:
+		return false
+	}
+	return true
 }
 
 // advance answers or mints again, if it is time. The lock is held and
@@ -160,11 +195,14 @@ func (o *update) advance() {
 	if v == quorum.Reached && o.blind() && o.mu.mints == 1 && o.mu.above != nil && o.mu.aboveHLC >= o.mu.hlc && o.mu.object != nil {
 		o.job.c.opts.Metrics.Remint()
 		o.mu.round++
-		o.mu.tally = o.mu.u.tally(o.job.level)
+		o.mu.tally = o.mu.u.written(o.job.level).Tally()
 		// From here on answers about the first mint are too late.
 		o.mu.mints, o.mu.minting, o.mu.durable, o.mu.localErr = 2, true, false, nil
 		o.mu.Unlock()
 		o.mint(2)
+		return
+	}
+	if v == quorum.Lost && o.stranded() {
 		return
 	}
 	o.mu.answered = true
@@ -190,7 +228,7 @@ func (o *update) response() result {
 	return result{write: WriteResponse{
 		Token: seal(u.snap, u.tenant.Number, u.Key, o.mu.claim, max(o.mu.claimHLC, o.mu.aboveHLC)),
 		Dot:   o.mu.dot, Context: o.mu.claim,
-		Acks: o.mu.tally.Acks(), Replicas: len(u.owners), Level: o.job.level,
+		Acks: o.mu.tally.Acks(), Replicas: u.replicas(), Level: o.job.level,
 	}}
 }
 

@@ -35,8 +35,14 @@ var (
 	ErrTenantLimit = meta.ErrTenantLimit
 	// ErrNotReady: no cluster yet, or not all founders know of it.
 	ErrNotReady = meta.ErrNotReady
-	// ErrFrozen: the cluster is founded and takes no new nodes.
-	ErrFrozen = meta.ErrFrozen
+	// ErrPlaceTaken: a member has the name or an address of this node, which is none.
+	ErrPlaceTaken = meta.ErrPlaceTaken
+	// ErrRetired: the node left the cluster, or was removed, and is no member for ever.
+	ErrRetired = meta.ErrRetired
+	// ErrJoining: the node has bound itself to a cluster that it is to join.
+	ErrJoining = meta.ErrJoining
+	// ErrVoid: what was asked for changes nothing, since something else came before it.
+	ErrVoid = meta.ErrVoid
 	// ErrOtherCluster: data directory or peer belong to another cluster.
 	ErrOtherCluster = meta.ErrOtherCluster
 	// ErrNewerFormat: the metadata was written by a newer version.
@@ -56,8 +62,11 @@ var (
 // VotersUnreachableError says which voters did not answer; nothing was changed.
 type VotersUnreachableError = meta.UnreachableError
 
-// FrozenError names the cluster that takes no new nodes; it matches ErrFrozen.
-type FrozenError = meta.FrozenError
+// PlaceTakenError names the member whose place a node wants; it matches ErrPlaceTaken.
+type PlaceTakenError = meta.PlaceTakenError
+
+// RetiredError names a node that is a member no more; it matches ErrRetired.
+type RetiredError = meta.RetiredError
 
 // LostNode is the member whose name or address a refused node has.
 type LostNode = meta.LostNode

@@ -49,8 +49,8 @@ type Gossip struct {
 		started bool
 		closed  bool
 		isReady bool
-		// refused says that this node has met a cluster that has no place for it.
-		refused bool
+		// acking says that acknowledge runs.
+		acking bool
 	}
 	// informed is when the last round of Refresh began that asked enough, nil if
 	// there was none.
@@ -59,7 +59,7 @@ type Gossip struct {
 	swim     atomic.Pointer[swim]
 	ready    chan struct{}
 	fatal    chan error
-	// proposing has room for one: CreateTenant runs one proposal at a time.
+	// proposing has room for one: a node runs one proposal at a time.
 	proposing chan struct{}
 	settled   chan struct{} // room for one: the proposal has a result
 	wake      chan struct{} // room for one: the loop should look again
@@ -81,10 +81,11 @@ const maxCalls = 64
 
 // face is what memberlist's goroutines may see of this node.
 type face struct {
-	card    card
-	digest  [16]byte
-	pledged bool
-	layout  *ring.Layout
+	card   card
+	digest [16]byte
+	// cluster is this node's, or the one that it joins; zero for none.
+	cluster ring.ClusterID
+	ring    *ring.State
 }
 
 // New opens the metadata under o.Dir, loads or makes the node's identity and
@@ -112,6 +113,8 @@ func New(o Options) (*Gossip, error) {
 	if err == nil {
 		if _, recovering := core.Recovering(); recovering {
 			err = o.validateRecovery(core)
+		} else if _, joining := core.Joining(); joining {
+			err = o.validateJoining(core)
 		} else if !core.Founded() {
 			err = o.validateFresh()
 		}
@@ -170,7 +173,7 @@ func (g *Gossip) SetWithdrawn(withdrawn bool) {
 func (g *Gossip) Ready() <-chan struct{} { return g.ready }
 
 // Fatal gives a channel with the reason for which this node cannot go on, at
-// most one: ErrFrozen, ErrJoinNobody, ErrOtherCluster, ErrDuplicateName,
+// most one: ErrPlaceTaken, ErrRetired, ErrJoinNobody, ErrOtherCluster, ErrDuplicateName,
 // ErrIdentity, a failed store. The process should say it and end.
 func (g *Gossip) Fatal() <-chan error { return g.fatal }
 
@@ -205,6 +208,8 @@ func (g *Gossip) Start(ctx context.Context) error {
 		g.log.Warn("this node's metadata is damaged: it does not serve until it has fetched it from a member again", "cluster", g.opts.ClusterName)
 	case core.Founded():
 		g.log.Info("this node returns to its cluster", "cluster", g.opts.ClusterName, "version", uint64(core.Version()))
+	case joining(core):
+		g.log.Info("this node goes on waiting for its cluster to take it in", "cluster", g.opts.ClusterName)
 	case g.opts.Bootstrap:
 		if err := core.Bootstrap(time.Now().UnixMilli()); err != nil {
 			return err
@@ -215,6 +220,7 @@ func (g *Gossip) Start(ctx context.Context) error {
 	g.settle()
 	g.goLocked(g.run)
 	g.goLocked(g.keepJoined)
+	g.goLocked(g.steer)
 	return nil
 }
 
@@ -312,6 +318,12 @@ func (g *Gossip) CatchUp(ctx context.Context, from ring.NodeID, atLeast ring.Ver
 // recovering says that a core lacks log entries that it had once.
 func recovering(core *meta.Core) bool {
 	_, yes := core.Recovering()
+	return yes
+}
+
+// joining says that a core waits to be a member of a cluster.
+func joining(core *meta.Core) bool {
+	_, yes := core.Joining()
 	return yes
 }
 

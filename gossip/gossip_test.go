@@ -197,28 +197,6 @@ func TestManyCreates(t *testing.T) {
 	}
 }
 
-func TestJoinIsRefusedAsFrozen(t *testing.T) {
-	f := newFabric()
-	nodes := cluster(t, f, 3)
-	for name, expect := range map[string]int{"join": 0, "expect": 3} {
-		t.Run(name, func(t *testing.T) {
-			late := launch(t, f, nodeOptions(t, f, "late", func(o *Options) {
-				o.Join, o.BootstrapExpect = []string{nodes[1].GossipAddress()}, expect
-			}))
-			err := late.awaitFatal(t)
-			if !errors.Is(err, ErrFrozen) || !strings.Contains(err.Error(), nodes[0].Snapshot().ClusterID.String()) {
-				t.Errorf("%v", err)
-			}
-			late.stop()
-		})
-	}
-	for _, n := range nodes {
-		if len(n.Snapshot().Members) != 3 {
-			t.Errorf("%s took the stranger in: %+v", n.opts.Name, n.Snapshot().Members)
-		}
-	}
-}
-
 func TestJoinNobody(t *testing.T) {
 	f := newFabric()
 	seed := fmt.Sprintf("127.0.0.1:%d", seedPort(t))

@@ -96,6 +96,7 @@ func (g *Gossip) candidates(own string) []string {
 func (g *Gossip) judge(first bool, causes []SeedError, late bool) {
 	g.mu.Lock()
 	founded, cluster := g.mu.core.Founded() || recovering(g.mu.core), g.mu.core.ClusterID()
+	_, joining := g.mu.core.Joining()
 	g.mu.Unlock()
 	alive := len(g.box.alive())
 	if founded {
@@ -104,7 +105,7 @@ func (g *Gossip) judge(first bool, causes []SeedError, late bool) {
 		}
 		return
 	}
-	if g.opts.Bootstrap || g.opts.BootstrapExpect > 0 || !late {
+	if joining || g.opts.Bootstrap || g.opts.BootstrapExpect > 0 || !late {
 		return
 	}
 	e := &JoinError{Seeds: causes}

@@ -2,9 +2,6 @@ package gossip
 
 import (
 	"fmt"
-	"net"
-	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -20,9 +17,8 @@ type mailbox struct {
 	fresh map[ring.NodeID]struct{}
 	// digests that differ from ours, or did when they came.
 	digests map[ring.NodeID][16]byte
-	// foreign are the clusters met that are not ours, with the peer addresses of
-	// a few nodes each.
-	foreign map[ring.ClusterID][]string
+	// foreign are the clusters met that are not ours.
+	foreign map[ring.ClusterID]struct{}
 	// twin: a later life of this node was met, and said so.
 	twin bool
 	wake chan<- struct{}
@@ -33,7 +29,7 @@ const maxPeers = 4 * ring.MaxNodes
 
 func (b *mailbox) init(wake chan<- struct{}) {
 	b.peers, b.fresh = map[ring.NodeID]sighting{}, map[ring.NodeID]struct{}{}
-	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID][]string{}, wake
+	b.digests, b.foreign, b.wake = map[ring.NodeID][16]byte{}, map[ring.ClusterID]struct{}{}, wake
 }
 
 func poke(c chan<- struct{}) {
@@ -92,8 +88,9 @@ func (g *Gossip) local() (card, [16]byte) {
 	return f.card, f.digest
 }
 
-// admit implements swimEvents: who may be a member. Liveness of strangers is of
-// no use, and two clusters must never run into one.
+// admit implements swimEvents: whom to listen to. Two clusters must never run into one,
+// and who is retired is not heard any more. A node without a cluster is met, so that it
+// can join; whether it may is for the members' metadata to say.
 func (g *Gossip) admit(s sighting) error {
 	f := g.face.Load()
 	if s.id == g.self {
@@ -105,50 +102,31 @@ func (g *Gossip) admit(s sighting) error {
 		}
 		return fmt.Errorf("node %s is this node, in another life", s.id.Short())
 	}
-	mine, theirs := f.card.cluster, s.cluster
 	switch {
-	case !theirs.IsZero() && mine.IsZero() && !f.pledged:
-		if s.alive { // the dead may be this very node, before it was wiped
-			g.box.meet(theirs, s.peer())
-		}
-		return &FrozenError{Name: g.opts.ClusterName, Cluster: theirs}
-	case !theirs.IsZero() && !mine.IsZero() && theirs != mine:
-		if g.box.meet(theirs, s.peer()) {
+	case !s.cluster.IsZero() && !f.cluster.IsZero() && s.cluster != f.cluster:
+		if g.box.meet(s.cluster) {
 			g.log.Warn("a node of another cluster is refused", "node", s.id.Short(), "address", s.gossip,
-				"cluster_id", theirs.String(), "own_cluster_id", mine.String())
+				"cluster_id", s.cluster.String(), "own_cluster_id", f.cluster.String())
 		}
-		return fmt.Errorf("node %s at %s %w: %s", s.id.Short(), s.gossip, ErrOtherCluster, theirs)
-	case f.layout != nil:
-		if _, ok := f.layout.Node(s.id); !ok {
-			return fmt.Errorf("node %s at %s is not in the layout", s.id.Short(), s.gossip)
-		}
+		return fmt.Errorf("node %s at %s %w: %s", s.id.Short(), s.gossip, ErrOtherCluster, s.cluster)
+	case f.ring.IsRetired(s.id):
+		return fmt.Errorf("node %s at %s: %w", s.id.Short(), s.gossip, ErrRetired)
 	}
 	return nil
 }
 
 // meet notes a cluster that is not ours and says whether it is the first time.
-func (b *mailbox) meet(id ring.ClusterID, address string) bool {
+func (b *mailbox) meet(id ring.ClusterID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	const clusters, nodes = 64, 4
-	known, ok := b.foreign[id]
-	if !ok && len(b.foreign) >= clusters {
+	const clusters = 64
+	_, known := b.foreign[id]
+	if known || len(b.foreign) >= clusters {
 		return false
 	}
-	if len(known) < nodes && !slices.Contains(known, address) {
-		b.foreign[id] = append(known, address)
-	}
-	if !ok {
-		poke(b.wake)
-	}
-	return !ok
-}
-
-// strangers gives peer addresses of a cluster that is not ours.
-func (b *mailbox) strangers(id ring.ClusterID) []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.foreign[id])
+	b.foreign[id] = struct{}{}
+	poke(b.wake)
+	return true
 }
 
 // meetTwin notes a later life of this node and says whether it is the first time.
@@ -159,9 +137,6 @@ func (b *mailbox) meetTwin() bool {
 	b.twin = true
 	return first
 }
-
-// peer is the address of a node's peer listener.
-func (s *sighting) peer() string { return net.JoinHostPort(s.host, strconv.Itoa(int(s.peerPort))) }
 
 // take gives the sightings not looked at yet and the peers whose digest differs.
 func (b *mailbox) take(own [16]byte) (seen []sighting, differ []ring.NodeID) {

@@ -39,8 +39,8 @@ type Options struct {
 	Software string
 
 	// Bootstrap founds a cluster of this node; BootstrapExpect one of so many
-	// nodes; else a node without a cluster joins. With a cluster on disk all
-	// three are ignored.
+	// nodes, unless it meets a cluster, which it joins; else a node without a cluster
+	// joins. With a cluster on disk all three are ignored.
 	Bootstrap       bool
 	BootstrapExpect int
 	// Join are gossip addresses of other nodes, host:port. It may name this one.
@@ -86,6 +86,27 @@ type Options struct {
 	// founding: one of them may be the last life of a wiped node. Default 30 s.
 	NameGrace time.Duration
 
+	// Barrier is called, not under a lock, after a snapshot with a new ring version was
+	// published. When it returns nothing goes on any more under an older one, and this
+	// node acknowledges the version. It must return in time and may be called from New
+	// to Close. nil: nothing to wait for.
+	Barrier func()
+	// AutoApply has this node propose changes of the layout by itself, once joiners or
+	// intents are there. Without it CommitPlan does. What is proposed goes on in either
+	// case.
+	AutoApply bool
+	// Settle is the time since the last joiner or intent came after which a change is
+	// proposed. Default 5 s. Longer: more joiners go into one change; shorter: it begins
+	// sooner.
+	Settle time.Duration
+	// JoinerPatience is how long a joiner of the open change may be gone before the
+	// change is aborted. Default 10 min. Longer: it may come back; shorter: the others
+	// go on sooner.
+	JoinerPatience time.Duration
+	// stagger is the time that each member leaves to the one before it to do the next
+	// step of a change. Default 3 s; only tests set it.
+	stagger time.Duration
+
 	Transport MetaTransport
 	Logger    *slog.Logger
 }
@@ -106,6 +127,9 @@ func (o *Options) EnsureDefaults() {
 	def(&o.CallTimeout, 2*time.Second)
 	def(&o.CreateTimeout, 5*time.Second)
 	def(&o.NameGrace, 30*time.Second)
+	def(&o.Settle, 5*time.Second)
+	def(&o.JoinerPatience, 10*time.Minute)
+	def(&o.stagger, 3*time.Second)
 	if o.ClusterName == "" {
 		o.ClusterName = "pairdb"
 	}
@@ -165,6 +189,18 @@ func (o *Options) validateFresh() error {
 		return fmt.Errorf("%w: --bootstrap founds a cluster of this node alone and --join enters another: use one of them, or --bootstrap-expect with --join", ErrOptions)
 	case !o.Bootstrap && o.BootstrapExpect == 0 && len(o.Join) == 0:
 		return ErrNoBootstrap
+	}
+	return nil
+}
+
+// validateJoining refuses what cannot work for a node that waits to be a member.
+func (o *Options) validateJoining(core *meta.Core) error {
+	id, _ := core.Joining()
+	switch {
+	case o.Bootstrap:
+		return fmt.Errorf("%w: %s; with --bootstrap it would found another one. Use --join, or an empty data directory", ErrJoining, id)
+	case len(o.Join) == 0 && !core.Founded():
+		return fmt.Errorf("%w: %s; name nodes of it with --join", ErrNoBootstrap, id)
 	}
 	return nil
 }

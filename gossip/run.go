@@ -75,12 +75,6 @@ func (g *Gossip) step(now time.Time, tick bool) bool {
 			g.fail(err)
 		}
 	}
-	if !core.Founded() && core.Founder().IsZero() && !recovering(core) && !g.mu.refused {
-		if id, ok := g.box.stranger(); ok {
-			g.mu.refused = true
-			g.goLocked(func() { g.askWhose(id) })
-		}
-	}
 	g.settle()
 	return core.Busy()
 }
@@ -96,6 +90,9 @@ func (g *Gossip) fail(err error) {
 // settle carries out what the core asks for. The caller holds mu.
 func (g *Gossip) settle() {
 	core := g.mu.core
+	if g.opts.Barrier == nil {
+		g.acked(core.Version())
+	}
 	out := core.Take()
 	if err := core.Fatal(); err != nil {
 		g.fail(err)
@@ -138,7 +135,10 @@ func (g *Gossip) publish(core *meta.Core) {
 	next := make(chan struct{})
 	close(*g.changed.Swap(&next))
 	old := g.face.Load()
-	f := &face{digest: core.Digest(), pledged: !core.Founder().IsZero() || recovering(core), layout: snap.Layout}
+	f := &face{digest: core.Digest(), ring: snap.Ring, cluster: core.ClusterID()}
+	if id, joining := core.Joining(); joining {
+		f.cluster = id
+	}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
 	if m, ok := snap.Member(g.self); ok {
 		f.card.withdrawn = m.Withdrawn
@@ -151,6 +151,10 @@ func (g *Gossip) publish(core *meta.Core) {
 	}
 	if s != nil && old != nil && (old.card.cluster != f.card.cluster || old.card.withdrawn != f.card.withdrawn) {
 		g.goLocked(s.update)
+	}
+	if g.opts.Barrier != nil && snap.Version > core.Acked() && !g.mu.acking {
+		g.mu.acking = true
+		g.goLocked(g.acknowledge)
 	}
 	if snap.Ready && !g.mu.isReady {
 		g.mu.isReady = true
@@ -284,11 +288,15 @@ func (g *Gossip) report(r *reporter, now time.Time) {
 	upTo, damaged := g.mu.core.Recovering()
 	have := g.mu.core.Version()
 	ready := g.mu.core.Ready()
+	cluster, joining := g.mu.core.Joining()
 	g.mu.Unlock()
 	switch {
 	case damaged:
 		r.last = now
 		g.log.Warn("this node's metadata is damaged: it does not serve until a member has handed it the log again", "have", uint64(have), "need", uint64(upTo), "members_that_answer", len(g.box.alive()))
+	case joining:
+		r.last = now
+		g.log.Info("this node waits for the cluster to take it in", "cluster_id", cluster.String(), "version", uint64(have), "nodes_that_answer", len(g.box.alive()))
 	case waiting:
 		r.last = now
 		g.log.Info(fmt.Sprintf("waiting to found the cluster: %d of %d nodes seen: %s", len(w.Seen), w.Expect, strings.Join(w.Seen, ", ")))
@@ -323,46 +331,5 @@ func (g *Gossip) reportConflicts(r *reporter, w meta.Wait, now time.Time) {
 	g.log.Warn("the cluster cannot be founded: " + w.Conflicts[0].Error())
 	if now.Sub(r.conflicts) >= g.opts.NameGrace {
 		g.fail(fmt.Errorf("%w: %w", ErrDuplicateName, w.Conflicts[0]))
-	}
-}
-
-// How often, and how far apart, a node that has no place looks for a member to ask.
-const (
-	askWhoseTimes = 8
-	askWhoseEach  = 100 * time.Millisecond
-)
-
-// askWhose ends a node that has met a founded cluster and has no place in it. A
-// member is asked first whose place the node seems to want.
-func (g *Gossip) askWhose(cluster ring.ClusterID) {
-	refusal := &FrozenError{Name: g.opts.ClusterName, Cluster: cluster}
-	defer func() { g.fail(refusal) }()
-	g.mu.Lock()
-	s, ok := g.mu.core.PullFrom(ring.NodeID{})
-	g.mu.Unlock()
-	asked := map[string]bool{}
-	for range askWhoseTimes {
-		for _, addr := range g.box.strangers(cluster) {
-			if asked[addr] || !ok {
-				continue
-			}
-			asked[addr] = true
-			ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
-			reply, err := g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
-			cancel()
-			if err == nil {
-				refusal.Lost, err = meta.WhoseRefused(reply)
-			}
-			if err == nil {
-				return
-			}
-			g.log.Debug("a member was not asked whose place this is", "address", addr, "error", err)
-		}
-		// Gossip tells of the dead as well, one by one.
-		select {
-		case <-time.After(askWhoseEach):
-		case <-g.ctx.Done():
-			return
-		}
 	}
 }

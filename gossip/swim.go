@@ -318,7 +318,7 @@ func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
 		if err != nil {
 			return err
 		}
-		if err := d.s.events.admit(s); errors.Is(err, ErrOtherCluster) || errors.Is(err, ErrFrozen) {
+		if err := d.s.events.admit(s); errors.Is(err, ErrOtherCluster) {
 			return err
 		}
 	}

@@ -32,6 +32,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.sumSeries()),
 		newCollector(n.hintSeries()),
 		newCollector(n.repairSeries()),
+		newCollector(n.ringSeries()),
 		newCollector(n.admissionSeries()),
 		newCollector(n.doorSeries()),
 	} {

@@ -78,7 +78,7 @@ func (n *Node) openEngine() error {
 	err = n.withoutDamage(func() (err error) {
 		n.store, err = replica.New(replica.Options{
 			Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Sums: n.sums, Tenant: n.tenant,
-			Marks: n.marks, Damaged: n.metDamage, Alone: n.alone(),
+			Marks: n.marks, Damaged: n.metDamage, Alone: n.alone(), PV: n.pv,
 		})
 		return err
 	})

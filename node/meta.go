@@ -61,6 +61,7 @@ func (n *Node) openGossip() error {
 		BindAddr: c.Listen.Bind, BindPort: c.Listen.GossipPort, SecretKey: key,
 		ProbeInterval: c.Gossip.ProbeInterval, ProbeTimeout: c.Gossip.ProbeTimeout,
 		SuspicionMult: c.Gossip.SuspicionMult, PushPullInterval: c.Gossip.PushPullInterval,
+		Barrier: n.barrier, AutoApply: c.Ring.AutoApply, Settle: c.Ring.Settle,
 		Transport: n.meta, Logger: n.log.With("component", "gossip"),
 	}
 	if host != c.Listen.Bind {

@@ -61,6 +61,8 @@ type Node struct {
 
 	// stopping is set by Close, readOnly closed when the engine gave up writing.
 	stopping atomic.Bool
+	// left says that this node has given up its clients because it leaves the cluster.
+	left     atomic.Bool
 	readOnly chan struct{}
 	// ending is done when the node is closed, by end; opened is closed when the
 	// engine and the store are there.
@@ -222,6 +224,7 @@ func (n *Node) Serve(ctx context.Context) error {
 		case <-changed:
 			// A peer may be back, or elsewhere: do not wait out the pause.
 			n.peers.Refresh()
+			n.server.Follow(n.gossip.Snapshot())
 		case <-stop:
 			delay := n.cfg.Timeouts.DrainDelay
 			if delay == 0 {
@@ -272,10 +275,18 @@ func (n *Node) Serve(ctx context.Context) error {
 			if errors.Is(err, gossip.ErrFailed) {
 				n.happened.Add(events.Lifecycle, events.Error, "the metadata cannot be written, so this node does not know what it has promised: it ends; start it again once the disk is sound", "err", err.Error())
 			}
+			if errors.Is(err, gossip.ErrRetired) && n.left.Load() {
+				n.log.Info("this node has left the cluster, and everything that it held is with the members; its data directory can be removed")
+				return nil
+			}
 			return err
 		case <-n.server.Failed():
 			return n.server.Err()
 		case err := <-httpErr:
+			if n.left.Load() && errors.Is(err, http.ErrServerClosed) {
+				httpErr = nil
+				continue
+			}
 			return fmt.Errorf("serve HTTP: %w", err)
 		}
 	}

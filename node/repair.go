@@ -30,6 +30,9 @@ func (n *Node) openRepair(self ring.NodeID) (err error) {
 		Quarantined: n.marks.Has,
 		Fetching:    n.marks.Fetching,
 		Fetched:     n.fetched,
+		Synced:      n.gossip.SetSynced,
+		Cleaned:     n.cleaned,
+		StreamRate:  int64(n.cfg.Ring.StreamRate),
 		// The coordinator and the gate are there before anything is driven.
 		Healthy:  func(id ring.NodeID) bool { return n.coord.Answers(id) },
 		Busy:     func() bool { return n.gate.Shedding() },

@@ -43,6 +43,7 @@ type Store struct {
 		counter uint64
 		ahead   time.Duration // of the clock that values expire by
 		repair  *pairdbv1.RepairRun
+		changed changed
 	}
 }
 

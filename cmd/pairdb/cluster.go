@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,13 +31,7 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func statusView(st *pairdbv1.StatusResponse) view {
-	ring := "version " + strconv.FormatUint(st.GetRing().GetVersion(), 10)
-	switch {
-	case st.GetRing().GetChanging():
-		ring += ", changing; complete up to version " + strconv.FormatUint(st.GetRing().GetFinalizedVersion(), 10)
-	default:
-		ring += ", stable"
-	}
+	ring := ringText(st.GetRing())
 	v := view{
 		data: st,
 		head: []string{
@@ -61,6 +56,26 @@ func statusView(st *pairdbv1.StatusResponse) view {
 		})
 	}
 	return v
+}
+
+// ringText is how the ring is, in a line.
+func ringText(r *pairdbv1.RingStatus) string {
+	s := "version " + strconv.FormatUint(r.GetVersion(), 10)
+	if !r.GetChanging() {
+		s += ", stable"
+	} else {
+		s += ", changing; complete up to version " + strconv.FormatUint(r.GetFinalizedVersion(), 10)
+		if r.GetStage() != "" {
+			s += "; " + visible(r.GetStage())
+		}
+		if names := r.GetWaitingFor(); len(names) > 0 {
+			s += "; waits for " + visible(strings.Join(names, ", "))
+		}
+	}
+	if n := r.GetOpenIntents(); n > 0 {
+		s += "; " + number(n) + " changes wait (pairdb cluster plan)"
+	}
+	return s
 }
 
 // stateText is a node's state, and how much of its data is damaged.
@@ -147,6 +162,13 @@ func ownersView(tenant, key string, r *pairdbv1.RingResponse) view {
 	}
 	for i, n := range r.GetOwners() {
 		v.rows = append(v.rows, []string{strconv.Itoa(i + 1), visible(n.GetName()), n.GetNodeId()})
+	}
+	if next := r.GetNextOwners(); len(next) > 0 {
+		var names []string
+		for _, n := range next {
+			names = append(names, visible(n.GetName()))
+		}
+		v.head = append(v.head, "next       "+strings.Join(names, ", "))
 	}
 	return v
 }

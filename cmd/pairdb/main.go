@@ -95,7 +95,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.agentCommand(), a.devCommand(), a.configCommand(), a.keygenCommand(), a.serviceCommand(),
 		a.putCommand(), a.getCommand(), a.deleteCommand(), a.scanCommand(), a.resolveCommand(),
 		a.importCommand(), a.exportCommand(), a.shellCommand(), a.tenantCommand(),
-		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(),
+		a.statusCommand(), a.membersCommand(), a.ringCommand(), a.healthCommand(), a.clusterCommand(), a.nodeCommand(), a.transfersCommand(),
 		a.flushCommand(), a.compactCommand(), a.verifyCommand(), a.repairCommand(), a.hintsCommand(), a.statsCommand(), a.eventsCommand(), a.debugCommand(),
 		a.benchCommand(), a.versionCommand(),
 	} {

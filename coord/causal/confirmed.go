@@ -192,6 +192,18 @@ func lacks(held *Object, s *Sibling, c *Confirmed) bool {
 	return c.Seen.Covers(s.Dot) && !held.Context.Covers(s.Dot)
 }
 
+// Superseded reports whether an owner that holds o and knows c knows that a sibling of
+// came has been superseded: it has had it, by its context or by c, and does not hold it.
+func (o *Object) Superseded(came *Object, c *Confirmed) bool {
+	for i := range came.Siblings {
+		d := came.Siblings[i].Dot
+		if (c.Seen.Covers(d) || o.Context.Covers(d)) && !o.Has(d) {
+			return true
+		}
+	}
+	return false
+}
+
 // CoversNone reports whether c covers no sibling of o: nothing of it is left out of a
 // join under c, and nothing that it replaces matters to Remaining.
 func (c *Confirmed) CoversNone(o *Object) bool {

@@ -272,3 +272,27 @@ func FuzzDecodeConfirmed(f *testing.F) {
 		}
 	})
 }
+
+// TestSuperseded: exactly what an owner has had, by its context or by what is confirmed,
+// and does not hold is superseded there; and what it would leave out of a join is.
+func TestSuperseded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		held, came, c := drawObject(t, "held"), drawObject(t, "came"), drawConfirmed(t, "confirmed")
+		want := false
+		for i := range came.Siblings {
+			d := came.Siblings[i].Dot
+			want = want || !held.Has(d) && JoinContext(held.Context, c.Seen).Covers(d)
+		}
+		if got := held.Superseded(&came, &c); got != want {
+			t.Fatalf("%v under %v, for one that holds %v: %v", came, c, held, got)
+		}
+		joined, stripped := JoinUnder(&held, &came, &c, false)
+		missing := false
+		for i := range came.Siblings {
+			missing = missing || !joined.Has(came.Siblings[i].Dot)
+		}
+		if got := held.Superseded(&came, &c); got != missing || stripped && !got {
+			t.Fatalf("the join of %v and %v under %v is %v, stripped %v; superseded %v", held, came, c, joined, stripped, got)
+		}
+	})
+}

@@ -19,17 +19,19 @@ type askError struct {
 	// again says that the same may go well a little later: it did not answer, or had
 	// too much to do.
 	again bool
+	// silent says that it did not answer at all.
+	silent bool
 	// void says that what was found out before does not count any more.
 	void bool
 }
 
 func (e *askError) Error() string { return fmt.Sprintf("node %s: %s", e.peer.Short(), e.why) }
 
-// ask sends one request and returns the body of the answer.
-func (m *Manager) ask(fb *fiber, to ring.NodeID, q *request) ([]byte, error) {
+// askWithin sends one request and returns the body of the answer.
+func (m *Manager) askWithin(fb *fiber, to ring.NodeID, q *request, timeout time.Duration) ([]byte, error) {
 	msg := coord.Message{
-		Op: coord.OpRepair, Partition: q.spans[0].Partition, PV: q.spans[0].pv, Body: q.encode(), Background: true,
-		Deadline: m.opts.Clock.Now().Add(askTimeout),
+		Op: coord.OpRepair, Partition: q.spans[0].Partition, PV: q.spans[0].pv, Body: q.encode(), Background: q.kind != kindKnown,
+		Deadline: m.opts.Clock.Now().Add(timeout),
 	}
 	if q.kind == kindSums || q.kind == kindDiff {
 		m.figures.compared(len(msg.Body))
@@ -59,7 +61,7 @@ func refusal(peer ring.NodeID, rep *coord.Reply, err error) error {
 	e := &askError{peer: peer}
 	switch {
 	case err != nil:
-		e.why, e.again = "did not answer", true
+		e.why, e.again, e.silent = "did not answer", true, true
 	case rep.Status == coord.StatusOK:
 		return nil
 	case rep.Status == coord.StatusOverloaded, rep.Status == coord.StatusExpired:
@@ -83,14 +85,24 @@ func refusal(peer ring.NodeID, rep *coord.Reply, err error) error {
 const attempts = 3
 
 // askAgain is ask, again and again after pauses while that may help: what was done
-// before is not done anew.
-func (m *Manager) askAgain(fb *fiber, to ring.NodeID, q *request) (body []byte, err error) {
+// before is not done anew. A source of a span that is gained, j, is not waited for if
+// others can stand in for it; j is nil for what is about anything else.
+func (m *Manager) askAgain(fb *fiber, j *job, to ring.NodeID, q *request) (body []byte, err error) {
 	for i := range attempts {
 		if i > 0 && !fb.sleep(time.Second<<i) {
 			return nil, errClosed
 		}
+		if i > 0 && !m.healthy(m.opts.View(), to) {
+			break // it has been given up meanwhile
+		}
 		var e *askError
-		if body, err = m.ask(fb, to, q); !errors.As(err, &e) || !e.again {
+		if body, err = m.askWithin(fb, to, q, m.patience(j, to)); !errors.As(err, &e) || !e.again {
+			break
+		}
+		if j != nil && len(j.order) > 0 {
+			m.quiet(to, err)
+		}
+		if e.silent && m.spare(j, to) {
 			break
 		}
 	}
@@ -98,8 +110,8 @@ func (m *Manager) askAgain(fb *fiber, to ring.NodeID, q *request) (body []byte, 
 }
 
 // askMany puts kindState, kindAdopt, kindRelease or kindDirty about many spans to one
-// owner, which may be this node.
-func (m *Manager) askMany(fb *fiber, to ring.NodeID, k kind, spans []spanItem) []stateReply {
+// owner, which may be this node. j is as in askAgain.
+func (m *Manager) askMany(fb *fiber, j *job, to ring.NodeID, k kind, spans []spanItem) []stateReply {
 	all := make([]stateReply, 0, len(spans))
 	for len(spans) > 0 {
 		q := &request{kind: k, spans: chunk(spans)}
@@ -109,7 +121,7 @@ func (m *Manager) askMany(fb *fiber, to ring.NodeID, k kind, spans []spanItem) [
 			some, err = m.service.many(fb, q, false)
 		} else {
 			var body []byte
-			if body, err = m.askAgain(fb, to, q); err == nil {
+			if body, err = m.askAgain(fb, j, to, q); err == nil {
 				if some, err = decodeStates(k, body); err == nil && len(some) != len(q.spans) {
 					err = errBody
 				}

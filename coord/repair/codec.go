@@ -26,6 +26,12 @@ const (
 	kindRecords kind = 6
 	// kindDirty tells who drives spans that they are to be compared soon.
 	kindDirty kind = 7
+	// kindKnown asks an old owner what it knows to be confirmed and released of many
+	// spans, for a node that is about to own them.
+	kindKnown kind = 8
+	// kindObjects asks for whole objects of one tenant in one span, in the order of
+	// their storage keys.
+	kindObjects kind = 9
 )
 
 // Limits of what is accepted. A message has at most about 1 MiB.
@@ -42,15 +48,20 @@ const (
 // request is what one OpRepair asks for.
 type request struct {
 	kind kind
-	// spans are what it is about; exactly one for kindSums, kindDiff and
-	// kindRecords.
+	// spans are what it is about; exactly one for kindSums, kindDiff, kindRecords and
+	// kindObjects.
 	spans []spanItem
 	// agreed is the hash of what must be confirmed where rows and sums are told.
 	agreed uint64
 	sums   []sumItem
 	diffs  []diffItem
-	// after is where a page of records begins.
+	// after is where a page of records begins, and votes says that votes are wanted,
+	// too.
 	after *RecordRow
+	votes bool
+	// tenant and from say where a piece of objects begins; nil is the first.
+	tenant ring.TenantNumber
+	from   *position
 }
 
 // spanItem is one span in a request, and for kindAdopt and kindRelease what is
@@ -118,13 +129,26 @@ func (q *request) encode() []byte {
 			}
 		}
 	case kindRecords:
-		if q.after == nil {
-			return append(b, 0)
+		flags := byte(0)
+		if q.votes {
+			flags |= recordVotes
 		}
-		b = appendRecord(append(b, 1), q.after)
+		if q.after == nil {
+			return append(b, flags)
+		}
+		b = appendRecord(append(b, flags|recordAfter), q.after)
+	case kindObjects:
+		b = appendU64(b, q.agreed)
+		b = appendPosition(binary.BigEndian.AppendUint32(b, uint32(q.tenant)), q.from)
 	}
 	return b
 }
+
+// The flags of a kindRecords.
+const (
+	recordAfter = 1
+	recordVotes = 2
+)
 
 // decodeRequest reads a request; slices alias b.
 func decodeRequest(b []byte) (*request, error) {
@@ -135,7 +159,7 @@ func decodeRequest(b []byte) (*request, error) {
 	r := reader{b: rest}
 	q := &request{kind: kind(r.u8())}
 	hands := q.kind == kindAdopt || q.kind == kindRelease
-	one := q.kind == kindSums || q.kind == kindDiff || q.kind == kindRecords
+	one := q.kind == kindSums || q.kind == kindDiff || q.kind == kindRecords || q.kind == kindObjects
 	size := 11
 	if hands {
 		size = 28
@@ -155,7 +179,7 @@ func decodeRequest(b []byte) (*request, error) {
 		r.fail()
 	}
 	switch q.kind {
-	case kindState, kindAdopt, kindRelease, kindDirty:
+	case kindState, kindAdopt, kindRelease, kindDirty, kindKnown:
 	case kindSums:
 		q.agreed = r.u64()
 		q.sums = make([]sumItem, r.count(maxItems, 21))
@@ -179,14 +203,17 @@ func decodeRequest(b []byte) (*request, error) {
 			}
 		}
 	case kindRecords:
-		switch r.u8() {
-		case 0:
-		case 1:
-			after := r.record()
-			q.after = &after
-		default:
+		flags := r.u8()
+		if flags&^(recordAfter|recordVotes) != 0 {
 			r.fail()
 		}
+		q.votes = flags&recordVotes != 0
+		if flags&recordAfter != 0 {
+			after := r.record()
+			q.after = &after
+		}
+	case kindObjects:
+		q.agreed, q.tenant, q.from = r.u64(), ring.TenantNumber(r.u32()), r.position()
 	default:
 		return nil, fmt.Errorf("%w of the unknown kind %d", errBody, q.kind)
 	}

@@ -25,6 +25,10 @@ func someRequests() []*request {
 		{kind: kindRecords, spans: one},
 		{kind: kindRecords, spans: one, after: &RecordRow{Tenant: 7, Token: 9, KeyHash: [16]byte{1, 15: 2}, IdempotencyKey: []byte("i"), Record: []byte{1, 2}}},
 		{kind: kindDirty, spans: one},
+		{kind: kindRecords, spans: one, votes: true},
+		{kind: kindKnown, spans: []spanItem{{Span: Span{3, 2}, pv: 4}, {Span: Span{1, 7}, pv: 1}}},
+		{kind: kindObjects, spans: one, agreed: 6, tenant: 7},
+		{kind: kindObjects, spans: one, agreed: 6, tenant: 7, from: &position{2, []byte("k")}},
 	}
 }
 
@@ -65,6 +69,14 @@ func TestAnswersSurviveEncoding(t *testing.T) {
 		!reflect.DeepEqual(got[1].state.Votes, states[1].state.Votes) || !got[1].state.VotesUnknown || !got[1].state.Sweeping {
 		t.Errorf("%+v became %+v, %v", states, got, err)
 	}
+	known := []stateReply{{why: "is away"}, {floor: 7, state: State{Confirmed: causal.Confirmed{Expired: 6}, Released: causal.Confirmed{Expired: 5}}}}
+	if got, err := decodeStates(kindKnown, encodeStates(kindKnown, known)); err != nil || !reflect.DeepEqual(got, known) {
+		t.Errorf("%+v became %+v, %v", known, got, err)
+	}
+	objects := &objectReply{session: 9, rows: []objectRow{{[]byte("k"), []byte("object")}, {[]byte("l"), []byte("o")}}, next: &position{2, []byte("m")}}
+	if a, err := decodeObjects(objects.encode()); err != nil || !reflect.DeepEqual(a, objects) {
+		t.Errorf("%+v became %+v, %v", objects, a, err)
+	}
 	sums := &sumReply{session: 9, tenants: []tenantSum{{7, 3, Sum{1, 2, 3}}}, sums: []Sum{{4, 5, 6}}}
 	if a, err := decodeSums(sums.encode()); err != nil || !reflect.DeepEqual(a, sums) {
 		t.Errorf("%+v became %+v, %v", sums, a, err)
@@ -93,6 +105,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(q.encode())
 	}
 	f.Add((&sumReply{tenants: []tenantSum{{7, 3, Sum{1, 2, 3}}}}).encode())
+	f.Add((&objectReply{rows: []objectRow{{[]byte("k"), []byte("o")}}}).encode())
 	f.Add((&diffReply{parts: []diffPart{{missing: []byte{1}}}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if q, err := decodeRequest(b); err == nil {
@@ -111,8 +124,13 @@ func FuzzDecode(f *testing.F) {
 		if a, err := decodeRecords(b); err == nil {
 			a.encode()
 		}
-		if a, err := decodeStates(kindState, b); err == nil {
-			encodeStates(kindState, a)
+		for _, k := range []kind{kindState, kindKnown} {
+			if a, err := decodeStates(k, b); err == nil {
+				encodeStates(k, a)
+			}
+		}
+		if a, err := decodeObjects(b); err == nil {
+			a.encode()
 		}
 	})
 }

@@ -12,9 +12,11 @@ import (
 const replyFormat = 1
 
 // stateReply is the answer about one span to kindState, and without State to
-// kindAdopt and kindRelease.
+// kindAdopt and kindRelease. Of State kindKnown has what is confirmed and released.
 type stateReply struct {
 	state State
+	// floor is the answer to kindKnown, too.
+	floor uint64
 	// why says in a phrase why there is no answer; empty if there is one.
 	why string
 }
@@ -24,10 +26,14 @@ func encodeStates(k kind, all []stateReply) []byte {
 	for i := range all {
 		a := &all[i]
 		b = appendBytes(b, []byte(a.why))
-		if a.why != "" || k != kindState {
+		if a.why != "" || k != kindState && k != kindKnown {
 			continue
 		}
 		s := &a.state
+		if k == kindKnown {
+			b = appendU64(appendConfirmed(appendConfirmed(b, &s.Confirmed), &s.Released), a.floor)
+			continue
+		}
 		b = appendU64(appendU64(appendU64(b, s.Session), s.Actor), s.Drawn)
 		b = appendContext(b, s.Seen)
 		// Votes may have counters of 0, which a Context cannot have.
@@ -59,10 +65,14 @@ func decodeStates(k kind, b []byte) ([]stateReply, error) {
 	all := make([]stateReply, r.count(maxSpans, 1))
 	for i := range all {
 		a := &all[i]
-		if a.why = string(r.bytes(maxWhy)); a.why != "" || k != kindState {
+		if a.why = string(r.bytes(maxWhy)); a.why != "" || k != kindState && k != kindKnown {
 			continue
 		}
 		s := &a.state
+		if k == kindKnown {
+			s.Confirmed, s.Released, a.floor = r.confirmed(), r.confirmed(), r.u64()
+			continue
+		}
 		s.Session, s.Actor, s.Drawn = r.u64(), r.u64(), r.u64()
 		s.Seen = r.context()
 		if n := r.count(causal.MaxActors, 16); n > 0 {
@@ -248,5 +258,50 @@ func decodeRecords(b []byte) (*recordReply, error) {
 	for i := range a.rows {
 		a.rows[i] = r.record()
 	}
+	return a, r.end()
+}
+
+// objectRow is one object as an owner holds it.
+type objectRow struct {
+	key    []byte
+	object []byte // encoded
+}
+
+// objectReply is the answer to kindObjects.
+type objectReply struct {
+	session uint64
+	rows    []objectRow
+	// next is where to go on, nil for nowhere.
+	next *position
+}
+
+func (a *objectReply) encode() []byte {
+	size := 64
+	for i := range a.rows {
+		size += len(a.rows[i].key) + len(a.rows[i].object) + 2*binary.MaxVarintLen32
+	}
+	b := appendU64(append(make([]byte, 0, size), replyFormat), a.session)
+	b = binary.AppendUvarint(b, uint64(len(a.rows)))
+	for i := range a.rows {
+		b = appendBytes(appendBytes(b, a.rows[i].key), a.rows[i].object)
+	}
+	return appendPosition(b, a.next)
+}
+
+// decodeObjects reads an answer; slices alias b.
+func decodeObjects(b []byte) (*objectReply, error) {
+	r := reader{b: b}
+	if r.u8() != replyFormat {
+		r.fail()
+	}
+	a := &objectReply{session: r.u64()}
+	a.rows = make([]objectRow, r.count(maxFrameKeys, 2))
+	for i := range a.rows {
+		row := &a.rows[i]
+		if row.key, row.object = r.bytes(coord.MaxKeySize), r.bytes(len(r.b)); len(row.key) == 0 {
+			r.fail()
+		}
+	}
+	a.next = r.position()
 	return a, r.end()
 }

@@ -32,8 +32,12 @@ type comparison struct {
 	view *schema.Snapshot
 	job  *job
 	keys int
+	// only are the tenants that are compared; nil: all.
+	only map[ring.TenantNumber]bool
 	// young says that owners differ in writes under way, too.
 	young bool
+	// missed says that something that this node lacks was not brought.
+	missed bool
 }
 
 // part is a range that some owners differ from this node in.
@@ -87,9 +91,11 @@ func (c *comparison) run(fb *fiber) error {
 }
 
 // pause waits while clients need the node more.
-func (c *comparison) pause(fb *fiber) error {
+func (c *comparison) pause(fb *fiber) error { return c.m.pause(fb) }
+
+func (m *Manager) pause(fb *fiber) error {
 	for range 10 {
-		if !c.m.opts.Busy() {
+		if !m.opts.Busy() {
 			break
 		}
 		if !fb.sleep(25 * time.Millisecond) {
@@ -143,6 +149,9 @@ func (c *comparison) roots(fb *fiber) ([]part, error) {
 	slices.SortFunc(all, func(a, b tenantSum) int { return int(int64(a.tenant) - int64(b.tenant)) })
 	var todo []part
 	for i := range all {
+		if c.only != nil && !c.only[all[i].tenant] {
+			continue
+		}
 		t, ok := c.view.TenantByNumber(all[i].tenant)
 		if !ok || t.RF != int(j.RF) {
 			return nil, fmt.Errorf("there is a tenant %d that this node does not know yet: %w", all[i].tenant, errRing)
@@ -173,7 +182,7 @@ func (c *comparison) roots(fb *fiber) ([]part, error) {
 func (c *comparison) askSums(fb *fiber, ids []int, of func(k int) *request, replies []*sumReply) error {
 	errs := make([]error, len(ids))
 	ok := fb.each(len(ids), len(ids), func(fb *fiber, k int) {
-		body, err := c.m.askAgain(fb, c.job.owners[ids[k]], of(k))
+		body, err := c.m.askAgain(fb, c.job, c.job.owners[ids[k]], of(k))
 		if err == nil {
 			err = c.paid(fb, len(body))
 		}
@@ -202,7 +211,15 @@ func first(errs []error) error {
 
 // paid waits until n bytes more may be used.
 func (c *comparison) paid(fb *fiber, n int) error {
-	if d := c.m.bucket.take(int64(n), c.m.opts.Clock.Now()); d > 0 && !fb.sleep(d) {
+	return c.m.paid(fb, c.job.bucket, n)
+}
+
+// paid takes bytes from a bucket, nil for that of rounds, and waits until it has them.
+func (m *Manager) paid(fb *fiber, b *bucket, n int) error {
+	if b == nil {
+		b = m.bucket
+	}
+	if d := b.take(int64(n), m.opts.Clock.Now()); d > 0 && !fb.sleep(d) {
 		return errClosed
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,12 +25,20 @@ import (
 // cluster is a few nodes with their data in memory, between which messages can be
 // lost. It runs in a synctest bubble.
 type cluster struct {
-	t       *testing.T
-	layout  *ring.Layout
+	t      *testing.T
+	layout *ring.Layout
+	// log is what the ring's log says, nil in a cluster whose ring never changes; reports
+	// are what nodes say of themselves.
+	log     *ring.State
+	reports map[ring.NodeID]ring.Report
 	tenants []*schema.Tenant
 	nodes   []*fakeNode
 	// lose decides which messages do not arrive; nil: all do.
 	lose func(from, to int, m *coord.Message) bool
+	// frame is how many objects come in bulk at once.
+	frame int
+	// edit changes the options of nodes at each start.
+	edit func(i int, o *Options)
 	// seen is called with every message that arrives.
 	seen func(from, to int, m *coord.Message)
 	mu   sync.Mutex
@@ -44,6 +53,8 @@ type fakeNode struct {
 	m     *Manager
 	up    bool
 	notes []Note
+	// state is what the node knows of the log.
+	state atomic.Pointer[ring.State]
 }
 
 const (
@@ -52,7 +63,7 @@ const (
 )
 
 func newCluster(t *testing.T, nodes, partitions, rf int, edit func(i int, o *Options)) *cluster {
-	c := &cluster{t: t}
+	c := &cluster{t: t, edit: edit, frame: 8, reports: make(map[ring.NodeID]ring.Report)}
 	var members []ring.LayoutNode
 	for i := range nodes {
 		members = append(members, ring.LayoutNode{ID: ring.NodeID{byte(i + 1)}, Name: string(rune('a' + i)), Zone: "z" + string(rune('a'+i)), Capacity: 1})
@@ -126,7 +137,7 @@ func (n *fakeNode) restart() {
 	}
 	n.data.restart()
 	n.mu.Lock()
-	n.boot(nil)
+	n.boot(n.edit)
 	n.up = true
 	n.mu.Unlock()
 }
@@ -135,12 +146,16 @@ func (n *fakeNode) view() *schema.Snapshot {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := schema.Snapshot{ClusterID: ring.ClusterID{9}, Self: n.id, Version: 1, Layout: n.layout, Ready: true}
+	if st := n.state.Load(); st != nil {
+		s.Version, s.Ring, s.Layout, s.Change = st.Version(), st, st.Layout(), st.Change()
+	}
 	for _, m := range n.nodes {
+		r := n.reports[m.id]
 		l := schema.Alive
 		if !m.up {
 			l = schema.Dead
 		}
-		s.Members = append(s.Members, schema.Member{ID: m.id, Name: string(rune('a' + m.i)), Liveness: l})
+		s.Members = append(s.Members, schema.Member{ID: m.id, Name: string(rune('a' + m.i)), Liveness: l, SyncedVersion: r.Synced, CleanVersion: r.Clean})
 	}
 	return schema.Build(s, slices.Clone(n.tenants))
 }
@@ -193,6 +208,10 @@ type fakeReplica struct {
 	drawn               map[ring.Partition]uint64
 	confirmed, released map[Span]causal.Confirmed
 	votes               causal.Context
+	// told are the changes by which spans are gained of which all was told; atTold is
+	// called before one gets in, without locks.
+	told   map[Span]ring.Version
+	atTold func(Span)
 	// merged counts objects that came.
 	merged int
 	fail   func(op string) error
@@ -218,6 +237,7 @@ func (f *fakeReplica) restart() {
 	defer f.mu.Unlock()
 	f.session++
 	f.actor = uint64(f.i+1)<<8 | f.session
+	f.told = map[Span]ring.Version{}
 	f.drawn = map[ring.Partition]uint64{}
 }
 
@@ -284,6 +304,9 @@ func (f *fakeReplica) Merge(items []coord.MergeItem, done func(int, []byte, erro
 		if err == nil && f.fail != nil {
 			err = f.fail("merge")
 		}
+		if st := f.c.nodes[f.i].state.Load(); err == nil && st != nil && it.PV != 0 && it.PV != st.Layout().PV(it.Partition) {
+			err = coord.ErrMoved
+		}
 		if err != nil {
 			errs[i] = err
 			continue
@@ -291,7 +314,10 @@ func (f *fakeReplica) Merge(items []coord.MergeItem, done func(int, []byte, erro
 		f.merged++
 		held := f.rows[it.Tenant][string(it.Key)]
 		if it.Refetch != nil {
-			o.Context = causal.JoinContext(o.Context, it.Refetch.Seen)
+			f.rows[it.Tenant][string(it.Key)] = causal.JoinFetched(&held, &o, it.Refetch)
+			continue
+		}
+		if it.Gaining != 0 && f.told[f.span(it.Partition)] != it.Gaining {
 			f.rows[it.Tenant][string(it.Key)] = causal.Join(&held, &o)
 			continue
 		}
@@ -406,10 +432,8 @@ func (f *fakeReplica) sorted(r Range) (rows []Row) {
 
 // Sums implements Replica.
 func (f *fakeReplica) Sums(r Range, bits int) ([]Sum, error) {
-	if f.fail != nil {
-		if err := f.fail("sums"); err != nil {
-			return nil, err
-		}
+	if err := f.failed("sums"); err != nil {
+		return nil, err
 	}
 	sums := make([]Sum, 1<<bits)
 	for _, row := range f.sorted(r) {
@@ -426,10 +450,8 @@ func (f *fakeReplica) Sums(r Range, bits int) ([]Sum, error) {
 
 // Rows implements Replica.
 func (f *fakeReplica) Rows(r Range, after *Row, limit int) (rows []Row, more bool, err error) {
-	if f.fail != nil {
-		if err := f.fail("rows"); err != nil {
-			return nil, false, err
-		}
+	if err := f.failed("rows"); err != nil {
+		return nil, false, err
 	}
 	f.mu.Lock()
 	c := f.confirmed[f.span(r.Partition)]
@@ -452,11 +474,14 @@ func (f *fakeReplica) Rows(r Range, after *Row, limit int) (rows []Row, more boo
 }
 
 // Records implements Replica.
-func (f *fakeReplica) Records(s Span, after *RecordRow, limit int) (rows []RecordRow, more bool, err error) {
+func (f *fakeReplica) Records(s Span, after *RecordRow, limit int, votes bool) (rows []RecordRow, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var names []string
 	for name, r := range f.records {
+		if !votes && strings.HasPrefix(name, "vote") {
+			continue
+		}
 		if f.c.layout.PartitionOf(r.Token) == s.Partition && (after == nil || name > string(after.IdempotencyKey)) {
 			names = append(names, name)
 		}
@@ -469,7 +494,7 @@ func (f *fakeReplica) Records(s Span, after *RecordRow, limit int) (rows []Recor
 }
 
 // Restore implements Replica.
-func (f *fakeReplica) Restore(_ Span, rows []RecordRow) error {
+func (f *fakeReplica) Restore(_ Span, _ ring.Version, rows []RecordRow) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range rows {

@@ -3,6 +3,7 @@ package repair
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,12 @@ type Figures struct {
 	SentBytes, ReceivedBytes, RefetchedBytes uint64
 	// ComparedBytes is what comparisons sent and got.
 	ComparedBytes uint64
+	// Gained are objects fetched for partitions that this node is about to own, and
+	// GainedSpans how many spans it has got all of.
+	Gained, GainedBytes, GainedSpans uint64
+	// Handed are objects that this node handed over before it dropped them, each counted
+	// for every owner that got it, and CleanedSpans the spans that it has dropped.
+	Handed, HandedBytes, CleanedSpans uint64
 	// Damaged counts keys of which an owner lacks what all had.
 	Damaged uint64
 }
@@ -28,6 +35,16 @@ type Figures struct {
 type figures struct {
 	mu sync.Mutex
 	f  Figures
+	// refetched, gained and handed are what was brought.
+	refetched, gained, handed traffic
+}
+
+// traffic counts objects.
+type traffic struct{ keys, bytes atomic.Uint64 }
+
+func (t *traffic) add(keys, size int) {
+	t.keys.Add(uint64(keys))
+	t.bytes.Add(uint64(size))
 }
 
 func (g *figures) change(f func(*Figures)) {
@@ -39,7 +56,11 @@ func (g *figures) change(f func(*Figures)) {
 func (g *figures) get() Figures {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.f
+	f := g.f
+	f.Refetched, f.RefetchedBytes = g.refetched.keys.Load(), g.refetched.bytes.Load()
+	f.Gained, f.GainedBytes = g.gained.keys.Load(), g.gained.bytes.Load()
+	f.Handed, f.HandedBytes = g.handed.keys.Load(), g.handed.bytes.Load()
+	return f
 }
 
 func (g *figures) compared(n int) {
@@ -89,7 +110,9 @@ func sizeOf(n int) string {
 		return fmt.Sprintf("%d bytes", n)
 	case n < 10<<20:
 		return fmt.Sprintf("%d KiB", n>>10)
-	default:
+	case n < 10<<30:
 		return fmt.Sprintf("%d MiB", n>>20)
+	default:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	}
 }

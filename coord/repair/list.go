@@ -134,7 +134,7 @@ func (c *comparison) askDiff(fb *fiber, i int, pages []page) (*diffReply, error)
 		}
 		q.diffs = append(q.diffs, it)
 	}
-	body, err := c.m.askAgain(fb, c.job.owners[i], q)
+	body, err := c.m.askAgain(fb, c.job, c.job.owners[i], q)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (c *comparison) decide(pg *page, at *position, rows []*Row) (f fix, ok bool
 	f.tenant = pg.part.tenant
 	f.at = coord.Address{
 		Partition: j.Partition, Tenant: f.tenant.Number, Token: at.Token, Key: slices.Clone(at.Key),
-		RF: j.RF, LWW: f.tenant.Policy == schema.PolicyLWW,
+		RF: j.RF, LWW: f.tenant.Policy == schema.PolicyLWW, PV: j.pv,
 	}
 	c.young = c.young || f.young
 	if f.damaged {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pairdb/pairdb/coord"
@@ -33,8 +34,12 @@ type Manager struct {
 	service service
 	figures figures
 	bucket  *bucket
+	stream  *bucket // of what changes of the ring move
 	room    room
-	ticks   int // of look, of which one runs at a time
+	large   room // of large spans that are compared because the ring changes
+	ticks   int  // of look, of which one runs at a time
+	known   atomic.Pointer[factors]
+	layout  *ring.Layout // that look saw last
 
 	mu struct {
 		sync.Mutex
@@ -54,6 +59,9 @@ type Manager struct {
 		runs     []*Run // the latest last
 		nextRun  int
 		fetch    fetchState
+		gains    gains
+		clean    cleaning
+		closed   bool
 	}
 }
 
@@ -86,7 +94,9 @@ func New(opts Options) (*Manager, error) {
 	m.fibers.clock, m.fibers.sched = opts.Clock, opts.Scheduler
 	m.service.init(&m.opts, &m.fibers, m.soon)
 	m.bucket = newBucket(opts.Rate, opts.Clock.Now())
+	m.stream = newBucket(opts.StreamRate, opts.Clock.Now())
 	m.room.size = 8 << 20
+	m.large.size = int64(m.opts.Concurrency)
 	m.mu.fetch.under = -1
 	m.mu.spans, m.mu.told = make(map[Span]*schedule), make(map[Span]bool)
 	m.service.start()
@@ -127,6 +137,8 @@ func (m *Manager) Close(ctx context.Context) error {
 	idle := m.fibers.close()
 	m.service.close()
 	m.mu.Lock()
+	m.mu.closed = true
+	m.mu.gains.allLocked()
 	if m.mu.stop != nil {
 		m.mu.stop()
 	}
@@ -181,12 +193,7 @@ func (m *Manager) spansOf(v *schema.Snapshot) (all []Span) {
 	if v.Layout == nil || !v.Ready {
 		return nil
 	}
-	var factors [ring.MaxRF + 1]bool
-	for _, t := range v.Tenants() {
-		if t.RF >= 1 && t.RF <= ring.MaxRF {
-			factors[t.RF] = true
-		}
-	}
+	factors := m.factors(v)
 	for p := range v.Layout.Partitions() {
 		for rf := 1; rf <= ring.MaxRF; rf++ {
 			if factors[rf] && v.Layout.IsOwner(m.opts.Self, ring.Partition(p), rf) {
@@ -220,6 +227,12 @@ func (m *Manager) driver(v *schema.Snapshot, span Span) (id ring.NodeID) {
 // look begins what is due.
 func (m *Manager) look(*fiber) {
 	v, now := m.opts.View(), m.opts.Clock.Now()
+	m.lookGains(v)
+	m.lookForeign(v)
+	if v.Layout != m.layout {
+		m.layout = v.Layout
+		m.forget(v, now)
+	}
 	back := m.returned(v)
 	m.mu.Lock()
 	all, telling := now.After(m.mu.periodic), m.mu.telling
@@ -257,6 +270,12 @@ func (m *Manager) look(*fiber) {
 			if back[owner] {
 				m.dueLocked(span, now.Add(debounce))
 			}
+		}
+		if v.Change.Touches(span.Partition) {
+			// Once the change is over, with whoever owns it then.
+			m.dueLocked(span, now)
+			m.mu.Unlock()
+			continue
 		}
 		if s := m.mu.spans[span]; !s.due.IsZero() && !now.Before(s.due) || all {
 			due = append(due, span)
@@ -297,6 +316,25 @@ func (m *Manager) look(*fiber) {
 	m.mu.Unlock()
 }
 
+// forget lets go of spans that this node owns no more.
+func (m *Manager) forget(v *schema.Snapshot, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	//seams:ordered each is let go of by itself
+	for span := range m.mu.spans {
+		if v.Layout == nil || !m.owns(v, span) {
+			delete(m.mu.spans, span)
+			m.leftLocked(span, now)
+		}
+	}
+	//seams:ordered each is let go of by itself
+	for span := range m.mu.told {
+		if v.Layout == nil || !m.owns(v, span) {
+			delete(m.mu.told, span)
+		}
+	}
+}
+
 // tell tells the drivers of spans that those are dirty. One that does not answer takes
 // long, for which nothing else may wait.
 func (m *Manager) tell(fb *fiber, v *schema.Snapshot, tell map[ring.NodeID][]Span) {
@@ -316,7 +354,7 @@ func (m *Manager) tell(fb *fiber, v *schema.Snapshot, tell map[ring.NodeID][]Spa
 		for _, span := range tell[id] {
 			items = append(items, spanItem{Span: span, pv: v.Layout.PV(span.Partition)})
 		}
-		for i, a := range m.askMany(fb, id, kindDirty, items) {
+		for i, a := range m.askMany(fb, nil, id, kindDirty, items) {
 			if a.why != "" {
 				m.soon(items[i].Span) // to whoever drives then
 			}

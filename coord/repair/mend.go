@@ -91,6 +91,7 @@ func (c *comparison) fetch(fb *fiber, some []fix) (objects [][]byte, failed erro
 		}
 		to := c.job.owners[reads[n].from]
 		m := c.message(coord.OpRead, f)
+		m.Deadline = c.m.opts.Clock.Now().Add(c.m.patience(c.job, to))
 		c.m.opts.Transport.Send(to, &m, func(r coord.Reply, err error) {
 			if errs[n] = refusal(to, &r, err); errs[n] == nil {
 				got[n] = r.Body
@@ -109,6 +110,9 @@ func (c *comparison) fetch(fb *fiber, some []fix) (objects [][]byte, failed erro
 	for n := range reads {
 		i := reads[n].fix
 		err := errs[n]
+		if len(c.job.order) > 0 {
+			c.m.quiet(c.job.owners[reads[n].from], err)
+		}
 		var o causal.Object
 		if err == nil {
 			o, err = causal.Decode(got[n])

@@ -14,6 +14,7 @@ import (
 // that rounds use.
 type Objects interface {
 	Read(at coord.Address, done func(object []byte, err error))
+	Scan(r *coord.ScanRange, done func(p coord.ScanPiece, err error))
 	Merge(items []coord.MergeItem, done func(i int, uncovered []byte, err error))
 }
 
@@ -41,6 +42,11 @@ type Options struct {
 	// Default: nothing.
 	Fetching func(ring.Partition)
 	Fetched  func([]ring.Partition) error
+	// Synced notes durably, and makes known, that this node has fetched all that it
+	// gains by the change that was proposed with that entry. Cleaned does so for that
+	// under that entry this node held nothing of what it did not own. Default: nothing.
+	Synced  func(ring.Version) error
+	Cleaned func(ring.Version) error
 	// Busy reports whether clients wait for this node more than they should: then
 	// rounds pause between two steps, each time for a quarter of a second at most.
 	// Default: never.
@@ -58,7 +64,10 @@ type Options struct {
 	// Rate bounds what comparisons and repairs driven here read and send, in bytes a
 	// second. Default 16 MiB.
 	Rate int64
-	// Concurrency is how many partitions are compared at once. Default 8.
+	// StreamRate bounds what this node fetches of partitions that it is about to own,
+	// and hands over of those that it owns no more, in bytes a second. Default 64 MiB.
+	StreamRate int64
+	// Concurrency is how many partitions are compared or fetched at once. Default 8.
 	Concurrency int
 
 	// Note is told in plain words what an operator may want to know. It must not
@@ -81,6 +90,7 @@ func (o *Options) EnsureDefaults() {
 	set(&o.Interval, 10*time.Minute)
 	set(&o.Settle, 6*time.Second)
 	set(&o.Rate, 16<<20)
+	set(&o.StreamRate, 64<<20)
 	set(&o.Concurrency, 8)
 	if o.Healthy == nil {
 		o.Healthy = func(ring.NodeID) bool { return true }
@@ -93,6 +103,12 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Fetched == nil {
 		o.Fetched = func([]ring.Partition) error { return nil }
+	}
+	if o.Synced == nil {
+		o.Synced = func(ring.Version) error { return nil }
+	}
+	if o.Cleaned == nil {
+		o.Cleaned = func(ring.Version) error { return nil }
 	}
 	if o.Busy == nil {
 		o.Busy = func() bool { return false }
@@ -129,6 +145,6 @@ func (o *Options) Validate() error {
 	check(o.Scheduler != nil, "Scheduler is missing")
 	check(o.Random != nil, "Random is missing")
 	check(o.Interval > 0 && o.Settle > 0, "a duration is not positive")
-	check(o.Rate > 0 && o.Concurrency > 0, "Rate or Concurrency is not positive")
+	check(o.Rate > 0 && o.StreamRate > 0 && o.Concurrency > 0, "Rate, StreamRate or Concurrency is not positive")
 	return errors.Join(errs...)
 }

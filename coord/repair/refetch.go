@@ -169,44 +169,76 @@ var errAlone = errors.New("no other node has its data, because a tenant in it ha
 // that was acknowledged is at one of N-q+1 others at least.
 func (m *Manager) refetch(fb *fiber, span Span) error {
 	r := &round{m: m, view: m.opts.View(), began: m.opts.Clock.Now()}
-	j := r.add(span)
-	n := len(j.owners)
-	if n < 2 {
+	j := r.guest(span)
+	if len(j.owners) < 2 {
 		return m.alone(span)
 	}
-	j.vouches = make([]bool, n)
-	for i := range j.vouches {
-		j.vouches[i] = i != j.self
+	j.trust(false)
+	if err := r.meet(fb, j); err != nil {
+		return err
 	}
+	if err := m.fetchRecords(fb, j, false); err != nil {
+		return err
+	}
+	return r.bring(fb, j, nil, &m.figures.refetched, func(keys, size int) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.mu.fetch.keys += keys
+		m.mu.fetch.bytes += size
+	})
+}
+
+// trust says that all others vouch for what they hold, and whether this node does.
+func (j *job) trust(self bool) {
+	j.vouches = make([]bool, len(j.owners))
+	for i := range j.vouches {
+		j.vouches[i] = self || i != j.self
+	}
+}
+
+// meet asks the others what they know to be confirmed, levels that, and fails unless as
+// many take part as it takes.
+func (r *round) meet(fb *fiber, j *job) error {
 	r.states(fb, r.jobs, func(j *job) []State { return j.first })
 	r.level(fb)
-	if err := r.enough(j); err != nil {
-		return err
-	}
-	if err := m.fetchRecords(fb, j); err != nil {
-		return err
-	}
-	for pass := range refetchPasses {
+	return r.enough(j)
+}
+
+// bring compares this node with the others, and brings it what they have. told, unless it
+// is nil, is called when it has been told all that they held, and all are compared at
+// least once after that.
+func (r *round) bring(fb *fiber, j *job, told func() error, count *traffic, note func(keys, size int)) error {
+	m := r.m
+	for left := refetchPasses; left > 0; left-- {
 		r.states(fb, r.jobs, func(j *job) []State { return j.second })
 		r.restarted(j)
 		if err := r.enough(j); err != nil {
 			return err
 		}
-		// Everything the others have by now is to be had.
-		j.horizon = horizonOf(j.some(j.second))
+		// Everything the others have by now is to be had, and what is confirmed all have.
+		j.horizon = causal.JoinContext(horizonOf(j.some(j.second)), j.agreed.Seen)
 		fetched := 0
 		j.fix = func(fb *fiber, c *comparison, all []fix) error {
 			some := c.lacking(all)
 			fetched += len(some)
-			return c.refetch(fb, some)
+			return c.refetch(fb, some, count, note)
 		}
 		c := &comparison{m: m, view: r.view, job: j}
 		if err := c.run(fb); err != nil {
 			return err
 		}
-		if fetched == 0 || pass == refetchPasses-1 {
-			break
+		switch {
+		case told != nil && !c.missed:
+			if err := told(); err != nil {
+				return err
+			}
+			told, left = nil, refetchPasses
+		case told == nil && fetched == 0:
+			return nil
 		}
+	}
+	if told != nil {
+		return fmt.Errorf("keys changed while they were compared: %w", errMoved)
 	}
 	return nil
 }
@@ -240,8 +272,6 @@ func (r *round) enough(j *job) error {
 	if j.end != "" {
 		return errors.New(j.why)
 	}
-	n := len(j.owners)
-	need := n - n/2 // N-q+1
 	var away, damaged []string
 	there := 0
 	for i, id := range j.owners {
@@ -255,30 +285,31 @@ func (r *round) enough(j *job) error {
 			away = append(away, r.name(id))
 		}
 	}
-	if there >= need {
+	if there >= j.need {
 		return nil
 	}
 	if len(away) == 0 {
-		return fmt.Errorf("it takes %d sound owners beside this one to fetch it again, and there are %d: the copy of %s is damaged, too. Writes that only the damaged copies had are lost; the others have what is left, and it can be read there at consistency one",
-			need, there, strings.Join(damaged, ", "))
+		return fmt.Errorf("it takes %d sound owners beside this one to fetch it, and there are %d: the copy of %s is damaged, too. Writes that only the damaged copies had are lost; the others have what is left, and it can be read there at consistency one",
+			j.need, there, strings.Join(damaged, ", "))
 	}
 	why := ""
 	if j.why != "" {
 		why = " (" + j.why + ")"
 	}
-	return fmt.Errorf("it takes %d of its other owners to fetch it again; waiting for %s%s", need, strings.Join(append(away, damaged...), ", "), why)
+	return fmt.Errorf("it takes %d of its other owners to fetch it; waiting for %s%s", j.need, strings.Join(append(away, damaged...), ", "), why)
 }
 
-// fetchRecords brings what the other owners remember of idempotency keys.
-func (m *Manager) fetchRecords(fb *fiber, j *job) error {
+// fetchRecords brings what the other owners remember of idempotency keys, and with votes
+// what they have voted for.
+func (m *Manager) fetchRecords(fb *fiber, j *job, votes bool) error {
 	for i := range j.owners {
 		if i == j.self || !j.here[i] {
 			continue
 		}
 		var after *RecordRow
 		for {
-			q := &request{kind: kindRecords, spans: []spanItem{{Span: j.Span, pv: j.pv}}, after: after}
-			body, err := m.askAgain(fb, j.owners[i], q)
+			q := &request{kind: kindRecords, spans: []spanItem{{Span: j.Span, pv: j.pv}}, after: after, votes: votes}
+			body, err := m.askAgain(fb, j, j.owners[i], q)
 			if err != nil {
 				return err
 			}
@@ -287,13 +318,13 @@ func (m *Manager) fetchRecords(fb *fiber, j *job) error {
 				err = errRestarted
 			}
 			if err == nil && len(a.rows) > 0 {
-				err = m.opts.Replica.Restore(j.Span, a.rows)
+				err = m.opts.Replica.Restore(j.Span, j.pv, a.rows)
 			}
 			if err != nil {
 				return err
 			}
-			if d := m.bucket.take(int64(len(body)), m.opts.Clock.Now()); d > 0 && !fb.sleep(d) {
-				return errClosed
+			if err := m.paid(fb, j.bucket, len(body)); err != nil {
+				return err
 			}
 			if !a.more || len(a.rows) == 0 {
 				break
@@ -336,7 +367,7 @@ func (c *comparison) lacking(all []fix) (some []fix) {
 
 // refetch joins what others hold into this node's copy, where it replaces whatever all
 // of them had.
-func (c *comparison) refetch(fb *fiber, all []fix) (failed error) {
+func (c *comparison) refetch(fb *fiber, all []fix, count *traffic, note func(keys, size int)) (failed error) {
 	m := c.m
 	err := c.batches(fb, all, func(fb *fiber, some []fix) error {
 		objects, err := c.fetch(fb, some)
@@ -351,10 +382,10 @@ func (c *comparison) refetch(fb *fiber, all []fix) (failed error) {
 		for i := range some {
 			if len(objects[i]) == 0 {
 				if !some[i].absent || len(some[i].from) > 0 {
+					c.missed = true
 					continue // it was had by nobody any more, or could not be had
 				}
-				nothing := causal.Object{}
-				objects[i] = nothing.Append(nil)
+				objects[i] = nothing
 			}
 			it := c.item(&some[i], objects[i])
 			it.Refetch = &c.job.agreed
@@ -364,28 +395,38 @@ func (c *comparison) refetch(fb *fiber, all []fix) (failed error) {
 		if err := c.paid(fb, size); err != nil {
 			return err
 		}
-		errs := make([]error, len(items))
-		ok := fb.await(func(done func()) {
-			left := newCountdown(len(items), done)
-			if len(items) > 0 {
-				m.opts.Objects.Merge(items, func(i int, _ []byte, err error) {
-					errs[i] = err
-					left()
-				})
-			}
-		})
+		errs, ok := m.mergeHere(fb, items)
 		if !ok {
 			return errClosed
 		}
-		m.mu.Lock()
-		m.mu.fetch.keys += len(items)
-		m.mu.fetch.bytes += size
-		m.mu.Unlock()
-		m.figures.change(func(f *Figures) { f.Refetched += uint64(len(items)); f.RefetchedBytes += uint64(size) })
+		m.brought(count, note, len(items), size)
 		if failed == nil {
 			failed = first(errs)
 		}
 		return nil
 	})
 	return errors.Join(err, failed)
+}
+
+// mergeHere joins objects into this node's copy; ok is false if the node is stopping.
+func (m *Manager) mergeHere(fb *fiber, items []coord.MergeItem) (errs []error, ok bool) {
+	errs = make([]error, len(items))
+	ok = fb.await(func(done func()) {
+		left := newCountdown(len(items), done)
+		if len(items) > 0 {
+			m.opts.Objects.Merge(items, func(i int, _ []byte, err error) {
+				errs[i] = err
+				left()
+			})
+		}
+	})
+	return errs, ok
+}
+
+// brought counts objects that were brought here.
+func (m *Manager) brought(count *traffic, note func(keys, size int), keys, size int) {
+	count.add(keys, size)
+	if note != nil {
+		note(keys, size)
+	}
 }

@@ -4,6 +4,8 @@
 package repair
 
 import (
+	"errors"
+
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -65,14 +67,14 @@ type Row struct {
 }
 
 // RecordRow is what an owner remembers of one idempotency key: that its write was
-// made, and which that was.
+// made, and which that was, or which one it has voted for.
 type RecordRow struct {
 	Tenant ring.TenantNumber
 	Token  ring.Token
 	// KeyHash stands for the key, in the replicas' way.
 	KeyHash        [16]byte
 	IdempotencyKey []byte
-	// Record is encoded (causal.Record), and applied.
+	// Record is encoded (causal.Record).
 	Record []byte
 }
 
@@ -106,10 +108,38 @@ type Replica interface {
 
 	// Records returns the idempotency records of a span that were applied and still
 	// count, in the order of their storage keys, from the one after on, at most limit
-	// and about 1 MiB; more says that there are others behind. Votes are left out: see
-	// DESIGN.md.
-	Records(s Span, after *RecordRow, limit int) (rows []RecordRow, more bool, err error)
-	// Restore remembers what other owners do of a span under quarantine, on disk when
-	// it returns.
-	Restore(s Span, rows []RecordRow) error
+	// and about 1 MiB; more says that there are others behind. With votes, those that
+	// were voted for are among them: see DESIGN.md.
+	Records(s Span, after *RecordRow, limit int, votes bool) (rows []RecordRow, more bool, err error)
+	// Restore remembers what other owners do of a span that is fetched, on disk when
+	// it returns. A vote counts as one that this node is asked for now. It is refused
+	// with coord.ErrMoved unless pv is the version of the partition by then: records that
+	// come late would be left at a node that has said that it has nothing.
+	Restore(s Span, pv ring.Version, rows []RecordRow) error
+
+	// Known returns what was adopted and released of a span, and the clock above which
+	// everything has to be that is minted by whoever takes it over: something with a
+	// lower one may have been collected.
+	Known(s Span) (confirmed, released causal.Confirmed, floor uint64, err error)
+	// Inherit makes known here what old owners of a span know, on disk and to all
+	// merges and reads when it returns. It never takes anything back. It is fenced by pv
+	// as Restore is.
+	Inherit(s Span, pv ring.Version, confirmed, released *causal.Confirmed, floor uint64) error
+	// Told says that an old owner has told this node all it holds of a span that it gains
+	// by the change that was proposed at a version. Merges that carry that version join
+	// whole before (coord.MergeItem.Gaining), and leave out what is confirmed and not
+	// held from then on. None that does not is under way when it returns.
+	Told(s Span, change ring.Version) error
+	// Foreign returns the spans that are not owned of which there is anything here,
+	// sorted. Whatever was written as of an older version of the ring than owns goes by
+	// is in it. Data of tenants that nobody knows is not.
+	Foreign(owns func(p ring.Partition, rf uint8) bool) ([]Span, error)
+	// Drop removes all there is of a span, on disk when it returns nil, but for the
+	// counters of its partition. still is called once nothing is being written any more:
+	// if it says false nothing is removed, and the error is ErrNotForeign.
+	Drop(s Span, still func() bool) error
 }
+
+// ErrNotForeign says that a span was not dropped, because this node owns it by now, or
+// may.
+var ErrNotForeign = errors.New("the ring has changed meanwhile")

@@ -44,6 +44,15 @@ type job struct {
 	end, why string
 	// keys is how many differed, rows how many objects owners got, moved their bytes.
 	keys, rows, moved int
+	// dirty is why nothing may be confirmed though all take part: somebody else may hold
+	// some of it.
+	dirty string
+	// need is how many of the others it takes that have all that was ever acknowledged,
+	// for a span that is fetched. bucket is what it is paid from, nil for that of rounds.
+	need   int
+	bucket *bucket
+	// order are the others that it is fetched from, the best first, if not all are.
+	order []int
 	// vouches is false for this node if its partition is under quarantine; nil: all do.
 	vouches []bool
 	// fixes is what is done about keys that differ; nil is repair.
@@ -81,9 +90,22 @@ type round struct {
 }
 
 func (r *round) add(span Span) *job {
+	j := r.guest(span)
+	if !r.view.Clean(span.Partition, int(span.RF)) {
+		j.dirty = "nodes that owned it before, or were about to, have not said yet that they hold nothing of it any more"
+	}
+	return j
+}
+
+// guest adds a span to which this node need not belong: it takes part beside the owners.
+func (r *round) guest(span Span) *job {
 	j := &job{Span: span, pv: r.view.Layout.PV(span.Partition)}
-	j.owners = r.view.Layout.Owners(nil, span.Partition, int(span.RF))
-	j.self = slices.Index(j.owners, r.m.opts.Self)
+	j.owners = r.view.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF+1), span.Partition, int(span.RF))
+	j.need = ring.Meeting(len(j.owners))
+	if j.self = slices.Index(j.owners, r.m.opts.Self); j.self < 0 {
+		j.self = len(j.owners)
+		j.owners = append(j.owners, r.m.opts.Self)
+	}
 	for i, id := range j.owners {
 		j.here = append(j.here, i == j.self || r.m.healthy(r.view, id))
 	}
@@ -152,7 +174,11 @@ func (r *round) hand(fb *fiber, jobs []*job, k kind, item func(j *job, i int) (s
 				items, about = append(items, it), append(about, j)
 			}
 		}
-		answers := r.m.askMany(fb, id, k, items)
+		if len(items) == 0 {
+			return
+		}
+		// A span that is gained is alone in its round.
+		answers := r.m.askMany(fb, about[0], id, k, items)
 		for k, j := range about {
 			done(j, slices.Index(j.owners, id), &answers[k])
 		}
@@ -301,6 +327,8 @@ func (r *round) confirm(fb *fiber, jobs []*job) {
 		case j.end != "":
 		case !j.complete():
 			j.fail(endPartial, r.away(j))
+		case j.dirty != "":
+			j.fail(endPartial, j.dirty)
 		default:
 			c, why := confirm(j.first, j.second, &j.agreed)
 			if why != "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 const (
@@ -50,6 +51,8 @@ type entry struct {
 	// changing counts calls of Adopt under way: what is told meanwhile may be
 	// settled in either way.
 	changing int
+	// handed counts what a round has confirmed or released and is being taken in.
+	handed int
 	// repairedAt is when the last round began that ended with all owners equal, in
 	// Unix milliseconds.
 	repairedAt int64
@@ -203,7 +206,7 @@ func (s *service) leave() {
 // answer does what a request asks for.
 func (s *service) answer(fb *fiber, q *request) ([]byte, error) {
 	switch q.kind {
-	case kindState, kindAdopt, kindRelease, kindDirty:
+	case kindState, kindAdopt, kindRelease, kindDirty, kindKnown:
 		all, err := s.many(fb, q, true)
 		return encodeStates(q.kind, all), err
 	}
@@ -230,8 +233,15 @@ func (s *service) answer(fb *fiber, q *request) ([]byte, error) {
 		}
 		a.session = session
 		return a.encode(), nil
+	case kindObjects:
+		a, err := s.objects(fb, span, q)
+		if err != nil {
+			return nil, err
+		}
+		a.session = session
+		return a.encode(), nil
 	default:
-		rows, more, err := s.opts.Replica.Records(span, q.after, maxRows)
+		rows, more, err := s.opts.Replica.Records(span, q.after, maxRows, q.votes)
 		if err != nil {
 			return nil, err
 		}
@@ -259,30 +269,27 @@ func (s *service) fence(it *spanItem) error {
 // handed bounds the spans that are adopted at once: they share syncs.
 const handed = 16
 
-// many does what is asked for many spans. Those under quarantine are fenced only for
-// others.
+// many does what is asked for many spans. Those that are not owned, or are under
+// quarantine, are fenced only for others.
 func (s *service) many(fb *fiber, q *request, fenced bool) ([]stateReply, error) {
 	all := make([]stateReply, len(q.spans))
 	limit := handed
-	if q.kind == kindState || q.kind == kindDirty {
+	if q.kind == kindState || q.kind == kindDirty || q.kind == kindKnown {
 		limit = 1
 	}
 	ok := fb.each(len(all), limit, func(_ *fiber, i int) {
 		it := &q.spans[i]
-		err := s.fence(it)
-		if !fenced && errors.Is(err, errQuarantined) {
-			err = nil
-		}
+		err := s.admit(it, fenced)
 		switch {
 		case err != nil:
 		case q.kind == kindState:
 			all[i].state, err = s.state(it.Span)
 		case q.kind == kindDirty:
 			s.dirty(it.Span)
-		case q.kind == kindAdopt:
-			err = s.adopt(it)
+		case q.kind == kindKnown:
+			err = s.known(it.Span, &all[i])
 		default:
-			err = s.release(it)
+			err = s.hand(it, q.kind, fenced)
 		}
 		if err != nil {
 			all[i].why = clip(err.Error())
@@ -292,6 +299,29 @@ func (s *service) many(fb *fiber, q *request, fenced bool) ([]stateReply, error)
 		return nil, errClosed
 	}
 	return all, nil
+}
+
+// admit is fence, but for what this node may be told by itself.
+func (s *service) admit(it *spanItem, fenced bool) error {
+	err := s.fence(it)
+	if !fenced && (errors.Is(err, errQuarantined) || errors.Is(err, errForeign)) {
+		return nil
+	}
+	return err
+}
+
+// known tells what is known of a span. Nothing is being adopted meanwhile: whoever was
+// told of this version of the ring, and asks now, is told all that this node ever adopts
+// as of an older one.
+func (s *service) known(span Span, a *stateReply) (err error) {
+	s.mu.Lock()
+	handed := s.entryLocked(span).handed > 0
+	s.mu.Unlock()
+	if handed {
+		return errMoved
+	}
+	a.state.Confirmed, a.state.Released, a.floor, err = s.opts.Replica.Known(span)
+	return err
 }
 
 // state asks the replica, and notes what is confirmed.
@@ -328,29 +358,70 @@ func (e *entry) note(c *causal.Confirmed) {
 // hashOf stands for what is confirmed.
 func hashOf(c *causal.Confirmed) uint64 { return xxh3.Hash(c.Append(nil)) }
 
-func (s *service) adopt(it *spanItem) error {
+// hand takes in what a round has confirmed or released.
+func (s *service) hand(it *spanItem, k kind, fenced bool) error {
 	if err := s.sameSession(it); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	e := s.entryLocked(it.Span)
-	e.changing++
-	s.mu.Unlock()
-	err := s.opts.Replica.Adopt(it.Span, &it.confirmed)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e.changing--; err == nil {
-		e.note(&it.confirmed)
-		e.repairedAt = max(e.repairedAt, it.repairedAt)
+	handing := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.entryLocked(it.Span).handed += n
+	}
+	handing(1)
+	defer handing(-1)
+	// Once more: known leaves out nothing of an older ring then.
+	err := s.fence(it)
+	switch {
+	case err == nil && k == kindRelease:
+		return s.opts.Replica.Release(it.Span, &it.confirmed)
+	case err == nil, !fenced && errors.Is(err, errQuarantined):
+		return s.change(it.Span, &it.confirmed, it.repairedAt, func() error {
+			return s.opts.Replica.Adopt(it.Span, &it.confirmed)
+		})
+	case !fenced && errors.Is(err, errForeign):
+		return s.inherit(it.Span, it.pv, &stateReply{state: State{Confirmed: it.confirmed}})
 	}
 	return err
 }
 
-func (s *service) release(it *spanItem) error {
-	if err := s.sameSession(it); err != nil {
-		return err
+// inherit takes over what old owners know of a span.
+func (s *service) inherit(span Span, pv ring.Version, a *stateReply) error {
+	c := a.state.Confirmed.Join(&a.state.Released)
+	return s.change(span, &c, 0, func() error {
+		return s.opts.Replica.Inherit(span, pv, &a.state.Confirmed, &a.state.Released, a.floor)
+	})
+}
+
+// change does something after which c is confirmed here. Nothing is told meanwhile that
+// would be settled in one way or the other.
+func (s *service) change(span Span, c *causal.Confirmed, repairedAt int64, do func() error) error {
+	s.mu.Lock()
+	e := s.entryLocked(span)
+	e.changing++
+	s.mu.Unlock()
+	err := do()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.changing--; err == nil {
+		e.note(c)
+		e.repairedAt = max(e.repairedAt, repairedAt)
 	}
-	return s.opts.Replica.Release(it.Span, &it.confirmed)
+	return err
+}
+
+// drop has the replica remove a span, and forgets what is known of it.
+func (s *service) drop(span Span, still func() bool) error {
+	return s.change(span, &causal.Confirmed{}, 0, func() error {
+		err := s.opts.Replica.Drop(span, still)
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			e := s.entryLocked(span)
+			e.confirmed, e.repairedAt = causal.Confirmed{}, 0
+		}
+		return err
+	})
 }
 
 // sameSession refuses what follows from what another start of this node said.

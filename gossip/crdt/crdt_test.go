@@ -22,7 +22,7 @@ func testEntry(t testing.TB, key byte, inc, seq uint64, name string) *NodeEntry 
 	t.Helper()
 	e, err := Sign(NodeEntry{
 		Stamp: Stamp{inc, seq}, ClusterID: ring.ClusterID{7}, Name: name, Zone: "z", Capacity: 100, Actor: 9,
-		Addresses: schema.Addresses{Peer: "127.0.0.1:1"}, AckedVersion: 3, Software: "v1",
+		Addresses: schema.Addresses{Peer: "127.0.0.1:1"}, AckedVersion: 3, SyncedVersion: 2, CleanVersion: 1, Software: "v1",
 	}, testKey(key))
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,8 @@ func TestNodeEntryCodec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.compare(e) != 0 || got.Addresses != e.Addresses || got.Zone != "z" || got.AckedVersion != 3 || got.Software != "v1" || got.ID != e.ID {
+	if got.compare(e) != 0 || got.Addresses != e.Addresses || got.Zone != "z" || got.AckedVersion != 3 || got.SyncedVersion != 2 ||
+		got.CleanVersion != 1 || got.Software != "v1" || got.ID != e.ID {
 		t.Errorf("came back as %+v", got)
 	}
 	for i := range b {
@@ -121,7 +122,7 @@ func TestNodeEntryCodec(t *testing.T) {
 		}
 	}
 	newer := bytes.Clone(b)
-	newer[0] = 2
+	newer[0] = nodeFormat + 1
 	if _, err := DecodeNode(newer); !errors.Is(err, ring.ErrNewerFormat) {
 		t.Errorf("newer: %v", err)
 	}
@@ -135,6 +136,31 @@ func TestNodeEntryCodec(t *testing.T) {
 	copy(forged[1:], e.PublicKey)
 	if _, err := DecodeNode(forged); !errors.Is(err, ErrSignature) {
 		t.Errorf("forged: %v", err)
+	}
+}
+
+// TestFirstFormat: entries that an earlier version signed are read, and passed on as
+// they are. They say nothing of what is synced or clean.
+func TestFirstFormat(t *testing.T) {
+	e := testEntry(t, 1, 2, 3, "n1")
+	key := testKey(1)
+	at := 1 + ed25519.PublicKeySize + 16 + 4*8
+	raw := slices.Concat([]byte{nodeFormat1}, e.raw[1:at], e.raw[at+2*8:])
+	b := append(bytes.Clone(raw), ed25519.Sign(key, append([]byte(signContext), raw...))...)
+	got, err := DecodeNode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != e.ID || got.AckedVersion != 3 || got.SyncedVersion != 0 || got.CleanVersion != 0 || got.Capacity != 100 || got.Name != "n1" {
+		t.Errorf("came back as %+v", got)
+	}
+	if !bytes.Equal(got.Append(nil), b) {
+		t.Error("it is passed on in another form, which nobody has signed")
+	}
+	for i := range b {
+		if _, err := DecodeNode(b[:i]); err == nil {
+			t.Fatalf("cut at %d is accepted", i)
+		}
 	}
 }
 

@@ -35,8 +35,8 @@ type NodeEntry struct {
 	Addresses  schema.Addresses
 	// Actor mints the node's dots in this incarnation; not zero.
 	Actor uint64
-	// AckedVersion is the last log entry the node has durably.
-	AckedVersion ring.Version
+	// AckedVersion, SyncedVersion and CleanVersion are the node's ring.Report.
+	AckedVersion, SyncedVersion, CleanVersion ring.Version
 	// Software is the node's version, at most MaxSoftwareLen bytes.
 	Software string
 
@@ -53,7 +53,9 @@ const (
 )
 
 const (
-	nodeFormat = 1
+	nodeFormat = 2
+	// nodeFormat1 lacks the synced and the clean version, which are 0.
+	nodeFormat1 = 1
 	// signContext keeps a signature from being taken for one of anything else.
 	signContext = "pairdb node entry\x00"
 )
@@ -99,14 +101,14 @@ func (e *NodeEntry) check() error {
 	return nil
 }
 
-// encode appends the signed part: format u8 = 1, public key 32, cluster 16,
-// incarnation, seq, actor, acked version u64 each, capacity u32, then name,
-// zone, four addresses and software, each with a u8 length.
+// encode appends the signed part: format u8 = 2, public key 32, cluster 16,
+// incarnation, seq, actor, acked, synced and clean version u64 each, capacity u32,
+// then name, zone, four addresses and software, each with a u8 length.
 func (e *NodeEntry) encode(b []byte) []byte {
 	b = append(b, nodeFormat)
 	b = append(b, e.PublicKey...)
 	b = append(b, e.ClusterID[:]...)
-	for _, v := range []uint64{e.Incarnation, e.Seq, e.Actor, uint64(e.AckedVersion)} {
+	for _, v := range []uint64{e.Incarnation, e.Seq, e.Actor, uint64(e.AckedVersion), uint64(e.SyncedVersion), uint64(e.CleanVersion)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	b = binary.BigEndian.AppendUint32(b, e.Capacity)
@@ -126,14 +128,17 @@ func (e *NodeEntry) Append(dst []byte) []byte {
 // DecodeNode reads what Append wrote and checks the signature. The entry does
 // not alias b. A newer format gives ring.ErrNewerFormat.
 func DecodeNode(b []byte) (*NodeEntry, error) {
-	const fixed = 1 + ed25519.PublicKeySize + 16 + 4*8 + 4
+	fixed := 1 + ed25519.PublicKeySize + 16 + 6*8 + 4
+	if len(b) > 0 && b[0] == nodeFormat1 {
+		fixed -= 2 * 8
+	}
 	if len(b) > MaxEntryBytes {
 		return nil, fmt.Errorf("decode node entry: %w: %d bytes", ErrCorrupt, len(b))
 	}
 	if len(b) > 0 && b[0] > nodeFormat {
 		return nil, fmt.Errorf("decode node entry: format %d: %w", b[0], ring.ErrNewerFormat)
 	}
-	if len(b) < fixed+7+ed25519.SignatureSize || b[0] != nodeFormat {
+	if len(b) < fixed+7+ed25519.SignatureSize || b[0] < nodeFormat1 {
 		return nil, fmt.Errorf("decode node entry: %w", ErrCorrupt)
 	}
 	e := &NodeEntry{raw: bytes.Clone(b[:len(b)-ed25519.SignatureSize])}
@@ -144,6 +149,9 @@ func DecodeNode(b []byte) (*NodeEntry, error) {
 	r = r[16:]
 	u64 := func() (v uint64) { v, r = binary.BigEndian.Uint64(r), r[8:]; return v }
 	e.Incarnation, e.Seq, e.Actor, e.AckedVersion = u64(), u64(), u64(), ring.Version(u64())
+	if b[0] != nodeFormat1 {
+		e.SyncedVersion, e.CleanVersion = ring.Version(u64()), ring.Version(u64())
+	}
 	e.Capacity, r = binary.BigEndian.Uint32(r), r[4:]
 	a := &e.Addresses
 	for _, s := range []*string{&e.Name, &e.Zone, &a.GRPC, &a.Peer, &a.HTTP, &a.Gossip, &e.Software} {

@@ -100,8 +100,17 @@ type Core struct {
 	withdrawn map[ring.NodeID]struct{}
 	// founder is whom this node has durably endorsed; zero: nobody.
 	founder ring.NodeID
-	// ready: all founders have acknowledged; durable.
+	// joining is the cluster that this node has durably bound itself to without
+	// having founded it; zero: none.
+	joining ring.ClusterID
+	// ready: all founders have acknowledged, or, at a node that joined, the log
+	// makes it a member; durable.
 	ready bool
+	// retired: a member has said that this node is none any more; durable.
+	retired bool
+	// acked, synced and clean are this node's ring.Report. The last two are durable
+	// before they are said; acked is the whole log after a start.
+	acked, synced, clean ring.Version
 	// floor is the log version that this node had durably and must have again
 	// before it takes part, floorLog the hash of that log; 0: it lacks nothing.
 	floor    ring.Version
@@ -120,16 +129,25 @@ type Core struct {
 	promised uint64
 	founding *founding
 	proposal *proposal
-	out      Output
-	fatal    error
-	snap     *schema.Snapshot
-	snapLog  ring.Version // the version snap's tenants are of
+	// founderOf is who founded the cluster, once it was looked up.
+	founderOf ring.NodeID
+	// offered is the version of the peer whose log is being learned, 0 for none.
+	offered ring.Version
+	// twin is the node that was last complained about for having a joiner's name.
+	twin ring.NodeID
+	// asked counts the members that this node has asked whether it is one.
+	asked   int
+	out     Output
+	fatal   error
+	snap    *schema.Snapshot
+	snapLog ring.Version // the version snap's tenants are of
 }
 
 // Open loads the metadata, or makes a new identity if there is none, counts the
 // incarnation up and draws the actor, durably, before it returns. Where the witness
 // tells that only log entries or votes are missing it opens all the same, see
-// Recovering. Errors: ErrNewerFormat, ErrCorrupt and LostError, ErrOtherCluster.
+// Recovering. Errors: ErrNewerFormat, ErrCorrupt and LostError, ErrOtherCluster,
+// RetiredError.
 func Open(o Options) (*Core, error) {
 	if !ring.ValidName(o.ClusterName) {
 		return nil, fmt.Errorf("open metadata: cluster name %q: want 1..63 letters, digits, '.', '_' or '-'", o.ClusterName)
@@ -142,10 +160,14 @@ func Open(o Options) (*Core, error) {
 	if err := c.load(o.HasData); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
+	if c.retired || c.state.IsRetired(c.self) {
+		return nil, fmt.Errorf("open metadata: %w", c.retiredError())
+	}
 	if err := c.boot(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	c.live[c.self], c.withdrawn = schema.Alive, map[ring.NodeID]struct{}{}
+	c.acked = c.state.Version() // nothing older is under way in this life
 	if err := c.refresh(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
@@ -194,7 +216,9 @@ func (c *Core) load(hasData bool) error {
 }
 
 // bound says that the node has a cluster, or has promised itself to one.
-func (c *Core) bound() bool { return len(c.entries) > 0 || c.floor > 0 || !c.founder.IsZero() }
+func (c *Core) bound() bool {
+	return len(c.entries) > 0 || c.floor > 0 || !c.founder.IsZero() || !c.joining.IsZero()
+}
 
 func (c *Core) loadRecord(key string, value []byte, cluster *string) error {
 	switch {
@@ -223,6 +247,19 @@ func (c *Core) loadRecord(key string, value []byte, cluster *string) error {
 	case key == keyPledge:
 		b, err := unformat(key, value, 16)
 		copy(c.founder[:], b)
+		return err
+	case key == keyJoining:
+		b, err := unformat(key, value, 16)
+		copy(c.joining[:], b)
+		return err
+	case key == keyRetired:
+		c.retired = true
+		return nil
+	case key == keyReport:
+		b, err := unformat(key, value, 16)
+		if err == nil {
+			c.synced, c.clean = ring.Version(binary.BigEndian.Uint64(b)), ring.Version(binary.BigEndian.Uint64(b[8:]))
+		}
 		return err
 	case key == keyReady:
 		_, err := unformat(key, value, 0)
@@ -325,7 +362,7 @@ func (c *Core) fail(err error) {
 }
 
 // Fatal is the reason for which this node cannot go on, or nil: ErrFailed,
-// ErrFrozen, ErrIdentity, ErrFork.
+// PlaceTakenError, RetiredError, ErrIdentity, ErrFork.
 func (c *Core) Fatal() error { return c.fatal }
 
 // Take gives what is to be carried out and forgets it.
@@ -361,12 +398,9 @@ func (c *Core) Ready() bool { return c.ready && c.state.Version() >= c.floor }
 // Founder is whom this node has endorsed, zero if nobody.
 func (c *Core) Founder() ring.NodeID { return c.founder }
 
-// IsMember says whether id is a node of the layout.
+// IsMember says whether id is a member: it has partitions, is to have some, or had.
 func (c *Core) IsMember(id ring.NodeID) bool {
-	if c.state.Layout() == nil {
-		return false
-	}
-	_, ok := c.state.Layout().Node(id)
+	_, ok := c.state.Member(id)
 	return ok
 }
 
@@ -391,7 +425,7 @@ func (c *Core) SetLiveness(id ring.NodeID, l schema.Liveness) {
 		delete(c.gone, id)
 	}
 	c.out.Changed = true
-	if !c.Founded() && l != schema.Alive {
+	if l != schema.Alive && (!c.Founded() && c.floor == 0 || c.isJoiner(id)) {
 		c.nodes.Remove(id) // a node that comes back introduces itself anew
 	}
 }
@@ -408,26 +442,6 @@ func (c *Core) SetWithdrawn(id ring.NodeID, withdrawn bool) {
 		delete(c.withdrawn, id)
 	}
 	c.out.Changed = true
-}
-
-// refresh signs a new entry of this node if it would say anything new.
-func (c *Core) refresh() error {
-	if old, ok := c.nodes.Get(c.self); ok && old.Incarnation == c.inc && old.ClusterID == c.state.ClusterID() &&
-		old.AckedVersion == c.state.Version() && c.info == infoOf(old) {
-		return nil
-	}
-	c.seq++
-	e, err := crdt.Sign(crdt.NodeEntry{
-		Stamp: crdt.Stamp{Incarnation: c.inc, Seq: c.seq}, ClusterID: c.state.ClusterID(),
-		Name: c.info.Name, Zone: c.info.Zone, Capacity: c.info.Capacity, Addresses: c.info.Addresses,
-		Actor: c.actor, AckedVersion: c.state.Version(), Software: c.info.Software,
-	}, c.key)
-	if err != nil {
-		return fmt.Errorf("sign own node entry: %w", err)
-	}
-	c.nodes.Merge(e)
-	c.out.Changed, c.out.Spread = true, true
-	return nil
 }
 
 func infoOf(e *crdt.NodeEntry) Info {

@@ -52,7 +52,7 @@ func (e *LostError) Error() string {
 	}
 	b.WriteString("; its promises to the cluster are lost with it, so its data must not be served; the data was left as it is. " +
 		"Bring this data directory back as it was last, from the disk it was on; an older copy has forgotten what was promised since. " +
-		"If it is lost the node has to be replaced, which this version cannot do yet; the cluster goes on without it")
+		"If it is lost the node has to be replaced: start a new one with an empty data directory and a name of its own, and say `pairdb node replace`; the cluster goes on meanwhile")
 	return b.String()
 }
 
@@ -122,7 +122,7 @@ func (c *Core) examine(d damage, hasData bool) error {
 		}
 		c.witness.Vote, c.witness.Founder = c.reg, c.founder
 		c.witness.Vote.AcceptedBytes = nil
-		c.witness.Version, c.witness.Cluster = c.state.Version(), c.state.ClusterID()
+		c.witness.Version, c.witness.Cluster = c.state.Version(), c.cluster()
 		return nil
 	}
 	if w.Node != c.self {
@@ -135,6 +135,16 @@ func (c *Core) examine(d damage, hasData bool) error {
 		d.note(keyPledge, fmt.Errorf("%w: it is not the one that was made", ErrCorrupt))
 		c.founder = w.Founder
 		c.mend = append(c.mend, Record{keyPledge, withFormat(w.Founder[:]...)})
+	}
+	if w.Version == 0 && !w.Cluster.IsZero() && c.joining != w.Cluster {
+		d.note(keyJoining, fmt.Errorf("%w: it is not the one that was made", ErrCorrupt))
+		c.joining = w.Cluster
+	}
+	if d[keyJoining] != nil {
+		c.mend = append(c.mend, joiningRecord(c.joining))
+	}
+	if d[keyReport] != nil {
+		c.mend = append(c.mend, Record{keyReport, nil}) // what is synced and clean is found out again
 	}
 	if d[keyFormat] != nil {
 		c.mend = append(c.mend, Record{keyFormat, withFormat()})
@@ -190,7 +200,7 @@ func (c *Core) examineLog(d damage, w *Witness) {
 		for _, e := range c.entries[w.Version:] {
 			c.witness.Log = logHash(c.witness.Log, e)
 		}
-		c.witness.Version, c.witness.Cluster = c.state.Version(), c.state.ClusterID()
+		c.witness.Version, c.witness.Cluster = c.state.Version(), c.cluster()
 		if d.hasLog() {
 			// Behind what was ever spoken of.
 			c.mend = append(c.mend, d.dropLog()...)

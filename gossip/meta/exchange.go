@@ -29,9 +29,9 @@ func (c *Core) PullFrom(to ring.NodeID) (Send, bool) {
 		return Send{}, false
 	}
 	m := exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
-	if own, ok := c.nodes.Get(c.self); ok && !c.bound() {
-		// A cluster without a place for this node says whose place it may want.
-		m.nodes = append(m.nodes, own.Append(nil))
+	if own, ok := c.nodes.Get(c.self); ok && !c.Founded() && c.floor == 0 && (c.founder.IsZero() || !c.joining.IsZero()) {
+		// A member says whose place this node may want, or keeps it as one that waits.
+		m.nodes, m.joins = append(m.nodes, own.Append(nil)), true
 	}
 	return Send{To: to, Method: MethodExchange, Payload: m.encode(), pull: true}, true
 }
@@ -40,10 +40,11 @@ func (c *Core) PullFrom(to ring.NodeID) (Send, bool) {
 // going by the peer's own entry; it needs no question first.
 func (c *Core) Push(to ring.NodeID) {
 	e, ok := c.nodes.Get(to)
-	if to == c.self || c.fatal != nil || !ok || !c.Founded() {
+	if to == c.self || c.fatal != nil || !ok || !c.Founded() || !c.IsMember(to) {
 		c.Exchange(to)
 		return
 	}
+	// What it has acknowledged it has, and mostly little more.
 	m := c.content(e.AckedVersion, c.nodes.Vector())
 	if own, ok := c.nodes.Get(c.self); ok { // news is mostly of oneself
 		m.nodes = append(m.nodes, own.Append(nil))
@@ -108,7 +109,7 @@ func (c *Core) HandleRequest(from ring.NodeID, method string, payload []byte) ([
 	case MethodExchange, MethodFound:
 		reply, err = c.serveExchange(from, payload)
 	case MethodPrepare, MethodAccept:
-		reply, err = c.serveBallot(method, payload)
+		reply, err = c.serveBallot(from, method, payload)
 	case MethodPledge:
 		reply, err = c.servePledge(from, payload)
 	default:
@@ -129,20 +130,27 @@ func (c *Core) serveExchange(from ring.NodeID, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	if c.Founded() && !c.IsMember(from) {
-		reply := &exchange{header: c.header(), version: c.state.Version(), frozen: true}
-		if len(m.nodes) == 1 {
-			if e, err := crdt.DecodeNode(m.nodes[0]); err == nil && e.ID == from {
-				reply.lost = c.lostNode(e)
+		if m.cluster == c.state.ClusterID() && !c.state.IsRetired(from) {
+			// It may be a member by an entry that it brings.
+			if err := c.learn(m.first, m.log); err != nil {
+				return nil, err
 			}
 		}
-		return reply.encode(), nil
+		if !c.IsMember(from) {
+			return c.serveStranger(from, m).encode(), nil
+		}
 	}
 	if err := c.absorb(m); err != nil {
 		return nil, err
 	}
 	if c.state.ClusterID() != m.cluster && !m.cluster.IsZero() {
-		// The peer has a cluster and this node none: it has nothing to tell.
-		return (&exchange{header: c.header(), vector: c.nodes.Vector()}).encode(), nil
+		// The peer has a cluster and this node none: all it has to tell is that it
+		// waits to be a member.
+		reply := &exchange{header: c.header(), vector: c.nodes.Vector()}
+		if own, ok := c.nodes.Get(c.self); ok && c.joining == m.cluster {
+			reply.nodes = append(reply.nodes, own.Append(nil))
+		}
+		return reply.encode(), nil
 	}
 	return c.content(m.version, m.vector).encode(), nil
 }
@@ -153,7 +161,10 @@ func (c *Core) absorb(m *exchange) error {
 	if m.cluster.IsZero() && c.Founded() && len(m.log) > 0 {
 		return fmt.Errorf("log entries of a node without a cluster: %w", errMessage)
 	}
-	if err := c.learn(m.first, m.log); err != nil {
+	c.offered = m.version
+	err := c.learn(m.first, m.log)
+	c.offered = 0
+	if err != nil {
 		return err
 	}
 	changed := false
@@ -205,8 +216,11 @@ func (c *Core) exchanged(s Send, payload []byte) error {
 	if err := c.checkHeader(m.header); err != nil {
 		return err
 	}
-	if m.frozen {
-		return c.frozen(m.cluster, m.lost)
+	if m.refused {
+		return c.refused(m)
+	}
+	if m.outside {
+		return c.standOutside(s.To, m)
 	}
 	if !c.Founded() && !m.cluster.IsZero() && len(m.log) == 0 {
 		return nil // it could not tell yet whether this node is a member
@@ -220,7 +234,7 @@ func (c *Core) exchanged(s Send, payload []byte) error {
 	if !lacks || s.round >= maxRounds || (had == s.last && before == c.progress()) {
 		return nil
 	}
-	if c.Founded() && !c.IsMember(s.To) {
+	if c.whole() && !c.IsMember(s.To) {
 		return nil
 	}
 	next := c.content(m.version, m.vector)

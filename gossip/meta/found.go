@@ -1,11 +1,9 @@
 package meta
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/pairdb/pairdb/gossip/crdt"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -49,12 +47,12 @@ func (c *Core) Waiting() (Wait, bool) {
 	return w, true
 }
 
-// Unacknowledged gives the members that have not acknowledged the layout yet,
-// sorted by id.
+// Unacknowledged gives the founders that have not acknowledged the cluster yet, sorted
+// by id. Nothing can be added to the log before all have.
 func (c *Core) Unacknowledged() []ring.LayoutNode {
 	var out []ring.LayoutNode
-	if !c.Founded() {
-		return nil
+	if c.state.Version() != 1 {
+		return nil // no cluster yet, or one that has changed since all founders knew it
 	}
 	for _, n := range c.state.Layout().Nodes() {
 		if e, ok := c.nodes.Get(n.ID); !ok || e.ClusterID.IsZero() || e.AckedVersion < 1 {
@@ -70,6 +68,9 @@ func (c *Core) Bootstrap(nowMs int64) error {
 	if c.Founded() || c.floor > 0 {
 		return nil // of a cluster whose log is fetched again there is no second one
 	}
+	if !c.joining.IsZero() {
+		return fmt.Errorf("%w: %s; it can found no other cluster with this data directory", ErrJoining, c.joining)
+	}
 	if err := c.pledge(c.self); err != nil {
 		return err
 	}
@@ -78,9 +79,9 @@ func (c *Core) Bootstrap(nowMs int64) error {
 }
 
 // Expect makes a node without a cluster found one together with others, expect
-// nodes in all; Tick goes on with it.
+// nodes in all; Tick goes on with it. A node that is to join a cluster founds none.
 func (c *Core) Expect(expect int) {
-	if !c.Founded() && c.floor == 0 && c.founding == nil {
+	if !c.Founded() && c.floor == 0 && c.founding == nil && c.joining.IsZero() {
 		c.founding = &founding{expect: expect}
 	}
 }
@@ -119,12 +120,15 @@ func (c *Core) tickFounding(nowMs int64) error {
 		}
 		return nil
 	}
-	if c.Founded() {
-		if !c.ready {
-			for _, n := range c.state.Layout().Nodes() {
-				c.Exchange(n.ID)
-			}
+	if c.Founded() && !c.ready {
+		for _, n := range c.state.Layout().Nodes() {
+			c.Exchange(n.ID)
 		}
+	}
+	if !c.joining.IsZero() && !c.whole() {
+		c.tickJoining()
+	}
+	if c.Founded() || !c.joining.IsZero() {
 		return nil
 	}
 	f := c.founding
@@ -190,7 +194,7 @@ func (c *Core) servePledge(from ring.NodeID, payload []byte) ([]byte, error) {
 func (c *Core) whyNotPledge(from ring.NodeID, expect int) string {
 	f := c.founding
 	switch {
-	case c.Founded(), c.floor > 0:
+	case c.Founded(), c.floor > 0, !c.joining.IsZero():
 		return "it has a cluster"
 	case c.founder == from:
 		return ""
@@ -278,131 +282,4 @@ func (c *Core) found(nodes []*crdt.NodeEntry, nowMs int64) error {
 	}
 	c.maybeReady()
 	return c.fatal
-}
-
-// mayAdopt says whether this node, which has no cluster, may take a founding
-// entry for its own: only that of the founder it has endorsed.
-func (c *Core) mayAdopt(e *ring.Entry) error {
-	f := e.Found
-	if f == nil {
-		return fmt.Errorf("entry 1 founds nothing: %w", errMessage)
-	}
-	if f.ClusterName != c.name {
-		return fmt.Errorf("founding entry %w: it is of %q, not of %q", ErrOtherCluster, f.ClusterName, c.name)
-	}
-	if _, ok := f.Layout.Node(c.self); !ok {
-		return c.frozen(f.ClusterID, nil)
-	}
-	if c.floor > 0 {
-		if f.ClusterID != c.witness.Cluster {
-			return fmt.Errorf("founding entry %w: it is of %s, not of %s", ErrOtherCluster, f.ClusterID, c.witness.Cluster)
-		}
-		return nil // it was adopted once
-	}
-	if f.Founder != c.founder {
-		return fmt.Errorf("founding entry of %s: %w", f.Founder.Short(), ErrPledged)
-	}
-	return nil
-}
-
-// FrozenError says which cluster has no room. It matches ErrFrozen.
-type FrozenError struct {
-	Name    string
-	Cluster ring.ClusterID
-	// Lost is the member that has the name or an address of the refused node, nil
-	// if there is none.
-	Lost *LostNode
-}
-
-// LostNode is a member whose place a node without a cluster seems to want.
-type LostNode struct {
-	ID   ring.NodeID
-	Name string
-	// Address is the one that both have, "" if it is only the name.
-	Address  string
-	Liveness schema.Liveness
-	// Since is when it went, in Unix milliseconds, as the node saw it that was
-	// asked; 0 if it did not see it go.
-	Since int64
-}
-
-// String says who it is, and since when it is gone.
-func (l *LostNode) String() string {
-	s := fmt.Sprintf("node %s, named %s", l.ID, l.Name)
-	if l.Address != "" {
-		s += ", at " + l.Address
-	}
-	switch {
-	case l.Liveness == schema.Alive || l.Liveness == schema.Suspect:
-		return s + ", which is running, or went moments ago"
-	case l.Since > 0:
-		return s + ", which is gone since " + time.UnixMilli(l.Since).UTC().Format(time.RFC3339)
-	default:
-		return s + ", which is not there"
-	}
-}
-
-// Error says what to do instead, too.
-func (e *FrozenError) Error() string {
-	if e.Lost != nil {
-		return fmt.Sprintf("cluster %q (%s) has a member of this name or address: %s. The data directory given here is not its own: it has a new identity, "+
-			"which cannot take that place. Nothing was changed. Start that node with its own data directory; if that is lost the node "+
-			"has to be replaced, which this version cannot do yet", e.Name, e.Cluster, e.Lost)
-	}
-	return fmt.Sprintf("the ring of cluster %q (%s) is frozen: this version cannot add nodes to a founded cluster. "+
-		"Start all nodes of a new cluster together with --bootstrap-expect, or this one alone with --bootstrap and a cluster name of its own", e.Name, e.Cluster)
-}
-
-// Is matches ErrFrozen.
-func (e *FrozenError) Is(target error) bool { return target == ErrFrozen }
-
-// frozen ends a node that found a cluster without a place for it.
-func (c *Core) frozen(cluster ring.ClusterID, lost *LostNode) error {
-	if c.Founded() || c.floor > 0 {
-		return fmt.Errorf("peer of cluster %s does not know this node: %w", cluster, ErrOtherCluster)
-	}
-	c.fail(&FrozenError{Name: c.name, Cluster: cluster, Lost: lost})
-	return c.fatal
-}
-
-// IsTransient says whether an error concerns one message and not this node.
-func IsTransient(err error) bool {
-	return err != nil && !errors.Is(err, ErrFailed) && !errors.Is(err, ErrIdentity) && !errors.Is(err, ErrFrozen)
-}
-
-// lostNode finds the member that has the name or an address of a node that is none.
-// A member that is gone comes before one that is there.
-func (c *Core) lostNode(e *crdt.NodeEntry) *LostNode {
-	var found *LostNode
-	for _, m := range c.members() {
-		if !c.IsMember(m.ID) {
-			continue
-		}
-		l := &LostNode{ID: m.ID, Name: m.Name, Liveness: m.Liveness, Since: c.gone[m.ID]}
-		switch {
-		case m.Addresses.Gossip != "" && m.Addresses.Gossip == e.Addresses.Gossip:
-			l.Address = m.Addresses.Gossip
-		case m.Addresses.Peer != "" && m.Addresses.Peer == e.Addresses.Peer:
-			l.Address = m.Addresses.Peer
-		case m.Name != e.Name:
-			continue
-		}
-		if found == nil || l.Liveness != schema.Alive && found.Liveness == schema.Alive {
-			found = l
-		}
-	}
-	return found
-}
-
-// WhoseRefused gives the member whose place a node seems to want, from the answer
-// with which a member has refused it; nil if there is none.
-func WhoseRefused(reply []byte) (*LostNode, error) {
-	m, err := decodeExchange(reply)
-	if err != nil {
-		return nil, err
-	}
-	if !m.frozen {
-		return nil, fmt.Errorf("no refusal: %w", errMessage)
-	}
-	return m.lost, nil
 }

@@ -21,6 +21,7 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 	state := c.state
 	var records []Record
 	var learned [][]byte
+	var steps []step
 	for i, b := range log {
 		v := first + ring.Version(i)
 		if v == 0 || v > state.Version()+1 {
@@ -43,9 +44,11 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 				return err
 			}
 		}
+		before := state
 		if state, err = state.Next(e); err != nil {
 			return err
 		}
+		steps = append(steps, step{before, state, e})
 		b = bytes.Clone(b)
 		learned = append(learned, b)
 		records = append(records, Record{logKey(v), b})
@@ -56,43 +59,70 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 	if err := c.recovered(state, learned); err != nil {
 		return err
 	}
-	if !c.Founded() { // the other founders are worth remembering from now on
-		for _, e := range c.nodes.All() {
-			if _, ok := state.Layout().Node(e.ID); ok && e.ID != c.self {
-				records = append(records, Record{nodeKey(e.ID), e.Append(nil)})
-			}
+	if err := c.mayLearn(state); err != nil {
+		return err
+	}
+	for _, e := range c.nodes.All() { // new members are worth remembering, old ones are not
+		_, is := state.Member(e.ID)
+		switch {
+		case is && !c.IsMember(e.ID) && e.ID != c.self:
+			records = append(records, Record{nodeKey(e.ID), e.Append(nil)})
+		case !is && c.IsMember(e.ID):
+			records = append(records, Record{nodeKey(e.ID), nil})
 		}
 	}
 	if err := c.write(records); err != nil {
 		return err
 	}
+	for _, s := range steps {
+		c.concludeProposal(s.before, s.after, s.entry)
+	}
 	return c.install(state, learned)
+}
+
+// step is an entry with what the log said before and after it.
+type step struct {
+	before, after *ring.State
+	entry         *ring.Entry
 }
 
 // install shows what learn has made durable.
 func (c *Core) install(state *ring.State, learned [][]byte) error {
-	founded, behind := c.Founded(), c.state.Version() < c.floor
+	whole, behind := c.whole(), c.state.Version() < c.floor
+	old := c.state
 	c.state, c.entries = state, append(c.entries, learned...)
 	clear(c.votes) // they were of an earlier slot
-	if !founded {
-		c.founding = nil
-		for _, e := range append([]*crdt.NodeEntry(nil), c.nodes.All()...) {
-			if !c.IsMember(e.ID) {
-				c.nodes.Remove(e.ID)
-			}
+	c.founding = nil
+	for _, id := range state.Retired() {
+		if !old.IsRetired(id) {
+			c.nodes.Remove(id)
+			delete(c.live, id)
+			delete(c.gone, id)
+			delete(c.withdrawn, id)
 		}
+	}
+	if state.IsRetired(c.self) {
+		c.fail(c.retiredError())
+		return c.fatal
+	}
+	for _, e := range c.joiners() {
+		if !c.mayWait(e) || c.lostNode(e) != nil {
+			c.nodes.Remove(e.ID)
+		}
+	}
+	if !whole && c.whole() && c.floor == 0 {
 		c.log.Info("this node belongs to a founded cluster now", "cluster", c.name, "cluster_id", state.ClusterID().String(), "nodes", len(state.Layout().Nodes()))
 	}
 	if behind && state.Version() >= c.floor {
 		c.log.Info("the metadata that was damaged is complete again", "version", uint64(state.Version()))
-		c.maybeReady()
 	}
 	c.out.Changed = true
 	if err := c.refresh(); err != nil {
 		return err
 	}
+	c.maybeReady()
 	c.settleProposal()
-	return nil
+	return c.fatal
 }
 
 // mergeNode takes in a node's entry, if it concerns this node's cluster.
@@ -110,11 +140,17 @@ func (c *Core) mergeNode(raw []byte) (bool, error) {
 		}
 		return false, nil
 	}
-	if c.Founded() && (!c.IsMember(e.ID) || !e.ClusterID.IsZero() && e.ClusterID != c.state.ClusterID()) ||
-		!c.Founded() && !e.ClusterID.IsZero() {
+	old, known := c.nodes.Get(e.ID)
+	switch {
+	case !c.Founded():
+		// Of those that have a cluster only fresh ones are of interest that were known:
+		// they are fresh no more.
+		if !e.ClusterID.IsZero() && !known {
+			return false, nil
+		}
+	case !e.ClusterID.IsZero() && e.ClusterID != c.state.ClusterID(), !c.IsMember(e.ID) && !c.mayWait(e):
 		return false, nil
 	}
-	old, known := c.nodes.Get(e.ID)
 	if !c.nodes.Merge(e) {
 		return false, nil
 	}
@@ -123,22 +159,25 @@ func (c *Core) mergeNode(raw []byte) (bool, error) {
 	// one loses nothing else, so counters alone are not worth a write.
 	// An entry met before the founding is in no store yet: it is kept when it
 	// comes again as one of the cluster's.
-	if c.Founded() && (!known || old.Incarnation != e.Incarnation || old.Addresses != e.Addresses || old.ClusterID != e.ClusterID) {
+	if c.IsMember(e.ID) && (!known || old.Incarnation != e.Incarnation || old.Addresses != e.Addresses || old.ClusterID != e.ClusterID) {
 		return true, c.write([]Record{{nodeKey(e.ID), e.Append(nil)}})
 	}
 	return true, nil
 }
 
-// maybeReady finds out whether all founders have acknowledged the layout, and
-// remembers it durably.
+// maybeReady finds out whether this node may serve, and remembers it durably: it is a
+// member, and all founders have acknowledged the cluster. Nobody could add to the log
+// before they had, so a log that goes on says so, too.
 func (c *Core) maybeReady() {
-	if c.ready || !c.Founded() || c.fatal != nil {
+	if c.ready || c.fatal != nil || !c.Founded() || !c.whole() {
 		return
 	}
-	for _, n := range c.state.Layout().Nodes() {
-		e, ok := c.nodes.Get(n.ID)
-		if !ok || e.ClusterID != c.state.ClusterID() || e.AckedVersion < 1 {
-			return
+	if c.state.Version() == 1 {
+		for _, n := range c.state.Layout().Nodes() {
+			e, ok := c.nodes.Get(n.ID)
+			if !ok || e.ClusterID != c.state.ClusterID() || e.AckedVersion < 1 {
+				return
+			}
 		}
 	}
 	if c.write([]Record{{keyReady, withFormat()}}) != nil {
@@ -181,7 +220,7 @@ func (c *Core) Snapshot() *schema.Snapshot {
 	}
 	c.snap = schema.Build(schema.Snapshot{
 		ClusterID: c.ClusterID(), ClusterName: c.name, Self: c.self, Version: c.state.Version(),
-		Layout: c.state.Layout(), Ready: c.Ready(), Members: members, TokenKeys: keys,
+		Layout: c.state.Layout(), Change: c.state.Change(), Ring: c.state, Ready: c.Ready(), Members: members, TokenKeys: keys,
 	}, tenants)
 	c.snapLog = c.state.Version()
 	return c.snap
@@ -190,20 +229,24 @@ func (c *Core) Snapshot() *schema.Snapshot {
 func (c *Core) members() []schema.Member {
 	var out []schema.Member
 	for _, e := range c.nodes.All() {
-		out = append(out, schema.Member{
-			ID: e.ID, Name: e.Name, Zone: e.Zone, Capacity: e.Capacity, Incarnation: e.Incarnation, Actor: e.Actor,
-			Addresses: e.Addresses, Liveness: c.live[e.ID], AckedVersion: e.AckedVersion, Software: e.Software,
-		})
-	}
-	if l := c.state.Layout(); l != nil {
-		for _, n := range l.Nodes() {
-			if _, ok := c.nodes.Get(n.ID); !ok {
-				out = append(out, schema.Member{ID: n.ID, Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Liveness: c.live[n.ID]})
-			}
+		if !c.isJoiner(e.ID) {
+			out = append(out, c.memberOf(e))
 		}
 	}
-	for i := range out {
-		_, out[i].Withdrawn = c.withdrawn[out[i].ID]
+	for _, n := range c.state.Members() {
+		if _, ok := c.nodes.Get(n.ID); !ok {
+			_, withdrawn := c.withdrawn[n.ID]
+			out = append(out, schema.Member{ID: n.ID, Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Liveness: c.live[n.ID], Withdrawn: withdrawn})
+		}
 	}
 	return out
+}
+
+func (c *Core) memberOf(e *crdt.NodeEntry) schema.Member {
+	_, withdrawn := c.withdrawn[e.ID]
+	return schema.Member{
+		ID: e.ID, Name: e.Name, Zone: e.Zone, Capacity: e.Capacity, Incarnation: e.Incarnation, Actor: e.Actor,
+		Addresses: e.Addresses, Liveness: c.live[e.ID], Withdrawn: withdrawn, AckedVersion: e.AckedVersion,
+		SyncedVersion: e.SyncedVersion, CleanVersion: e.CleanVersion, Software: e.Software,
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/pairdb/pairdb/gossip/meta"
@@ -138,10 +137,13 @@ func TestBootstrapAlone(t *testing.T) {
 	if err := c.ProposeTenant(ring.TenantCreate{Name: "x", RF: 1, Policy: 1}); !errors.Is(err, meta.ErrNotReady) {
 		t.Errorf("before founding: %v", err)
 	}
-	if err := c.Bootstrap(1000); err != nil || !c.Ready() {
-		t.Fatalf("ready %v, %v", c.Ready(), err)
+	if err := c.Bootstrap(1000); err != nil || c.Ready() {
+		t.Fatalf("ready %v before it was acknowledged, %v", c.Ready(), err)
 	}
 	w.settle(0)
+	if !c.Ready() {
+		t.Fatal("not ready")
+	}
 	w.create(0, "x")
 	if len(w.won["x"]) != 1 {
 		t.Errorf("created at %v", w.won["x"])
@@ -154,26 +156,6 @@ func TestBootstrapAlone(t *testing.T) {
 	if err := w.nodes[0].core.Bootstrap(1); err != nil {
 		t.Errorf("a second bootstrap: %v", err)
 	}
-}
-
-func TestFrozenForOthers(t *testing.T) {
-	w := newWorld(t, 6, 3, 2)
-	w.boot(0)
-	w.boot(1)
-	w.calmOnly(20, 0, 1)
-	w.boot(2)
-	for range 20 {
-		for len(w.net) > 0 {
-			p := w.net[0]
-			w.net = w.net[1:]
-			w.carry(p)
-		}
-		w.tick(2)
-	}
-	if !errors.Is(w.nodes[2].ended, meta.ErrFrozen) || !strings.Contains(w.nodes[2].ended.Error(), "--bootstrap") {
-		t.Errorf("third node: %v", w.nodes[2].ended)
-	}
-	w.check(2)
 }
 
 // calmOnly is calm for some of the nodes.
@@ -384,6 +366,40 @@ func FuzzHandleRequest(f *testing.F) {
 		}
 		if c.Fatal() != nil || c.Version() < before {
 			t.Fatalf("fatal %v, version %d after %d", c.Fatal(), c.Version(), before)
+		}
+		c.Take()
+	})
+}
+
+// Whatever a joiner is answered: it does not end but by a refusal, and is ready only if
+// a log names it.
+func FuzzJoinerHandlesReply(f *testing.F) {
+	w := up(f, 13, 2)
+	at := w.join("n3")[0]
+	w.boot(at)
+	w.calm(20)
+	c := w.nodes[at].core
+	ask, _ := c.PullFrom(w.nodes[0].id)
+	for _, from := range []ring.NodeID{w.nodes[at].id, w.nodes[1].id} {
+		reply, err := w.nodes[0].core.HandleRequest(from, ask.Method, ask.Payload)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(reply)
+	}
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		err := c.HandleReply(ask, reply, nil)
+		if fatal := c.Fatal(); fatal != nil {
+			if !errors.Is(err, meta.ErrRetired) && !errors.Is(err, meta.ErrPlaceTaken) {
+				t.Fatalf("it ends with %v", fatal)
+			}
+			w.crash(at)
+			w.nodes[at].store, w.nodes[at].id, w.nodes[at].acked, w.nodes[at].witness = &storetest.Mem{}, ring.NodeID{}, 0, nil
+			w.boot(at)
+			c = w.nodes[at].core
+		}
+		if c.Ready() {
+			t.Fatal("it takes itself for a member")
 		}
 		c.Take()
 	})

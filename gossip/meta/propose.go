@@ -18,6 +18,8 @@ var (
 	ErrNotReady = errors.New("cluster is not ready")
 	// ErrBusy: this node is proposing something else.
 	ErrBusy = errors.New("another proposal is under way at this node")
+	// ErrVoid: the entry changes nothing, since something else came before it.
+	ErrVoid = errors.New("it is overtaken and changes nothing")
 	// ErrTenantLimit: the cluster has as many tenants as it can.
 	ErrTenantLimit = errors.New("too many tenants")
 )
@@ -37,17 +39,20 @@ func (e *UnreachableError) Error() string {
 
 // Result is how a proposal ended.
 type Result struct {
+	// Op names the entry.
+	Op [16]byte
+	// Tenant is the one there is now, if the entry was to create one.
 	Tenant *ring.TenantRecord
 	Err    error
 	// Version is the log entry that decided; 0 if none did.
 	Version ring.Version
 }
 
-// proposal is the one change this node wants to see in the log.
+// proposal is the one entry this node wants to see in the log.
 type proposal struct {
-	op     [16]byte
-	create ring.TenantCreate
-	p      *ring.Proposer
+	// entry is what is wanted; its version is that of the next attempt.
+	entry ring.Entry
+	p     *ring.Proposer
 	// spoken: a voter, this node included, may have accepted the entry.
 	spoken bool
 	// wait is the number of ticks until the next attempt.
@@ -72,6 +77,13 @@ const (
 // ProposeTenant starts to put a tenant into the log. Follow it with Proposal;
 // end it with EndProposal.
 func (c *Core) ProposeTenant(t ring.TenantCreate) error {
+	return c.Propose(ring.Entry{Kind: ring.KindTenantCreate, Tenant: &t})
+}
+
+// Propose starts to put an entry into the log, of which kind and content are given. It
+// is put there only while it has an effect; else the result is ErrVoid. Follow it with
+// Proposal; end it with EndProposal.
+func (c *Core) Propose(e ring.Entry) error {
 	switch {
 	case c.fatal != nil:
 		return c.fatal
@@ -79,20 +91,55 @@ func (c *Core) ProposeTenant(t ring.TenantCreate) error {
 		return ErrNotReady
 	case c.proposal != nil:
 		return ErrBusy
-	case c.full():
+	case e.Kind == ring.KindTenantCreate && c.full():
 		return fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants)
 	}
-	pr := &proposal{create: t, failures: map[ring.NodeID]error{}}
-	if _, err := io.ReadFull(c.rand, pr.op[:]); err != nil {
-		return fmt.Errorf("propose tenant %q: draw: %w", t.Name, err)
+	if _, err := io.ReadFull(c.rand, e.Op[:]); err != nil {
+		return fmt.Errorf("propose %s: draw: %w", e.Kind, err)
 	}
-	probe := ring.Entry{Version: c.state.Version() + 1, Kind: ring.KindTenantCreate, Op: pr.op, Tenant: &pr.create}
-	if _, err := c.state.Next(&probe); err != nil {
+	pr := &proposal{entry: e, failures: map[ring.NodeID]error{}}
+	pr.entry.Version = c.state.Version() + 1
+	pr.relayout()
+	if _, err := c.state.Next(&pr.entry); err != nil {
 		return err
 	}
 	c.proposal = pr
 	c.settleProposal()
 	return c.fatal
+}
+
+// relayout gives a proposed layout the version of the entry.
+func (pr *proposal) relayout() {
+	if p := pr.entry.Propose; p != nil && p.Layout.Version() != pr.entry.Version {
+		next := *p
+		next.Layout = p.Layout.At(pr.entry.Version)
+		pr.entry.Propose = &next
+	}
+}
+
+// effective says whether e, which led from one state to the next, changed anything.
+func effective(before, after *ring.State, e *ring.Entry) bool {
+	change := after.Change()
+	switch e.Kind {
+	case ring.KindTenantCreate:
+		t, ok := after.Tenant(e.Tenant.Name)
+		return ok && t.Version == e.Version
+	case ring.KindPropose:
+		return change != nil && change.ProposedAt == e.Version
+	case ring.KindCommit:
+		return change != nil && change.CommittedAt == e.Version
+	case ring.KindAbort, ring.KindFinalize:
+		return before.Change() != nil && change == nil
+	case ring.KindRetire:
+		return len(after.Retired()) > len(before.Retired())
+	case ring.KindIntent:
+		if e.Intent.Verb == ring.VerbCancel {
+			return len(after.Intents()) < len(before.Intents())
+		}
+		return slices.ContainsFunc(after.Intents(), func(i *ring.IntentRecord) bool { return i.Op == e.Op })
+	default:
+		return false
+	}
 }
 
 // Proposal gives the result of the proposal, or nil while it is under way.
@@ -111,6 +158,22 @@ func (c *Core) EndProposal() (indeterminate bool) {
 	return pr != nil && pr.spoken && (pr.result == nil || pr.result.Version == 0)
 }
 
+// concludeProposal is told of each entry that is learned: that of the proposal decides.
+func (c *Core) concludeProposal(before, after *ring.State, e *ring.Entry) {
+	pr := c.proposal
+	if pr == nil || pr.result != nil || e.Op != pr.entry.Op {
+		return
+	}
+	pr.result = &Result{Op: e.Op, Version: e.Version}
+	if e.Tenant != nil {
+		pr.result.Tenant, _ = after.Tenant(e.Tenant.Name)
+	}
+	if !effective(before, after, e) {
+		pr.result = c.overtaken(pr, after, nil)
+		pr.result.Version = e.Version
+	}
+}
+
 // settleProposal looks at the proposal after the log has grown: it is decided,
 // or starts anew in the next slot.
 func (c *Core) settleProposal() {
@@ -118,25 +181,23 @@ func (c *Core) settleProposal() {
 	if pr == nil || pr.result != nil {
 		return
 	}
-	if pr.p != nil && pr.p.Slot() == c.state.Version()+1 {
-		return
-	}
-	if t, ok := c.state.Tenant(pr.create.Name); ok {
-		pr.result = &Result{Tenant: t, Version: t.Version}
-		if !c.isOwn(t.Version) {
-			pr.result.Err = fmt.Errorf("%w: %q", ErrTenantExists, t.Name)
-		}
-		return
-	}
-	if c.full() {
-		// Wherever the entry may have been accepted: it can only be void.
-		pr.result = &Result{Err: fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants), Version: c.state.Version()}
-		return
-	}
 	slot := c.state.Version() + 1
+	if pr.p != nil && pr.p.Slot() == slot {
+		return
+	}
+	// Wherever the entry may have been accepted before, there it was not chosen.
+	pr.entry.Version = slot
+	pr.relayout()
+	if next, err := c.state.Next(&pr.entry); err != nil || !effective(c.state, next, &pr.entry) {
+		pr.result = c.overtaken(pr, c.state, err)
+		return
+	}
+	if pr.entry.Tenant != nil && c.full() {
+		pr.result = &Result{Op: pr.entry.Op, Err: fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants), Version: c.state.Version()}
+		return
+	}
 	lost := pr.p != nil
-	value := ring.AppendEntry(nil, &ring.Entry{Version: slot, Kind: ring.KindTenantCreate, Op: pr.op, Tenant: &pr.create})
-	pr.p = ring.NewProposer(slot, c.state.Voters(), c.self, c.inc, c.round, value)
+	pr.p = ring.NewProposer(slot, c.state.Voters(), c.self, c.inc, c.round, ring.AppendEntry(nil, &pr.entry))
 	if lost {
 		// Whoever lost the last slot would now meet all others who did.
 		pr.wait = c.backoff()
@@ -149,6 +210,24 @@ func (c *Core) settleProposal() {
 	c.drive()
 }
 
+// overtaken is the result of a proposal that would change nothing any more.
+func (c *Core) overtaken(pr *proposal, state *ring.State, err error) *Result {
+	r := &Result{Op: pr.entry.Op, Version: state.Version(), Err: fmt.Errorf("%w: %s", ErrVoid, pr.entry.Kind)}
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	if t := pr.entry.Tenant; t != nil {
+		var there bool
+		if r.Tenant, there = state.Tenant(t.Name); there {
+			r.Version, r.Err = r.Tenant.Version, fmt.Errorf("%w: %q", ErrTenantExists, t.Name)
+		} else {
+			r.Err = fmt.Errorf("%w: %d", ErrTenantLimit, c.maxTenants)
+		}
+	}
+	return r
+}
+
 // full says that every create is void from now on: no tenant ever goes.
 func (c *Core) full() bool { return len(c.state.Tenants()) >= c.maxTenants }
 
@@ -156,12 +235,6 @@ func (c *Core) full() bool { return len(c.state.Tenants()) >= c.maxTenants }
 // the slot, which had better be left to finish.
 func (c *Core) deferring(slot ring.Version) bool {
 	return c.reg.Slot == slot && c.reg.Promised.Node != c.self && c.ticks-c.promised < deferTicks
-}
-
-// isOwn says whether an entry of the log came from the proposal.
-func (c *Core) isOwn(v ring.Version) bool {
-	e, err := ring.DecodeEntry(c.entries[v-1])
-	return err == nil && e.Op == c.proposal.op
 }
 
 // drive does what the proposer's phase asks for: its own vote at once, the
@@ -269,7 +342,7 @@ func (c *Core) ballotFailed(s Send, err error) {
 	}
 	pr.futile++
 	if pr.futile >= maxFutile {
-		pr.result = &Result{Err: c.unreachable()}
+		pr.result = &Result{Op: pr.entry.Op, Err: c.unreachable()}
 		return
 	}
 	pr.wait = min(pr.wait, pr.futile*4+c.backoff())
@@ -310,6 +383,6 @@ func (c *Core) Tick(nowMs int64) error {
 
 // Busy says whether Tick has something to do.
 func (c *Core) Busy() bool {
-	return c.fatal == nil && (c.founding != nil || c.state.Version() < c.floor || c.Founded() && !c.ready ||
+	return c.fatal == nil && (c.founding != nil || c.state.Version() < c.floor || c.Founded() && !c.ready || !c.joining.IsZero() && !c.whole() ||
 		c.proposal != nil && c.proposal.result == nil)
 }

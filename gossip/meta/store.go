@@ -35,8 +35,12 @@ var (
 	ErrCorrupt = errors.New("metadata is corrupt")
 	// ErrOtherCluster: the data directory, or a peer, belongs to another cluster.
 	ErrOtherCluster = errors.New("belongs to another cluster")
-	// ErrFrozen: the cluster is founded and takes no new nodes.
-	ErrFrozen = errors.New("ring is frozen")
+	// ErrPlaceTaken: a member has the name or an address of a node that is none.
+	ErrPlaceTaken = errors.New("a member has this name or address")
+	// ErrRetired: the node was a member, left or was removed, and is none for ever.
+	ErrRetired = errors.New("node is retired")
+	// ErrJoining: the node has bound itself to a cluster that it is to join.
+	ErrJoining = errors.New("node is bound to a cluster it joins")
 	// ErrPledged: the node has durably endorsed another founder.
 	ErrPledged = errors.New("node has pledged to another founder")
 	// ErrIdentity: another process lives with this node's identity.
@@ -57,6 +61,9 @@ const (
 	keyBoot     = "boot"     // incarnation u64, actor u64
 	keyCluster  = "cluster"  // cluster name
 	keyPledge   = "pledge"   // founder 16
+	keyJoining  = "joining"  // cluster 16
+	keyRetired  = "retired"  // nothing: a member has said so
+	keyReport   = "report"   // synced u64, clean u64
 	keyReady    = "ready"    // nothing
 	keyVote     = "vote"     // ring.Register
 	prefixLog   = "log/"     // + version, 16 digits: ring.Entry

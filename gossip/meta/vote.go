@@ -10,7 +10,7 @@ import (
 )
 
 // serveBallot is the voter: it promises or accepts, durably, before it says so.
-func (c *Core) serveBallot(method string, payload []byte) ([]byte, error) {
+func (c *Core) serveBallot(from ring.NodeID, method string, payload []byte) ([]byte, error) {
 	m, err := decodeBallotRequest(payload)
 	if err != nil {
 		return nil, err
@@ -22,7 +22,12 @@ func (c *Core) serveBallot(method string, payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("ballot without cluster or value: %w", errMessage)
 	}
 	reply := &ballotReply{status: ballotVoted}
-	reg, err := c.ballot(m.slot, m.ballot, m.value)
+	var reg ring.Register
+	if m.slot <= c.state.Version()+1 && !c.IsMember(from) {
+		err = fmt.Errorf("node %s is no member", from.Short())
+	} else {
+		reg, err = c.ballot(m.slot, m.ballot, m.value)
+	}
 	switch {
 	case c.fatal != nil:
 		return nil, c.fatal

@@ -93,13 +93,23 @@ var errMessage = errors.New("bad metadata message")
 // exchange is request and reply of Exchange and Found: header, flags u8, version
 // u64, counted lists of vector items (id 16, two u64), node entries, log entries
 // after u64 first, and votes (id 16, register). A refusal whose flags have lost goes
-// on with a LostNode: id 16, name, address, liveness u8, since i64.
+// on with a LostNode: id 16, name, address, liveness u8, since i64; an answer whose
+// flags have outside ends with the founder 16.
 type exchange struct {
 	header
-	// frozen refuses a node without a cluster: there is no place for it.
-	frozen bool
+	// refused ends the receiver: it is retired, or wants a place that is taken.
+	refused bool
+	// retired says why.
+	retired bool
 	// lost says whose place the node seems to want, if it is refused.
-	lost    *LostNode
+	lost *LostNode
+	// outside tells a node that it is no member; founder is then who founded the
+	// cluster.
+	outside bool
+	founder ring.NodeID
+	// joins says that the sender's entry, the only one, is that of a node that wants
+	// to be a member.
+	joins   bool
 	version ring.Version
 	vector  []crdt.VectorItem
 	nodes   [][]byte
@@ -117,10 +127,12 @@ type vote struct {
 func (m *exchange) encode() []byte {
 	b := m.header.append(nil)
 	var flags byte
-	if m.frozen {
-		flags = flagFrozen
-		if m.lost != nil {
-			flags |= flagLost
+	for _, f := range []struct {
+		set  bool
+		flag byte
+	}{{m.refused, flagRefused}, {m.refused && m.lost != nil, flagLost}, {m.retired, flagRetired}, {m.outside, flagOutside}, {m.joins, flagJoins}} {
+		if f.set {
+			flags |= f.flag
 		}
 	}
 	b = append(b, flags)
@@ -149,13 +161,19 @@ func (m *exchange) encode() []byte {
 		b = appendString(appendString(b, l.Name), l.Address)
 		b = u64Bytes(append(b, byte(l.Liveness)), uint64(l.Since))
 	}
+	if m.outside {
+		b = append(b, m.founder[:]...)
+	}
 	return b
 }
 
 // Flags of an exchange.
 const (
-	flagFrozen = 1
-	flagLost   = 2 // with flagFrozen only
+	flagRefused = 1
+	flagLost    = 2 // with flagRefused only
+	flagRetired = 4
+	flagOutside = 8
+	flagJoins   = 16
 )
 
 func decodeExchange(b []byte) (*exchange, error) {
@@ -165,7 +183,8 @@ func decodeExchange(b []byte) (*exchange, error) {
 	}
 	m := &exchange{header: r.header()}
 	flags := r.uint(1)
-	m.frozen = flags&flagFrozen != 0
+	m.refused, m.retired = flags&flagRefused != 0, flags&flagRetired != 0
+	m.outside, m.joins = flags&flagOutside != 0, flags&flagJoins != 0
 	m.version = ring.Version(r.uint(8))
 	for n := int(r.uint(2)); n > 0 && !r.bad; n-- {
 		v := crdt.VectorItem{ID: r.id(), Stamp: crdt.Stamp{Incarnation: r.uint(8), Seq: r.uint(8)}}
@@ -184,8 +203,11 @@ func decodeExchange(b []byte) (*exchange, error) {
 	for n := int(r.uint(1)); n > 0 && !r.bad; n-- {
 		m.votes = append(m.votes, vote{from: r.id(), reg: r.bytes()})
 	}
-	if m.frozen && flags&flagLost != 0 {
+	if m.refused && flags&flagLost != 0 {
 		m.lost = &LostNode{ID: r.id(), Name: r.str(), Address: r.str(), Liveness: schema.Liveness(r.uint(1)), Since: int64(r.uint(8))}
+	}
+	if m.outside {
+		m.founder = r.id()
 	}
 	if !r.done() {
 		return nil, fmt.Errorf("decode exchange: %w", errMessage)

@@ -33,7 +33,7 @@ type Witness struct {
 	Node        ring.NodeID
 	Name        string // of the node
 	ClusterName string
-	Cluster     ring.ClusterID // zero before founding
+	Cluster     ring.ClusterID // zero before the node has one, or waits to join it
 	Founder     ring.NodeID    // the pledge, zero if there is none
 	Incarnation uint64
 	// Version is the last log entry that was durable, Log the hash of the log up
@@ -167,6 +167,8 @@ func (c *Core) witnessed(records []Record) error {
 			}
 			reg.AcceptedBytes = nil
 			w.Vote = reg
+		case r.Key == keyJoining:
+			copy(w.Cluster[:], r.Value[1:])
 		case r.Key == keyPledge:
 			copy(w.Founder[:], r.Value[1:])
 		case strings.HasPrefix(r.Key, prefixLog):

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/meta/storetest"
@@ -32,6 +33,16 @@ type member struct {
 	// acked is the highest version that this node has told anyone.
 	acked ring.Version
 	want  string // the tenant it is creating
+	// driver decides what it proposes of the layout, step is what it does, "" for
+	// nothing.
+	driver *meta.Driver
+	step   string
+	// joins: it is not told to found anything.
+	joins bool
+	// synced and clean are the highest that it ever had made durable, or tried to.
+	synced, clean ring.Version
+	// idle: it does not fetch what it gains.
+	idle bool
 }
 
 type parcel struct {
@@ -51,11 +62,21 @@ type world struct {
 	net    []parcel
 	cut    map[[2]int]bool
 	expect int
+	// slow: only one in so many looks at a node acknowledges what it has.
+	slow   int
 	log    map[ring.Version][]byte // what any node ever held in a slot
 	ids    map[ring.ClusterID]bool
 	won    map[string][]int // who was told that it created the tenant
 	lost   map[string][]int // who was told that it exists
 	failed []error
+	// now is the time that drivers see; driving says that there are any.
+	now     time.Duration
+	driving bool
+	pace    meta.DriverOptions
+	// mild: faults strike so seldom that things get done between them.
+	mild bool
+	// steps counts what drivers have brought about.
+	steps map[string]int
 }
 
 func newWorld(t testing.TB, seed uint64, n, expect int) *world {
@@ -63,6 +84,7 @@ func newWorld(t testing.TB, seed uint64, n, expect int) *world {
 	copy(s[:], fmt.Sprint("world ", seed))
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), seed: rand.NewChaCha8(s), expect: expect, cut: map[[2]int]bool{},
+		steps: map[string]int{}, pace: meta.DriverOptions{AutoApply: true, Settle: time.Second, Patience: 5 * time.Second, Stagger: 2 * time.Second},
 		log: map[ring.Version][]byte{}, ids: map[ring.ClusterID]bool{}, won: map[string][]int{}, lost: map[string][]int{},
 	}
 	for i := range n {
@@ -83,6 +105,10 @@ func (w *world) boot(i int) {
 		Store: m.store, Witness: m.witness, Rand: w.seed, ClusterName: "test", Partitions: 8, Logger: discard(),
 		Info: meta.Info{Name: m.name, Capacity: 100, Addresses: schema.Addresses{Peer: m.name}, Software: "test"},
 	})
+	if errors.Is(err, meta.ErrRetired) && errors.Is(m.ended, meta.ErrRetired) {
+		m.ended = err
+		return
+	}
 	if err != nil {
 		w.t.Fatalf("open %s: %v", m.name, err)
 	}
@@ -97,8 +123,14 @@ func (w *world) boot(i int) {
 	if c.Version() < m.acked && !recovering {
 		w.t.Fatalf("%s had acknowledged %d and came back with %d", m.name, m.acked, c.Version())
 	}
-	m.core, m.id, m.inc, m.want, m.acked = c, id, inc, "", max(m.acked, c.Version())
-	c.Expect(w.expect)
+	m.core, m.id, m.inc, m.want, m.acked, m.step = c, id, inc, "", max(m.acked, c.Version()), ""
+	m.driver = meta.NewDriver(w.pace)
+	if own, _ := c.Snapshot().Member(id); own.SyncedVersion < m.toldSynced(w, i) || own.CleanVersion < m.toldClean(w, i) {
+		w.t.Fatalf("%s has forgotten what it reported", m.name)
+	}
+	if !m.joins {
+		c.Expect(w.expect)
+	}
 	for j, o := range w.nodes {
 		if j != i && o.core != nil {
 			w.see(i, j)
@@ -152,6 +184,13 @@ func (w *world) settle(i int) {
 	}
 	m.acked = max(m.acked, s.Version)
 	w.checkLog(m)
+	if w.slow == 0 || w.rng.IntN(w.slow) == 0 { // what is done under older versions is over
+		if err := c.SetAcked(s.Version); err != nil {
+			w.settle(i)
+			return
+		}
+		s = c.Snapshot()
+	}
 	if s.Ready {
 		for _, n := range s.Layout.Nodes() {
 			if e, ok := s.Member(n.ID); !ok || e.Name == "" {
@@ -164,8 +203,18 @@ func (w *world) settle(i int) {
 			w.t.Fatalf("%s is said to have %d, and had at most %d", o.name, e.AckedVersion, o.acked)
 		}
 	}
+	w.checkChange(m, s)
 	if r := c.Proposal(); r != nil && m.want != "" {
 		w.concluded(i, r)
+	} else if r != nil && m.step != "" {
+		switch {
+		case r.Err == nil:
+			w.steps[m.step]++
+		case errors.Is(r.Err, meta.ErrVoid):
+			w.steps["void"]++
+		}
+		c.EndProposal()
+		m.step = ""
 	}
 	out := c.Take()
 	for _, send := range out.Send {
@@ -260,12 +309,16 @@ func (w *world) tick(i int) {
 	if m := w.nodes[i]; m.core != nil {
 		_ = m.core.Tick(1000) // a failure shows in Fatal
 		w.settle(i)
+		w.now += 25 * time.Millisecond / time.Duration(len(w.nodes))
+		if w.driving && w.rng.IntN(4) == 0 {
+			w.drive(i)
+		}
 	}
 }
 
 func (w *world) create(i int, name string) {
 	m := w.nodes[i]
-	if m.core == nil || m.want != "" {
+	if m.core == nil || m.want != "" || m.step != "" {
 		return
 	}
 	m.want = name
@@ -278,7 +331,12 @@ func (w *world) create(i int, name string) {
 // faults is one step of a hostile world.
 func (w *world) faults() {
 	i := w.rng.IntN(len(w.nodes))
-	switch k := w.rng.IntN(100); {
+	w.now += time.Millisecond
+	k := w.rng.IntN(100)
+	if w.mild && (k < 3 || k >= 9 && k < 14) && w.rng.IntN(8) > 0 {
+		k = 99
+	}
+	switch {
 	case k < 3:
 		if w.nodes[i].core != nil {
 			w.crash(i)
@@ -333,8 +391,8 @@ func (w *world) calm(rounds int) {
 		for i, m := range w.nodes {
 			w.tick(i)
 			if round%10 == 0 && m.core != nil {
-				for j := range w.nodes {
-					if j != i {
+				for j, o := range w.nodes {
+					if j != i && o.core != nil {
 						w.see(i, j)
 					}
 				}

@@ -28,3 +28,11 @@ func BenchmarkNewLayout(b *testing.B) {
 		mustLayout(b, 4096, nodes)
 	}
 }
+
+func BenchmarkRebalance(b *testing.B) {
+	nodes := testNodes(3, slices.Repeat([]uint32{1, 2, 3}, 10)...)
+	l := mustLayout(b, 1024, nodes[:27])
+	for b.Loop() {
+		mustRebalance(b, l, nodes)
+	}
+}

@@ -46,6 +46,8 @@ type Change struct {
 	// Removed are members that go for good with the change because they are lost,
 	// sorted.
 	Removed []NodeID
+	// Carries are the intents that it carries out, in the order of the log.
+	Carries []*IntentRecord
 
 	touched []bool // by partition
 }
@@ -278,8 +280,11 @@ func (s *State) Clean(p Partition, rf int, report func(NodeID) Report) bool {
 		return false
 	}
 	pv := s.layout.PV(p)
+	if pv <= 1 {
+		return true // it has the owners that it was founded with
+	}
 	for _, n := range s.layout.nodes {
-		if !s.layout.IsOwner(n.ID, p, rf) && pv > 1 && report(n.ID).Clean < pv {
+		if !s.layout.IsOwner(n.ID, p, rf) && report(n.ID).Clean < pv {
 			return false
 		}
 	}

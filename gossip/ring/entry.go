@@ -109,8 +109,8 @@ type Propose struct {
 	Parent Version
 	// Layout has the entry's version.
 	Layout *Layout
-	// Removed are nodes of the parent that are lost, sorted: they are retired with
-	// the change, without having handed over anything.
+	// Removed are members that are lost, sorted: they are retired with the change,
+	// without having handed over anything.
 	Removed []NodeID
 	// Closes are the intents that the change carries out, sorted.
 	Closes [][16]byte
@@ -120,6 +120,9 @@ type Propose struct {
 type Step struct {
 	// Change is the Op of its PROPOSE.
 	Change [16]byte
+	// Reopens says of KindAbort that the intents which the change was to carry out are
+	// open again: it was not they that failed.
+	Reopens bool
 	// Reason says why it was aborted, for people: at most MaxReasonLen bytes.
 	Reason string
 }
@@ -186,7 +189,7 @@ const (
 const entryFormat = 1
 
 // MaxEntryBytes bounds an encoded entry.
-const MaxEntryBytes = MaxLayoutBytes + 1024
+const MaxEntryBytes = MaxLayoutBytes + 16*(MaxNodes+MaxIntents) + 1024
 
 // AppendEntry appends the encoding of e to dst: format u8 = 1, kind u8, version
 // u64, op 16, then by kind
@@ -194,7 +197,7 @@ const MaxEntryBytes = MaxLayoutBytes + 1024
 //	found          cluster 16, name (u8 length), founder 16, key id u8, key 32, created i64, layout (u32 length)
 //	tenant-create  name (u8 length), rf u8, policy u8, created i64
 //	propose        parent u64, removed (u16 count, 16 each), closes (u16 count, 16 each), layout (u32 length)
-//	commit, abort, finalize  change 16, reason (u8 length)
+//	commit, abort, finalize  change 16, reopens u8 (0 or 1), reason (u8 length)
 //	retire         node 16
 //	intent         verb u8, node 16, by 16, capacity u32, cancels 16, created i64
 //
@@ -226,7 +229,11 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		}
 		dst = appendLayout32(dst, p.Layout)
 	case KindCommit, KindAbort, KindFinalize:
-		dst = appendString8(append(dst, e.Step.Change[:]...), e.Step.Reason)
+		dst = append(append(dst, e.Step.Change[:]...), 0)
+		if e.Step.Reopens {
+			dst[len(dst)-1] = 1
+		}
+		dst = appendString8(dst, e.Step.Reason)
 	case KindRetire:
 		dst = append(dst, e.Retire.Node[:]...)
 	case KindIntent:
@@ -273,7 +280,10 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	case KindCommit, KindAbort, KindFinalize:
 		e.Step = &Step{}
 		copy(e.Step.Change[:], r.take(16))
+		reopens := r.u8()
+		e.Step.Reopens = reopens == 1
 		e.Step.Reason = r.string8()
+		r.bad = r.bad || reopens > 1
 	case KindRetire:
 		e.Retire = &Retire{}
 		copy(e.Retire.Node[:], r.take(16))
@@ -318,7 +328,7 @@ func (e *Entry) decodeFound(r *reader) error {
 func (e *Entry) decodePropose(r *reader) error {
 	p := &Propose{Parent: Version(r.u64())}
 	n := int(r.u16())
-	if len(r.b) < 16*n {
+	if n > MaxNodes || len(r.b) < 16*n {
 		return ErrCorrupt
 	}
 	for range n {
@@ -327,7 +337,7 @@ func (e *Entry) decodePropose(r *reader) error {
 		p.Removed = append(p.Removed, id)
 	}
 	n = int(r.u16())
-	if len(r.b) < 16*n {
+	if n > MaxIntents || len(r.b) < 16*n {
 		return ErrCorrupt
 	}
 	for range n {

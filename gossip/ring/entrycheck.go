@@ -68,6 +68,8 @@ func (e *Entry) checkContent() (why string, known bool) {
 			return "it names no change", true
 		case len(e.Step.Reason) > MaxReasonLen:
 			return "its reason is too long", true
+		case e.Step.Reopens && e.Kind != KindAbort:
+			return "only an abort opens intents again", true
 		}
 		return "", true
 	case KindRetire:

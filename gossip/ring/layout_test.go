@@ -109,7 +109,7 @@ func checkRows(t *rapid.T, l *Layout, nodes []LayoutNode) {
 				t.Fatalf("IsOwner disagrees with Owners at %d of %d", k, p)
 			}
 		}
-		if l.PV(Partition(p)) != 1 {
+		if l.PV(Partition(p)) != l.Version() {
 			t.Fatalf("PV(%d) = %d", p, l.PV(Partition(p)))
 		}
 	}

@@ -30,7 +30,7 @@ func NewLayout(partitions int, nodes []LayoutNode) (*Layout, error) {
 	p := newPlacer(partitions, sorted)
 	p.fillRows()
 	for k := p.width - 1; k >= 1; k-- {
-		p.thin(k)
+		p.thin(k, false)
 	}
 	l := &Layout{
 		version: 1,
@@ -38,7 +38,7 @@ func NewLayout(partitions int, nodes []LayoutNode) (*Layout, error) {
 		nodes:   sorted,
 		width:   p.width,
 		table:   p.table,
-		voters:  pickVoters(sorted),
+		voters:  pickVoters(sorted, nil),
 		pv:      make([]Version, partitions),
 	}
 	for i := range l.pv {
@@ -59,6 +59,8 @@ type placer struct {
 	zone       []int // node index → zone index
 	zoneSize   []int
 	table      []uint16
+	// chains bounds how many times a level is mended.
+	chains int
 	// count is, per node, its copies at the level being worked on.
 	count []int
 	// used[p*zones+z] counts the copies of row p in zone z at that level.
@@ -71,6 +73,7 @@ func newPlacer(partitions int, nodes []LayoutNode) *placer {
 		width:      min(MaxRF, len(nodes)),
 		nodes:      nodes,
 		zone:       make([]int, len(nodes)),
+		chains:     4 * len(nodes),
 		count:      make([]int, len(nodes)),
 	}
 	index := map[string]int{}
@@ -143,8 +146,9 @@ func (p *placer) replaceable(part, at int, offer func(to int)) {
 }
 
 // thin decides who stands in column k of every row, the columns after it being
-// settled, so that the first k columns are even.
-func (p *placer) thin(k int) {
+// settled, so that the first k columns are even. Whoever stands there stays, if wanted,
+// unless the zones forbid it.
+func (p *placer) thin(k int, stay bool) {
 	target := p.targets(k)
 	drop := make([]float64, len(p.nodes)) // how many rows a node should end
 	for i := range drop {
@@ -153,6 +157,10 @@ func (p *placer) thin(k int) {
 	}
 	for part := range p.partitions {
 		row, used := p.row(part, k+1), p.zones(part)
+		if stay && droppable(used, p.zone[row[k]]) {
+			p.count[row[k]]++
+			continue
+		}
 		last := pick(part, k, len(row), func(j int) float64 {
 			i := row[j]
 			return drop[i]*float64(part+1)/float64(p.partitions) - float64(p.count[i])
@@ -208,7 +216,7 @@ type step struct{ part, from, to int }
 // rows. It looks for a chain of steps from a node with too many copies to one
 // with too few, and goes on until there is none.
 func (p *placer) level(target []float64, upTo, from int, options func(part, at int, offer func(to int))) {
-	for range 4 * len(p.nodes) {
+	for range p.chains {
 		held := make([][]int, len(p.nodes))
 		for part := range p.partitions {
 			for _, i := range p.row(part, upTo)[from:] {
@@ -284,24 +292,31 @@ func unwind(reached []*step, start, end int) []step {
 	return path
 }
 
-// pickVoters takes one node of each zone in turn, lowest ids first.
-func pickVoters(nodes []LayoutNode) []NodeID {
-	want := 7
-	switch n := len(nodes); {
-	case n <= 2:
-		want = 1
-	case n <= 4:
-		want = 3
-	case n <= 6:
-		want = 5
+// votersOf is how many of so many nodes vote.
+func votersOf(nodes int) int {
+	switch {
+	case nodes <= 2:
+		return 1
+	case nodes <= 4:
+		return 3
+	case nodes <= 6:
+		return 5
+	default:
+		return 7
 	}
+}
+
+// pickVoters takes one node of each zone in turn: who votes already first, then the
+// lowest ids.
+func pickVoters(nodes []LayoutNode, present []NodeID) []NodeID {
 	taken := map[string]int{}
 	left := slices.Clone(nodes)
+	votes := func(n LayoutNode) bool { return slices.Contains(present, n.ID) }
 	var voters []NodeID
-	for len(voters) < want {
+	for want := votersOf(len(nodes)); len(voters) < want; {
 		best := 0
-		for i := range left {
-			if taken[left[i].Zone] < taken[left[best].Zone] {
+		for i, n := range left {
+			if d := taken[n.Zone] - taken[left[best].Zone]; d < 0 || d == 0 && votes(n) && !votes(left[best]) {
 				best = i
 			}
 		}

@@ -10,18 +10,7 @@ func (p *placer) targets(k int) []float64 {
 	for i, n := range p.nodes {
 		weight[p.zone[i]] += float64(n.Capacity)
 	}
-	// Full rounds: every zone has given min(size, round) copies.
-	round := 0
-	for {
-		next := 0
-		for _, size := range p.zoneSize {
-			next += min(size, round+1)
-		}
-		if next >= k {
-			break
-		}
-		round++
-	}
+	round := p.rounds(k)
 	lo, hi := make([]float64, len(weight)), make([]float64, len(weight))
 	for z, size := range p.zoneSize {
 		lo[z], hi[z] = float64(min(size, round)), float64(min(size, round+1))
@@ -31,6 +20,20 @@ func (p *placer) targets(k int) []float64 {
 		p.zoneTargets(out, z, share)
 	}
 	return out
+}
+
+// rounds is how often every zone has given a copy, as far as it has nodes, when k
+// copies are not enough for once more.
+func (p *placer) rounds(k int) int {
+	for round := 0; ; round++ {
+		next := 0
+		for _, size := range p.zoneSize {
+			next += min(size, round+1)
+		}
+		if next >= k {
+			return round
+		}
+	}
 }
 
 // zoneTargets divides a zone's copies among its nodes. A row has floor(share) or

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -188,6 +189,9 @@ func (s *State) Next(e *Entry) (*State, error) {
 		if c := n.at(e, Proposed); c != nil {
 			n.change, n.layout = nil, n.layout.withPV(c.touched, e.Version)
 			n.settleOutside(c.Next, false, nil)
+			if e.Step.Reopens {
+				n.reopen(c.Carries)
+			}
 		}
 	case KindFinalize:
 		if c := n.at(e, Committed); c != nil {
@@ -215,35 +219,65 @@ func (s *State) at(e *Entry, from Stage) *Change {
 }
 
 // propose opens a change, unless it is void: one is open, the layout is another one
-// by now, a node of it is retired, or a removed one is not there.
+// by now, a node of it is retired or leaves, a removed one is no member, or an intent
+// that it carries out is not wanted any more.
 func (s *State) propose(e *Entry) {
 	p := e.Propose
+	goes := func(id NodeID) bool {
+		o, outside := s.outsider(id)
+		return s.IsRetired(id) || outside && o.Leaving
+	}
+	member := func(id NodeID) bool { _, ok := s.Member(id); return ok }
+	open := func(op [16]byte) bool {
+		return slices.ContainsFunc(s.intents, func(i *IntentRecord) bool { return i.Op == op })
+	}
 	if s.change != nil || p.Parent != s.layout.version || p.Layout.Partitions() != s.layout.Partitions() ||
-		slices.ContainsFunc(p.Layout.nodes, func(n LayoutNode) bool { return s.IsRetired(n.ID) }) ||
-		slices.ContainsFunc(p.Removed, func(id NodeID) bool { _, ok := s.layout.index(id); return !ok }) {
+		slices.ContainsFunc(p.Layout.nodes, func(n LayoutNode) bool { return goes(n.ID) }) ||
+		slices.ContainsFunc(p.Removed, func(id NodeID) bool { return !member(id) }) ||
+		slices.ContainsFunc(p.Closes, func(op [16]byte) bool { return !open(op) }) {
 		return
 	}
 	c := &Change{
 		ID: e.Op, Stage: Proposed, ProposedAt: e.Version, Next: p.Layout, Removed: p.Removed,
 		touched: touchedBy(s.layout, p.Layout),
 	}
-	s.change, s.layout = c, s.layout.withPV(c.touched, e.Version)
-	s.intents = slices.DeleteFunc(slices.Clone(s.intents), func(i *IntentRecord) bool { return slices.Contains(p.Closes, i.Op) })
+	s.layout = s.layout.withPV(c.touched, e.Version)
+	var left []*IntentRecord
+	for _, i := range s.intents {
+		if slices.Contains(p.Closes, i.Op) {
+			c.Carries = append(c.Carries, i)
+		} else {
+			left = append(left, i)
+		}
+	}
+	s.change, s.intents = c, left
+}
+
+// reopen puts intents back in their place in the order of the log, as far as there is
+// room.
+func (s *State) reopen(intents []*IntentRecord) {
+	all := slices.Concat(intents, s.intents)
+	slices.SortStableFunc(all, func(a, b *IntentRecord) int { return cmp.Compare(a.Version, b.Version) })
+	s.intents = all[:min(len(all), MaxIntents)]
 }
 
 // settleOutside notes who of the nodes of another layout has no place in the one that is
-// in force now, and forgets those that have one. Whoever was in force before leaves;
+// in force now, and forgets those that have one. Removed nodes are retired. Whoever was in force before leaves;
 // a joiner that was turned away may come again.
 func (s *State) settleOutside(from *Layout, leaving bool, removed []NodeID) {
 	in := s.layout
-	s.outside = slices.DeleteFunc(slices.Clone(s.outside), func(o Outsider) bool { _, ok := in.index(o.ID); return ok })
+	s.outside = slices.DeleteFunc(slices.Clone(s.outside), func(o Outsider) bool {
+		_, ok := in.index(o.ID)
+		return ok || slices.Contains(removed, o.ID)
+	})
+	for _, id := range removed {
+		s.retired = insertID(s.retired, id)
+	}
 	for _, n := range from.nodes {
 		_, stays := in.index(n.ID)
 		known := slices.IndexFunc(s.outside, func(o Outsider) bool { return o.ID == n.ID })
 		switch {
-		case stays:
-		case slices.Contains(removed, n.ID):
-			s.retired = insertID(s.retired, n.ID)
+		case stays, slices.Contains(removed, n.ID):
 		case known >= 0:
 			s.outside[known].Since = s.version
 		default:

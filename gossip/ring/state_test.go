@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -84,8 +86,106 @@ func TestStateRefuses(t *testing.T) {
 	}
 }
 
+// entriesOfAllKinds are valid entries, one of each kind and of each verb.
+func entriesOfAllKinds(t testing.TB) []*Entry {
+	l := mustRebalance(t, mustLayout(t, 8, testNodes(0, 1, 1, 1)), testNodes(2, 1, 2, 3, 4))
+	op := [16]byte{3}
+	all := []*Entry{foundEntry(t), createEntry(2, "abc-9")}
+	for _, e := range []Entry{
+		{Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l}},
+		{Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{{1}, {2}}, Closes: [][16]byte{{4}, {5}, {6}}}},
+		{Kind: KindCommit, Step: &Step{Change: op}},
+		{Kind: KindAbort, Step: &Step{Change: op, Reason: "it took too long"}},
+		{Kind: KindAbort, Step: &Step{Change: op, Reopens: true, Reason: strings.Repeat("x", MaxReasonLen)}},
+		{Kind: KindFinalize, Step: &Step{Change: op}},
+		{Kind: KindRetire, Retire: &Retire{Node: NodeID{1}}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: NodeID{1}, CreatedAtMs: 5}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbRemove, Node: NodeID{1}}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbReplace, Node: NodeID{1}, By: NodeID{2}}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbWeigh, Node: NodeID{1}, Capacity: MaxCapacity}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op}},
+	} {
+		e.Version, e.Op = 2, op
+		all = append(all, &e)
+	}
+	return all
+}
+
+// TestEntryCheck: each part of an entry that can be wrong.
+func TestEntryCheck(t *testing.T) {
+	l := mustRebalance(t, mustLayout(t, 8, testNodes(0, 1, 1, 1)), testNodes(0, 1, 1))
+	in, op := l.Nodes()[0].ID, [16]byte{3}
+	for name, e := range map[string]Entry{
+		"layout of another version": {Version: 3, Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l}},
+		"no layout":                 {Kind: KindPropose, Propose: &Propose{Parent: 1}},
+		"no parent":                 {Kind: KindPropose, Propose: &Propose{Layout: l}},
+		"a parent to come":          {Kind: KindPropose, Propose: &Propose{Parent: 2, Layout: l}},
+		"removes who stays":         {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{in}}},
+		"removes nobody":            {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{{}}}},
+		"removes out of order":      {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{{2}, {1}}}},
+		"removes one twice":         {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{{2}, {2}}}},
+		"removes too many":          {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: make([]NodeID, MaxNodes+1)}},
+		"closes nothing":            {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Closes: [][16]byte{{}}}},
+		"closes one twice":          {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Closes: [][16]byte{{1}, {1}}}},
+		"closes too many":           {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Closes: make([][16]byte, MaxIntents+1)}},
+		"step of nothing":           {Kind: KindCommit, Step: &Step{}},
+		"long reason":               {Kind: KindAbort, Step: &Step{Change: op, Reason: strings.Repeat("x", MaxReasonLen+1)}},
+		"a commit that reopens":     {Kind: KindCommit, Step: &Step{Change: op, Reopens: true}},
+		"a final one that reopens":  {Kind: KindFinalize, Step: &Step{Change: op, Reopens: true}},
+		"retires nobody":            {Kind: KindRetire, Retire: &Retire{}},
+		"no verb":                   {Kind: KindIntent, Intent: &Intent{Node: in}},
+		"a verb to come":            {Kind: KindIntent, Intent: &Intent{Verb: 6, Node: in}},
+		"nobody leaves":             {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave}},
+		"leaves and cancels":        {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, Cancels: op}},
+		"leaves with a successor":   {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, By: NodeID{1}}},
+		"leaves with a capacity":    {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, Capacity: 1}},
+		"replaced by nobody":        {Kind: KindIntent, Intent: &Intent{Verb: VerbReplace, Node: in}},
+		"replaced by itself":        {Kind: KindIntent, Intent: &Intent{Verb: VerbReplace, Node: in, By: in}},
+		"no capacity":               {Kind: KindIntent, Intent: &Intent{Verb: VerbWeigh, Node: in}},
+		"absurd capacity":           {Kind: KindIntent, Intent: &Intent{Verb: VerbWeigh, Node: in, Capacity: MaxCapacity + 1}},
+		"cancels nothing":           {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel}},
+		"cancels a node":            {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op, Node: in}},
+		"cancels with a successor":  {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op, By: in}},
+		"content of another kind":   {Kind: KindRetire, Step: &Step{Change: op}},
+		"two contents":              {Kind: KindRetire, Retire: &Retire{Node: in}, Step: &Step{Change: op}},
+	} {
+		if e.Version == 0 {
+			e.Version = 2
+		}
+		if err := e.Check(); !errors.Is(err, ErrInvalidEntry) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLargestEntryDecodes: the largest proposal there can be is within the bound.
+func TestLargestEntryDecodes(t *testing.T) {
+	nodes := testNodes(0, slices.Repeat([]uint32{1}, MaxNodes)...)
+	p := &Propose{Parent: 1}
+	for i := range nodes {
+		nodes[i].Name = fmt.Sprintf("%063d", i)
+		nodes[i].Zone = nodes[i].Name[:62] + "z"
+		p.Removed = append(p.Removed, NodeID{0, byte(i >> 8), byte(i), 1})
+	}
+	for i := range MaxIntents {
+		p.Closes = append(p.Closes, [16]byte{byte(i), 1})
+	}
+	slices.SortFunc(nodes, func(a, b LayoutNode) int { return a.ID.Compare(b.ID) })
+	p.Layout = &Layout{version: 2, shift: shiftFor(MaxPartitions), nodes: nodes, width: MaxRF, voters: []NodeID{nodes[0].ID}}
+	for i := range MaxPartitions {
+		for k := range MaxRF {
+			p.Layout.table = append(p.Layout.table, uint16((i+k)%MaxNodes))
+		}
+		p.Layout.pv = append(p.Layout.pv, Version(1+i%2))
+	}
+	b := AppendEntry(nil, &Entry{Version: 2, Kind: KindPropose, Propose: p})
+	if e, err := DecodeEntry(b); err != nil || len(e.Propose.Removed) != MaxNodes {
+		t.Errorf("%d bytes, at most %d: %v", len(b), MaxEntryBytes, err)
+	}
+}
+
 func TestEntryCodec(t *testing.T) {
-	for _, e := range []*Entry{foundEntry(t), createEntry(2, "abc-9")} {
+	for _, e := range entriesOfAllKinds(t) {
 		b := AppendEntry(nil, e)
 		got, err := DecodeEntry(b)
 		if err != nil {
@@ -130,12 +230,16 @@ func TestTenantNames(t *testing.T) {
 }
 
 func FuzzDecodeEntry(f *testing.F) {
-	f.Add(AppendEntry(nil, foundEntry(f)))
-	f.Add(AppendEntry(nil, createEntry(2, "abc")))
+	for _, e := range entriesOfAllKinds(f) {
+		f.Add(AppendEntry(nil, e))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := DecodeEntry(b)
 		if err != nil {
 			return
+		}
+		if err := e.Check(); err != nil {
+			t.Fatal(err)
 		}
 		if !bytes.Equal(AppendEntry(nil, e), b) {
 			t.Fatal("two encodings of one entry")

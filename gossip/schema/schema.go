@@ -144,12 +144,10 @@ type Member struct {
 	// Withdrawn says that the node answers gossip and tells that it cannot do
 	// its part, because its disk does not answer, say: others are asked first.
 	Withdrawn bool
-	// AckedVersion is the last log entry the node has durably; it may be behind
-	// what the node has by now.
-	AckedVersion ring.Version
-	// SyncedVersion and CleanVersion are as in ring.Report.
-	SyncedVersion, CleanVersion ring.Version
-	Software                    string
+	// AckedVersion, SyncedVersion and CleanVersion are what the node reports, see
+	// ring.Report; it may be further by now. What it has acknowledged it has durably.
+	AckedVersion, SyncedVersion, CleanVersion ring.Version
+	Software                                  string
 }
 
 // TokenKey authenticates the context tokens given to clients.
@@ -179,10 +177,12 @@ type Snapshot struct {
 	Change *ring.Change
 	// Ring is all that the log says; Layout and Change are parts of it.
 	Ring *ring.State
-	// Ready says that the cluster is founded and acknowledged by all founders:
-	// this node may serve.
+	// Ready says that this node may serve: the cluster is founded and acknowledged by
+	// all founders, and the log, as far as it is here, makes this node a member.
 	Ready bool
-	// Members are all known nodes, this one included, sorted by id.
+	// Members are the members, sorted by id: nodes with partitions, with some to come,
+	// or with none any more. Before founding they are the nodes that may found. Nodes
+	// that wait to be members are not among them.
 	Members []Member
 	// TokenKeys, newest first.
 	TokenKeys []TokenKey

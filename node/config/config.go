@@ -29,6 +29,7 @@ type Config struct {
 	Gossip   Gossip
 	Storage  Storage
 	Hints    Hints
+	Ring     Ring
 	Scrub    Scrub
 	Limits   Limits
 	Repair   Repair
@@ -103,6 +104,16 @@ type Hints struct {
 	// MaxBytes is for one target, Rate bytes a second to one.
 	MaxBytes, Rate Size
 	Window         time.Duration
+}
+
+// Ring says how changes of who owns what begin and how fast they go.
+type Ring struct {
+	// AutoApply says that changes begin by themselves.
+	AutoApply bool
+	// Settle is the time after the last one was asked for.
+	Settle time.Duration
+	// StreamRate is bytes a second that this node fetches.
+	StreamRate Size
 }
 
 // Scrub says how the data on the disk is looked through for damage.

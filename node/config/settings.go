@@ -95,7 +95,7 @@ const (
 func settings() []Setting {
 	var all []Setting
 	for _, section := range [][]Setting{
-		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), hintSettings(), repairSettings(), scrubSettings(), otherSettings(),
+		nodeSettings(), listenSettings(), clusterSettings(), gossipSettings(), storageSettings(), hintSettings(), repairSettings(), ringSettings(), scrubSettings(), otherSettings(),
 	} {
 		all = append(all, section...)
 	}
@@ -313,6 +313,26 @@ func hintSettings() []Setting {
 			Path: "hints.rate", Default: "10MiB", Unit: "bytes a second", min: kib, max: 1024 * gib,
 			Help:  "Bound on what is sent to one node that is back. Higher brings it level sooner, lower leaves more of disks and network to clients.",
 			field: func(c *Config) any { return &c.Hints.Rate },
+		},
+	}
+}
+
+func ringSettings() []Setting {
+	return []Setting{
+		{
+			Path: "ring.auto_apply", Default: "true",
+			Help:  "Whether this node begins changes of the ring by itself: nodes that join become owners, and those that are to leave hand over, with no further command. With false on all nodes pairdb cluster plan shows what would move, and pairdb cluster commit begins it.",
+			field: func(c *Config) any { return &c.Ring.AutoApply },
+		},
+		{
+			Path: "ring.settle", Default: "5s", min: int64(100 * time.Millisecond), max: int64(10 * time.Minute),
+			Help:  "How long after the last node or request came a change of the ring begins. Longer takes more of them into one change, which moves less; shorter begins sooner.",
+			field: func(c *Config) any { return &c.Ring.Settle },
+		},
+		{
+			Path: "ring.stream_rate", Default: "64MiB", Unit: "bytes a second", Flag: "stream-rate", min: 64 * kib, max: 16 * gib,
+			Help:  "Bound on what this node fetches of partitions that it is about to own. Higher is done sooner, lower leaves more of disks and network to clients. It pauses anyway while requests are refused.",
+			field: func(c *Config) any { return &c.Ring.StreamRate },
 		},
 	}
 }

@@ -243,6 +243,9 @@ func (m *merging) unsound(it *mergeItem, fetched bool) bool {
 // join computes what item i makes of its key.
 func (m *merging) join(i int, in *coord.MergeItem) {
 	it := &m.items[i]
+	if it.err == nil && m.s.moved(&in.Address) {
+		it.err = coord.ErrMoved
+	}
 	if it.err != nil {
 		return
 	}
@@ -280,6 +283,7 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 		return
 	}
 	c := m.s.confirmed(in.Partition, in.RF)
+	whole := in.Gaining != 0 && !m.s.told(in)
 	stub, ok := causal.Uncovered(&before.object, &it.incoming)
 	if shown := before.object.Remaining(c, it.lww); ok && len(shown.Siblings) < len(before.object.Siblings) {
 		// Nobody has to win over what no reader is shown any more.
@@ -299,11 +303,20 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 		// Mostly: a write of somebody who has seen what is held. Equal objects
 		// have equal bytes, so these need no encoding.
 		it.object, it.encoded = it.incoming, in.Object
+	case whole:
+		// What c covers may be missing only because nobody has told it yet; and what is
+		// dead may seem to win over what lives until it goes, so that all keep their values.
+		it.object = causal.Join(&before.object, &it.incoming)
 	default:
 		var stripped bool
 		it.object, stripped = causal.JoinUnder(&before.object, &it.incoming, c, it.lww)
 		// A write that an idempotency key stands for was made, then, and superseded.
 		it.stripped = stripped && it.record == nil
+		// A read may have got what it found before a round brought what superseded it, and
+		// nothing from an owner that shows that no more.
+		if in.Found {
+			it.stripped = before.object.Superseded(&it.incoming, c)
+		}
 		if it.lww {
 			it.object.StripLosersUnder(c)
 		}

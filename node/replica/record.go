@@ -106,6 +106,9 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 // claim does the part of Claim that needs the key's lock. object and key are the
 // storage keys of object and record.
 func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
+	if s.moved(at) {
+		return nil, 0, coord.ErrMoved
+	}
 	tenant := at.Tenant
 	old, seq, err := s.loadRecord(buf, key)
 	if unsound := s.sound(partitionOf(key)); unsound != nil {
@@ -125,13 +128,8 @@ func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *cau
 			Message: "by this node's clock the idempotency key expired before it was used",
 		}
 	}
-	if s.confirmed(at.Partition, at.RF).Seen.Covers(r.Dot) {
-		// All owners are said to have had the write, if it was to be made at all: what
-		// is voted for now would never be.
-		return nil, 0, &coord.Error{
-			Code: errcode.Unavailable, Outcome: errcode.NotApplied,
-			Message: "the vote for the write came too late; send the request again",
-		}
+	if err := s.late(at, object, r.Dot); err != nil {
+		return nil, 0, err
 	}
 	*buf = r.Append((*buf)[:0])
 	size := int64(len(key) + len(*buf))
@@ -149,4 +147,25 @@ func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *cau
 	}
 	s.opts.Records.replace(tenant, before, was, r.Expires, size)
 	return r, seq, nil
+}
+
+// late refuses a vote for a write that could never be made any more: all owners are said
+// to have had it, if it was to be made at all, and what is stored at object has not
+// superseded it either. Once it has, the vote is as good as ever: nobody is shown the
+// write, and it counts as made just before what covers it. The key's lock is held.
+func (s *Store) late(at *coord.Address, object []byte, d causal.Dot) error {
+	if !s.confirmed(at.Partition, at.RF).Seen.Covers(d) {
+		return nil
+	}
+	w := s.scratch()
+	defer s.putBack(w)
+	w.key = append(w.key[:0], object...)
+	h, err := s.load(w)
+	if err != nil || h.object.Context.Covers(d) {
+		return err
+	}
+	return &coord.Error{
+		Code: errcode.Unavailable, Outcome: errcode.NotApplied,
+		Message: "the vote for the write came too late; send the request again",
+	}
 }

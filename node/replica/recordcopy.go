@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
@@ -26,7 +27,7 @@ func recordKey(p ring.Partition, row *repair.RecordRow) []byte {
 }
 
 // Records implements repair.Replica.
-func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int) (rows []repair.RecordRow, more bool, err error) {
+func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int, votes bool) (rows []repair.RecordRow, more bool, err error) {
 	if err := s.takesReads(); err != nil {
 		return nil, false, err
 	}
@@ -60,7 +61,7 @@ func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int) (row
 		if err != nil {
 			return nil, false, s.undecodable(key, "a stored idempotency record", err)
 		}
-		if !r.Applied || !s.opts.Records.holds(tenantOf(key), &r, now) {
+		if !r.Applied && !votes || !s.opts.Records.holds(tenantOf(key), &r, now) {
 			continue
 		}
 		if more = len(rows) >= limit || size >= maxRecordBytes; more {
@@ -78,30 +79,59 @@ func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int) (row
 	return rows, more, s.awaitDurable(newest)
 }
 
-// Restore implements repair.Replica. The partition is under quarantine, so nobody else
-// reads or writes its records, whose keys' locks are not known from here.
-func (s *Store) Restore(of repair.Span, rows []repair.RecordRow) error {
+// restored bounds the rows that are written at once with the locks of all keys held: the
+// lock of a record is that of its key, which a row does not tell.
+const restored = 64
+
+// Restore implements repair.Replica. A vote counts as one that this node was asked for
+// now: it does not take the place of what was agreed or of a later round, and comes too
+// late for what is confirmed.
+func (s *Store) Restore(of repair.Span, pv ring.Version, rows []repair.RecordRow) error {
+	if err := s.takesWrites(); err != nil {
+		return err
+	}
+	var seq base.SeqNum
+	for len(rows) > 0 {
+		some := rows[:min(len(rows), restored)]
+		rows = rows[len(some):]
+		at, err := s.restore(of, pv, some)
+		if err != nil {
+			return err
+		}
+		seq = max(seq, at)
+	}
+	return s.awaitDurable(seq)
+}
+
+// restore writes some rows as one batch, and returns its number, 0 if nothing was to be
+// written.
+func (s *Store) restore(of repair.Span, pv ring.Version, rows []repair.RecordRow) (seq base.SeqNum, err error) {
 	now := s.opts.Records.now()
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
 	buf := s.buffer()
 	defer s.release(buf)
+	s.lockAll()
+	defer s.unlockAll()
+	if s.moved(&coord.Address{Partition: of.Partition, PV: pv}) {
+		return 0, coord.ErrMoved
+	}
 	var placed []func()
 	for i := range rows {
 		row := &rows[i]
 		r, err := causal.DecodeRecord(row.Record)
-		if err != nil || !r.Applied {
-			return &coord.Error{
+		if err != nil {
+			return 0, &coord.Error{
 				Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
-				Message: fmt.Sprintf("a record of partition %d that another owner sent does not decode, or was not applied", of.Partition), Err: err,
+				Message: fmt.Sprintf("a record of partition %d that another owner sent does not decode", of.Partition), Err: err,
 			}
 		}
 		key := recordKey(of.Partition, row)
 		old, _, err := s.loadRecord(buf, key)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if old != nil && old.Applied || !s.opts.Records.holds(row.Tenant, &r, now) {
+		if !s.restores(of, row.Tenant, old, &r, now) {
 			continue
 		}
 		var before, was int64
@@ -110,23 +140,47 @@ func (s *Store) Restore(of repair.Span, rows []repair.RecordRow) error {
 		}
 		size := int64(len(key) + len(row.Record))
 		if err := s.opts.Records.room(row.Tenant, size-was); err != nil {
-			return err
+			return 0, err
 		}
 		b.Set(key, row.Record)
 		if int(of.Partition) < len(s.partitions) {
-			s.partition(of.Partition).votes.remove(key)
+			if v := &s.partition(of.Partition).votes; r.Applied {
+				v.remove(key)
+			} else {
+				v.add(key, objectHead(key))
+			}
 		}
 		placed = append(placed, func() { s.opts.Records.replace(row.Tenant, before, was, r.Expires, size) })
 	}
 	if len(placed) == 0 {
-		return nil
+		return 0, nil
 	}
-	seq, err := s.apply(b, false)
-	if err != nil {
-		return err
+	if seq, err = s.apply(b, false); err != nil {
+		return 0, err
 	}
 	for _, f := range placed {
 		f()
 	}
-	return s.awaitDurable(seq)
+	return seq, nil
+}
+
+// restores decides whether a record that another owner has is written here, over old,
+// nil for nothing.
+func (s *Store) restores(of repair.Span, tenant ring.TenantNumber, old, r *causal.Record, now time.Time) bool {
+	counts := old != nil && s.opts.Records.holds(tenant, old, now)
+	switch {
+	case !s.opts.Records.holds(tenant, r, now):
+		return false
+	case r.Applied:
+		return !counts || old.Yields(r)
+	}
+	return (!counts || old.GivesWay(r)) && !s.confirmed(of.Partition, of.RF).Seen.Covers(r.Dot)
+}
+
+// objectHead stands for the storage key of the object that a record belongs to, as long
+// as that is not known.
+func objectHead(record []byte) []byte {
+	head := bytes.Clone(record[:keyHead])
+	head[2] = kindObject
+	return head
 }

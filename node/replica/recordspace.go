@@ -99,6 +99,15 @@ func tenantOf(key []byte) ring.TenantNumber {
 	return ring.TenantNumber(binary.BigEndian.Uint32(key[3:]))
 }
 
+// remove takes size bytes of records out that expire in one slot.
+func (s *RecordSpace) remove(tenant ring.TenantNumber, slot, size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tenants[tenant]; t != nil {
+		s.count(t, slot, -size)
+	}
+}
+
 // replace counts a record of size bytes in the place of one that had was bytes
 // and expired at before, 0 and 0 if there was none, and makes room.
 func (s *RecordSpace) replace(tenant ring.TenantNumber, before, was, expires, size int64) {

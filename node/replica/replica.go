@@ -72,6 +72,10 @@ type Options struct {
 	// Damaged, if set, is called each time that a read meets damage, with locks held:
 	// it must not wait.
 	Damaged func(Damage)
+	// PV says which ring version a partition has now. A write that was asked for under
+	// another one is refused with coord.ErrMoved. It is cheap. Optional: without it
+	// nothing is refused.
+	PV func(ring.Partition) ring.Version
 	// Alone says that no other node has a copy of anything: New goes on without what it
 	// cannot read of what is confirmed, and Damaged is told. Nobody can send again what
 	// that was about.
@@ -242,8 +246,17 @@ func (s *Store) Update(at coord.Address, edit func(*causal.Object, func() causal
 	return object, nil
 }
 
+// moved reports whether the partition has another ring version than the one under
+// which a write is asked for. The key's lock is held: see Barrier.
+func (s *Store) moved(at *coord.Address) bool {
+	return at.PV != 0 && s.opts.PV != nil && s.opts.PV(at.Partition) != at.PV
+}
+
 // update does the part of Update that needs the key's lock.
 func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
+	if s.moved(at) {
+		return nil, 0, coord.ErrMoved
+	}
 	h, err := s.load(w)
 	if err != nil {
 		return nil, 0, err

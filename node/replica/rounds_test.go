@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,11 +30,14 @@ import (
 // more, which then are on the disk.
 const roundKeys = 40_000
 
-const roundTenant = ring.TenantNumber(3)
+const (
+	roundTenant   = ring.TenantNumber(3)
+	siblingTenant = ring.TenantNumber(4)
+)
 
 // owners are three nodes with a real store each, that exchange messages by calls.
 type owners struct {
-	snap   *schema.Snapshot
+	snap   atomic.Pointer[schema.Snapshot]
 	stores []*replica.Store
 	coords []*coord.Coordinator
 	rounds []*repair.Manager
@@ -63,10 +67,15 @@ func (node) AfterFunc(d time.Duration, f func()) func() bool {
 }
 
 func newOwners(t *testing.T, fsys func(i int) (vfs.FS, string)) *owners {
+	return newNodes(t, 3, fsys, func(int, *repair.Options) {})
+}
+
+// newNodes makes some nodes, all of which own everything if they are three.
+func newNodes(t *testing.T, nodes int, fsys func(i int) (vfs.FS, string), edit func(i int, o *repair.Options)) *owners {
 	o := &owners{}
 	var members []ring.LayoutNode
 	var known []schema.Member
-	for i := range 3 {
+	for i := range nodes {
 		id := ring.NodeID{byte(i + 1)}
 		members = append(members, ring.LayoutNode{ID: id, Name: fmt.Sprint("n", i), Zone: fmt.Sprint("z", i), Capacity: 1})
 		known = append(known, schema.Member{ID: id, Name: fmt.Sprint("n", i), Liveness: schema.Alive})
@@ -75,9 +84,12 @@ func newOwners(t *testing.T, fsys func(i int) (vfs.FS, string)) *owners {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.snap = schema.Build(schema.Snapshot{Layout: layout, Ready: true, Version: 1, Members: known},
-		[]*schema.Tenant{{Number: roundTenant, Name: "acme", RF: 3, Policy: schema.PolicyLWW, Version: 1}})
-	for i := range 3 {
+	o.snap.Store(schema.Build(schema.Snapshot{Layout: layout, Ready: true, Version: 1, Members: known, TokenKeys: []schema.TokenKey{{ID: 1}}},
+		[]*schema.Tenant{
+			{Number: roundTenant, Name: "acme", RF: 3, Policy: schema.PolicyLWW, Version: 1},
+			{Number: siblingTenant, Name: "all", RF: 3, Policy: schema.PolicySiblings, Version: 1},
+		}))
+	for i := range nodes {
 		n := node{o, members[i].ID}
 		fs, dir := fsys(i)
 		db, err := engine.Open(dir, engine.Options{FS: fs, MemTableSize: 16 << 20})
@@ -86,21 +98,26 @@ func newOwners(t *testing.T, fsys func(i int) (vfs.FS, string)) *owners {
 		}
 		store, err := replica.New(replica.Options{
 			Engine: db, Actor: uint64(i + 1), Scheduler: n, Records: replica.NewRecordSpace(1<<30, time.Now),
-			Sums:   sums.New(layout.Partitions),
-			Tenant: func(ring.TenantNumber) (replica.Tenant, bool) { return replica.Tenant{RF: 3, LWW: true}, true },
+			Sums: sums.New(layout.Partitions),
+			PV:   func(p ring.Partition) ring.Version { return o.snap.Load().Layout.PV(p) },
+			Tenant: func(n ring.TenantNumber) (replica.Tenant, bool) {
+				return replica.Tenant{RF: 3, LWW: n != siblingTenant}, true
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := repair.New(repair.Options{
-			Self: n.id, View: func() *schema.Snapshot { return o.snap }, Replica: store, Objects: store, Transport: n, Clock: n,
+		opts := repair.Options{
+			Self: n.id, View: o.snap.Load, Replica: store, Objects: store, Transport: n, Clock: n,
 			Scheduler: n, Random: rand.Float64, Interval: time.Hour, Settle: 2 * time.Second, Rate: 1 << 30,
-		})
+		}
+		edit(i, &opts)
+		m, err := repair.New(opts)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, err := coord.New(coord.Options{
-			Self: n.id, View: func() *schema.Snapshot { return o.snap }, Replica: store, Transport: n, Clock: n, Repair: m.Serve,
+			Self: n.id, View: o.snap.Load, Replica: store, Transport: n, Clock: n, Repair: m.Serve,
 			CatchUp: func(_ ring.NodeID, _ ring.Version, done func(error)) { done(errors.New("nothing newer")) },
 		})
 		if err != nil {
@@ -122,7 +139,7 @@ func newOwners(t *testing.T, fsys func(i int) (vfs.FS, string)) *owners {
 
 func (o *owners) address(key []byte) coord.Address {
 	tok := ring.KeyToken(roundTenant, key)
-	return coord.Address{Partition: o.snap.Layout.PartitionOf(tok), Tenant: roundTenant, Token: tok, Key: key, RF: 3, LWW: true}
+	return coord.Address{Partition: o.snap.Load().Layout.PartitionOf(tok), Tenant: roundTenant, Token: tok, Key: key, RF: 3, LWW: true}
 }
 
 // load brings all keys to all owners but those that the last one lacks, and returns how
@@ -164,7 +181,7 @@ func (o *owners) load(t *testing.T, keys int) (lacking, leaves int) {
 		items = append(items, it)
 		if k%1000 == 7 {
 			lacking++
-			within := uint64(at.Token-o.snap.Layout.FirstToken(at.Partition)) / (1 << 58 / perLeaf)
+			within := uint64(at.Token-o.snap.Load().Layout.FirstToken(at.Partition)) / (1 << 58 / perLeaf)
 			in[[2]uint64{uint64(at.Partition), within}] = true
 		} else {
 			partial = append(partial, it)
@@ -246,7 +263,7 @@ func TestRoundsOverStores(t *testing.T) {
 	}
 	for p := range 64 {
 		var sums [3]repair.Sum
-		first := o.snap.Layout.FirstToken(ring.Partition(p))
+		first := o.snap.Load().Layout.FirstToken(ring.Partition(p))
 		for i, s := range o.stores {
 			all, err := s.Sums(repair.Range{Partition: ring.Partition(p), Tenant: roundTenant, First: first, Last: first + 1<<58 - 1}, 0)
 			if err != nil {

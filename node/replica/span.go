@@ -34,6 +34,10 @@ type span struct {
 	floor atomic.Uint64
 	// sweeping says that a sweep is due or under way.
 	sweeping atomic.Bool
+	// told is the version at which the change was proposed by which this node gains the
+	// span, once an old owner has told it all there is. It ends with the process: what is
+	// gained is compared again then.
+	told atomic.Uint64
 
 	// mu is held while any of it changes and is taken before the locks of keys.
 	mu sync.Mutex
@@ -155,6 +159,11 @@ func (s *Store) learn(of repair.Span, c *causal.Confirmed, release bool) error {
 	}
 	return nil
 }
+
+// Barrier returns when every write that was let through before the call is visible, and
+// those that come later go by what Options.PV says by now. A node says that it goes by
+// a new version of the ring after that has been published and Barrier has returned.
+func (s *Store) Barrier() { s.passLocks() }
 
 // passLocks returns once every lock of a key has been free: whoever holds one from
 // now on has seen what was published before the call, and what was minted before it

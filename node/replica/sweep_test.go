@@ -187,6 +187,56 @@ func TestStripped(t *testing.T) {
 	}
 }
 
+// TestFound: what a read found and is about to return is refused by an owner that has had
+// and does not hold it, whether what superseded it is shown, hidden or collected; what
+// only holds less or the same is not.
+func TestFound(t *testing.T) {
+	const shown, hidden, collected = 0, 1, 2
+	for stage := shown; stage <= collected; stage++ {
+		b := newSweepBench(t)
+		first := b.write(t, "k", causal.Sibling{HLC: 1, Value: []byte("v")})
+		live := b.shown(t, "k")
+		dead := b.write(t, "k", causal.Sibling{HLC: 2, Flags: causal.FlagTombstone})
+		kept := b.write(t, "kept", causal.Sibling{HLC: 1, Value: []byte("v")})
+		if stage >= hidden {
+			b.adopt(t, b.all(t, dead, kept))
+		}
+		if stage == collected {
+			b.releaseAll(t, b.all(t, dead, kept))
+		}
+		fresh := causal.Dot{Actor: 9, Counter: 1}
+		beside := causal.Object{
+			Context:  causal.NewContext(first, fresh),
+			Siblings: []causal.Sibling{{Dot: fresh, HLC: 3, Value: []byte("new")}, {Dot: first, HLC: 1, Flags: causal.FlagStripped}},
+		}
+		for _, c := range []struct {
+			what    string
+			key     string
+			object  causal.Object
+			found   bool
+			refused bool
+		}{
+			{"the value, by no read", "k", live, false, stage == collected},
+			{"the value", "k", live, true, true},
+			{"it and a new one", "k", beside, true, true},
+			{"a value that is held", "kept", b.shown(t, "kept"), true, false},
+			{"a new value", "other", causal.Object{Context: causal.NewContext(fresh), Siblings: beside.Siblings[:1]}, true, false},
+			{"no value", "k", causal.Object{Context: causal.NewContext(first)}, true, false},
+		} {
+			var err error
+			b.Merge([]coord.MergeItem{{Address: spanned(c.key), Object: c.object.Append(nil), LastWriteWins: true, Found: c.found}},
+				func(_ int, _ []byte, e error) { err = e })
+			b.jobs.run()
+			if c.refused != coord.IsStripped(err) || err != nil && !c.refused {
+				t.Errorf("stage %d: %s is answered with %v", stage, c.what, err)
+			}
+		}
+		if o := b.shown(t, "k"); o.Winner() == nil || o.Winner().Dot != fresh || o.Has(first) {
+			t.Errorf("stage %d: %v is shown", stage, o)
+		}
+	}
+}
+
 // TestStrippedRecord: the apply of a write that was made, deleted and collected is
 // acknowledged and changes nothing but the record.
 func TestStrippedRecord(t *testing.T) {
@@ -386,6 +436,47 @@ func TestOpenVotes(t *testing.T) {
 	}
 	votes("once the object covers it", nil)
 	b.adopt(t, b.all(t, dot))
+}
+
+// TestVotesForWhatIsCovered: a later mint of the same actor covers a dot that was reserved
+// and not written, so that the dot is confirmed beside its vote. Where the object covers
+// it, votes for it are taken all the same, and the write, once agreed on, changes nothing;
+// where it does not, the write could be neither shown nor superseded, and they are not.
+func TestVotesForWhatIsCovered(t *testing.T) {
+	b := newSweepBench(t)
+	dot, later := causal.Dot{Actor: 9, Counter: 4}, causal.Dot{Actor: 9, Counter: 5}
+	r := causal.Record{Dot: dot, HLC: 1, Context: causal.NewContext(dot), Expires: noon.Add(time.Hour).UnixMilli()}
+	claim := func(key, id string) (held causal.Record, err error) {
+		b.Claim(spanned(key), []byte(id), &r, noon, func(h causal.Record, e error) { held, err = h, e })
+		b.jobs.run()
+		return held, err
+	}
+	if _, err := claim("k", "before"); err != nil {
+		t.Fatal(err)
+	}
+	over := causal.Object{Context: causal.NewContext(later), Siblings: []causal.Sibling{{Dot: later, HLC: 2, Value: []byte("over")}}}
+	if _, err := b.mergeAt(t, spanned("k"), over); err != nil {
+		t.Fatal(err)
+	}
+	b.adopt(t, b.all(t, later))
+	if held, err := claim("k", "after"); err != nil || held.Dot != dot {
+		t.Errorf("a vote for what the object covers is answered with %+v: %v", held, err)
+	}
+	if _, err := claim("other", "after"); err == nil {
+		t.Error("a vote was taken for a write that is nowhere and that nothing covers")
+	}
+	for _, id := range []string{"before", "after"} {
+		final, o := r, r.Object([]byte("v"))
+		final.Applied = true
+		var err error
+		b.Merge([]coord.MergeItem{{
+			Address: spanned("k"), Object: o.Append(nil), LastWriteWins: true, IdempotencyKey: []byte(id), Record: &final,
+		}}, func(_ int, _ []byte, e error) { err = e })
+		b.jobs.run()
+		if o := b.shown(t, "k"); err != nil || !o.Equal(&over) {
+			t.Errorf("%s: the key has %v: %v", id, o, err)
+		}
+	}
 }
 
 // TestTooManyVotes: beyond the bound the votes are read again, so none is forgotten.

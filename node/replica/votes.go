@@ -64,6 +64,13 @@ func (v *votes) remove(record []byte) {
 	}
 }
 
+// forget says that records went by other ways than writes: they are read again.
+func (v *votes) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.known, v.mu.open, v.mu.gone = false, nil, nil
+}
+
 // list returns the votes that may be open, and whether these are all.
 func (v *votes) list() (candidates map[string][]byte, known bool) {
 	v.mu.Lock()
@@ -131,9 +138,23 @@ func (s *Store) openVote(record, object []byte, w *scratch) (causal.Dot, bool, e
 	if err != nil || r == nil || r.Applied || !s.opts.Records.holds(tenantOf(record), r, s.opts.Records.now()) {
 		return causal.Dot{}, false, err
 	}
+	if s.settled(record, r.Dot) {
+		return causal.Dot{}, false, nil
+	}
 	w.key = append(w.key[:0], object...)
 	h, err := s.load(w)
 	return r.Dot, !h.object.Context.Covers(r.Dot), err
+}
+
+// settled reports whether the write of a record is confirmed, so that it cannot be made
+// here any more, whatever was voted for: an owner before this one has said so, or what
+// covered the write has been collected since.
+func (s *Store) settled(record []byte, d causal.Dot) bool {
+	if s.opts.Tenant == nil {
+		return false
+	}
+	t, ok := s.opts.Tenant(tenantOf(record))
+	return ok && s.confirmed(partitionOf(record), t.RF).Seen.Covers(d)
 }
 
 // readVotes reads the records of a partition.
@@ -204,8 +225,7 @@ func (s *Store) scanVotes(p ring.Partition) (found map[string][]byte, err error)
 // the record has the token and a hash. If nothing is stored there, a key is made up of
 // which nothing is stored either.
 func (s *Store) objectOf(record []byte) ([]byte, error) {
-	head := bytes.Clone(record[:keyHead])
-	head[2] = kindObject
+	head := objectHead(record)
 	it, err := s.opts.Engine.NewIter(head, coord.Successor(head))
 	if err != nil {
 		return nil, s.readError(partitionOf(record), err)

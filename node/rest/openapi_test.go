@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pairdb/pairdb/api/errcode"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/node/rest/contract"
@@ -94,6 +95,7 @@ type exchange struct {
 // and a failure of every operation, and holds both against the document.
 func TestAnswersAreAsDocumented(t *testing.T) {
 	f := newFixture(t)
+	f.changes = map[string]*pairdbv1.NodeChange{strings.Repeat("0a", 16): {Id: strings.Repeat("0a", 16), Verb: "join", NodeId: "04", State: "moving", WaitsFor: "n4", Percent: 1.5}}
 	checker, err := contract.New(must(OpenAPI()))
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +127,10 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"POST", "/v1/tenants", `{"tenant_id":"shop","replication_factor":2,"conflict_policy":"siblings"}`, nil, 201},
 		exchange{"GET", "/v1/tenants/shop", "", nil, 200},
 		exchange{"GET", "/v1/admin/storage-nodes", "", nil, 200},
+		exchange{"POST", "/v1/admin/storage-nodes", `{"node_id":"04"}`, nil, 202},
+		exchange{"DELETE", "/v1/admin/storage-nodes/n1", "", nil, 202},
+		exchange{"DELETE", "/v1/admin/storage-nodes/n1?force=true", "", nil, 202},
+		exchange{"GET", "/v1/admin/migrations/" + strings.Repeat("0a", 16), "", nil, 200},
 		exchange{"GET", "/v1/admin/events?limit=5&since=2026-11-26T20:00:00Z", "", nil, 200},
 		exchange{"GET", "/v1/admin/traffic?hot_keys=2", "", nil, 200},
 		exchange{"GET", "/v1/admin/hints", "", nil, 200},
@@ -160,6 +166,10 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"DELETE", "/v1/kv/t/k", "", nil, 503},
 		exchange{"POST", "/v1/tenants", `{"tenant_id":"shop"}`, nil, 409},
 		exchange{"GET", "/v1/tenants/none", "", nil, 404},
+		exchange{"POST", "/v1/admin/storage-nodes", `{}`, nil, 400},
+		exchange{"DELETE", "/v1/admin/storage-nodes/last", "", nil, 409},
+		exchange{"DELETE", "/v1/admin/storage-nodes/n1?force=maybe", "", nil, 400},
+		exchange{"GET", "/v1/admin/migrations/" + strings.Repeat("0b", 16), "", nil, 404},
 		exchange{"GET", "/v1/admin/events?limit=0", "", nil, 400},
 		exchange{"GET", "/v1/admin/traffic?hot_keys=all", "", nil, 400},
 		exchange{"GET", "/v1/admin/hints?of=n1", "", nil, 400},

@@ -22,6 +22,9 @@ func (f *fixture) raw(method, target, body string, headers ...string) *httptest.
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
+	if f.near {
+		r.RemoteAddr, r.Host = "127.0.0.1:4711", "127.0.0.1:8080"
+	}
 	w := httptest.NewRecorder()
 	f.handler.ServeHTTP(w, r)
 	if err := f.contract().Check(method, r.URL, r.Header, []byte(body), w.Result()); err != nil {

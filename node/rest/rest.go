@@ -66,6 +66,12 @@ type Options struct {
 	Hints        func(context.Context) (*pairdbv1.HintsResponse, error)
 	StartRepair  func(context.Context, *pairdbv1.StartRepairRequest) (*pairdbv1.StartRepairResponse, error)
 	RepairStatus func(context.Context, *pairdbv1.RepairStatusRequest) (*pairdbv1.RepairStatusResponse, error)
+	// AcceptNode takes in a node that waits to join: its name, id or the beginning of
+	// either. Decommission, RemoveNode and ChangeStatus are the calls of Cluster.
+	AcceptNode   func(ctx context.Context, node string) (*pairdbv1.NodeChange, error)
+	Decommission func(context.Context, *pairdbv1.DecommissionRequest) (*pairdbv1.NodeChange, error)
+	RemoveNode   func(context.Context, *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error)
+	ChangeStatus func(context.Context, *pairdbv1.ChangeStatusRequest) (*pairdbv1.NodeChange, error)
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
 	// Outcome says what a failed write did when its error does not: what its
@@ -111,6 +117,7 @@ func New(opts Options) (*Handler, error) {
 	for name, absent := range map[string]bool{
 		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil, "Events": opts.Events == nil, "Traffic": opts.Traffic == nil,
 		"Hints": opts.Hints == nil, "StartRepair": opts.StartRepair == nil, "RepairStatus": opts.RepairStatus == nil,
+		"AcceptNode": opts.AcceptNode == nil, "Decommission": opts.Decommission == nil, "RemoveNode": opts.RemoveNode == nil, "ChangeStatus": opts.ChangeStatus == nil,
 		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
 		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
 	} {
@@ -157,6 +164,9 @@ func (h *Handler) routes() []route {
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
+		{"POST /v1/admin/storage-nodes", h.acceptStorageNode},
+		{"DELETE /v1/admin/storage-nodes/{id}", h.deleteStorageNode},
+		{"GET /v1/admin/migrations/{id}", h.migration},
 		{"GET /v1/admin/events", h.events},
 		{"GET /v1/admin/traffic", h.traffic},
 		{"GET /v1/admin/hints", h.hints},

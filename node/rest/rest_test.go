@@ -175,6 +175,8 @@ type fixture struct {
 	handler  *Handler
 	notReady bool
 	observed []string
+	near     bool                            // requests come from this machine
+	changes  map[string]*pairdbv1.NodeChange // that there are, by id
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -228,6 +230,32 @@ func newFixture(t *testing.T) *fixture {
 			return &pairdbv1.RepairStatusResponse{Runs: []*pairdbv1.RepairRun{{
 				Id: "r1", NodeId: "01", Name: "n1", StartedAt: at, EndedAt: at, Spans: 4, Done: 4, Confirmed: 3, KeysDiffered: 7, RowsSent: 8, Bytes: 9, Error: "n3 is down",
 			}}}, nil
+		},
+		AcceptNode: func(_ context.Context, node string) (*pairdbv1.NodeChange, error) {
+			f.asked = "accept " + node
+			if node == "" {
+				return nil, &coord.Error{Code: errcode.InvalidArgument, Message: "node_id is missing"}
+			}
+			return &pairdbv1.NodeChange{Id: node, Verb: "join", NodeId: node, Name: "n4"}, nil
+		},
+		Decommission: func(_ context.Context, req *pairdbv1.DecommissionRequest) (*pairdbv1.NodeChange, error) {
+			f.asked = "decommission " + req.GetNode()
+			if req.GetNode() == "last" {
+				return nil, &coord.Error{Code: errcode.NodeInUse, Message: "too few nodes would remain"}
+			}
+			return &pairdbv1.NodeChange{Id: "c1", Verb: "leave", NodeId: "01", Name: req.GetNode(), EstimatedEnd: timestamppb.New(time.Unix(1_700_000_000, 0))}, nil
+		},
+		RemoveNode: func(_ context.Context, req *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error) {
+			f.asked = fmt.Sprint("remove ", req.GetNode(), req.GetAcceptLoss())
+			return &pairdbv1.NodeChange{Id: "c2", Verb: "remove", NodeId: "01", Name: req.GetNode()}, nil
+		},
+		ChangeStatus: func(_ context.Context, req *pairdbv1.ChangeStatusRequest) (*pairdbv1.NodeChange, error) {
+			f.asked = "status " + req.GetId()
+			c, ok := f.changes[req.GetId()]
+			if !ok {
+				return nil, &coord.Error{Code: errcode.MigrationNotFound, Message: "nobody knows it"}
+			}
+			return c, nil
 		},
 		Traffic: func(_ context.Context, req *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error) {
 			f.asked = fmt.Sprint(req)

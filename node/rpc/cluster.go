@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"sync"
@@ -142,10 +143,33 @@ func (r *report) state(id ring.NodeID) string {
 	if m.Withdrawn {
 		return "withdrawn"
 	}
-	if r.snap.Layout != nil {
-		if _, ok := r.snap.Layout.Node(id); ok {
-			return "up"
+	return placeOf(r.snap, id)
+}
+
+// placeOf is the word for what a node that answers is to the ring.
+func placeOf(snap *schema.Snapshot, id ring.NodeID) string {
+	if snap.Layout == nil {
+		return "waiting"
+	}
+	_, in := snap.Layout.Node(id)
+	if snap.Change != nil {
+		switch _, stays := snap.Change.Next.Node(id); {
+		case stays && !in:
+			return "joining"
+		case in && !stays:
+			return "leaving"
 		}
+	}
+	if snap.Ring != nil {
+		if in && slices.ContainsFunc(snap.Ring.Intents(), func(i *ring.IntentRecord) bool { return i.Verb == ring.VerbLeave && i.Node == id }) {
+			return "leaving"
+		}
+		if slices.ContainsFunc(snap.Ring.Outsiders(), func(o ring.Outsider) bool { return o.ID == id && o.Leaving }) {
+			return "draining"
+		}
+	}
+	if in {
+		return "up"
 	}
 	return "waiting"
 }
@@ -156,7 +180,7 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 	v := judge(r.snap, r.up)
 	resp := &pairdbv1.StatusResponse{
 		Verdict: v.word, Reason: v.reason,
-		Ring: &pairdbv1.RingStatus{Version: uint64(r.snap.Version), FinalizedVersion: uint64(r.snap.Version)},
+		Ring: c.s.ringStatus(r.snap),
 	}
 	if !r.snap.ClusterID.IsZero() {
 		resp.ClusterId = r.snap.ClusterID.String()
@@ -164,6 +188,9 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 	shares := sharesOf(r.snap)
 	for i := range r.snap.Members {
 		m := &r.snap.Members[i]
+		if r.snap.Ring != nil && r.snap.Ring.IsRetired(m.ID) {
+			continue // it was a node of the cluster
+		}
 		info := r.figures[m.ID]
 		resp.Nodes = append(resp.Nodes, &pairdbv1.NodeStatus{
 			NodeId: m.ID.String(), Name: m.Name, State: r.state(m.ID), Zone: m.Zone, Capacity: m.Capacity,
@@ -177,7 +204,20 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 			resp.Unreachable = append(resp.Unreachable, unreachable(m, why))
 		}
 	}
-	slices.SortFunc(resp.Nodes, func(a, b *pairdbv1.NodeStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, m := range c.s.joiners() {
+		if _, known := r.snap.Member(m.ID); known {
+			continue
+		}
+		resp.Nodes = append(resp.Nodes, &pairdbv1.NodeStatus{
+			NodeId: m.ID.String(), Name: m.Name, State: "waiting", Zone: m.Zone, Capacity: m.Capacity, Incarnation: m.Incarnation,
+			Addresses: &pairdbv1.NodeAddresses{
+				Grpc: m.Addresses.GRPC, Peer: m.Addresses.Peer, Http: m.Addresses.HTTP, Gossip: m.Addresses.Gossip,
+			},
+		})
+	}
+	slices.SortFunc(resp.Nodes, func(a, b *pairdbv1.NodeStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.NodeId, b.NodeId))
+	})
 	return resp, nil
 }
 
@@ -266,11 +306,20 @@ func (c *clusterService) place(ctx context.Context, snap *schema.Snapshot, req *
 		RingVersion: uint64(l.PV(p)), Partitions: uint32(l.Partitions()),
 	}
 	shares := sharesOf(snap)
-	for _, id := range l.Owners(nil, p, tenant.RF) {
-		n, _ := l.Node(id)
-		resp.Owners = append(resp.Owners, &pairdbv1.RingNode{
-			NodeId: id.String(), Name: n.Name, FirstPartitions: shares[id].first, Partitions: shares[id].all,
-		})
+	node := func(id ring.NodeID) *pairdbv1.RingNode {
+		return &pairdbv1.RingNode{NodeId: id.String(), Name: nameIn(snap, id), FirstPartitions: shares[id].first, Partitions: shares[id].all}
+	}
+	sets := snap.Sets(nil, p, tenant.RF)
+	for _, id := range readers(&sets) {
+		resp.Owners = append(resp.Owners, node(id))
+	}
+	if sets.Stage != ring.Stable {
+		for _, id := range snap.Change.Next.Owners(nil, p, tenant.RF) {
+			resp.NextOwners = append(resp.NextOwners, node(id))
+		}
 	}
 	return resp, nil
 }
+
+// readers are the owners that are read, which stand first.
+func readers(s *ring.Sets) []ring.NodeID { return s.Owners[:bits.OnesCount16(s.R1)] }

@@ -124,6 +124,35 @@ func (fs *frameServer) frames(stream grpc.BidiStreamingServer[peerv1.Frame, peer
 	return err
 }
 
+// The others connect to a node that joins as soon as they know that it is to own
+// something, which may be a moment before it knows of them. It has them wait that long
+// for it to know its cluster, within the window in which their first requests wait, too.
+const (
+	clusterWait = time.Second
+	clusterPoll = 5 * time.Millisecond
+)
+
+// awaitCluster returns this node's cluster, zero if it does not get to know it in time.
+func (fs *frameServer) awaitCluster(ctx context.Context) ring.ClusterID {
+	mine := fs.cluster()
+	if !mine.IsZero() {
+		return mine
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterWait)
+	defer cancel()
+	again := time.NewTicker(clusterPoll)
+	defer again.Stop()
+	for mine.IsZero() {
+		select {
+		case <-ctx.Done():
+			return fs.cluster()
+		case <-again.C:
+			mine = fs.cluster()
+		}
+	}
+	return mine
+}
+
 // accept checks who calls and finds or makes the session. With a nil error it
 // has counted the stream's reader.
 func (fs *frameServer) accept(stream grpc.ServerStream) (*session, Lane, error) {
@@ -134,7 +163,7 @@ func (fs *frameServer) accept(stream grpc.ServerStream) (*session, Lane, error) 
 		}
 		return ""
 	}
-	if mine := fs.cluster(); mine.IsZero() || one(mdCluster) != mine.String() {
+	if mine := fs.awaitCluster(stream.Context()); mine.IsZero() || one(mdCluster) != mine.String() {
 		return nil, 0, status.Errorf(codes.FailedPrecondition, "this node is of cluster %s, the caller says %q", mine, one(mdCluster))
 	}
 	if one(mdTo) != fs.self.String() {

@@ -103,6 +103,28 @@ func TestRefusedLinks(t *testing.T) {
 	}
 }
 
+// TestLinkToAJoiner: a node that is told of by others before it knows of them itself has
+// them wait for that. One that gets to know no cluster refuses them.
+func TestLinkToAJoiner(t *testing.T) {
+	joined := clusterOf(nodeB, nodeA)
+	for _, late := range []bool{false, true} {
+		meta := new(fakeCluster)
+		meta.snap.Store(schema.Build(schema.Snapshot{Self: nodeB}, nil))
+		_, addr := startPeerServer(t, serverOptions(t, nodeB, meta, echo))
+		opts := peersOptions(t, constant(addr))
+		opts.Logger = nil
+		if ps := startPeers(t, opts); !late {
+			stop := time.AfterFunc(100*time.Millisecond, func() { meta.snap.Store(joined.Snapshot()) })
+			if res := call(t, ps, coord.Message{Op: coord.OpMerge}); res.err != nil {
+				t.Error(res.err)
+			}
+			stop.Stop()
+		} else if res := call(t, ps, coord.Message{Op: coord.OpMerge}); !errors.Is(res.err, coord.ErrNotSent) {
+			t.Errorf("of no cluster: %v", res.err)
+		}
+	}
+}
+
 func TestNotSentWithoutPeer(t *testing.T) {
 	ps := startPeers(t, peersOptions(t, constant("")))
 	if res := call(t, ps, coord.Message{}); !errors.Is(res.err, coord.ErrNotSent) || !errors.Is(res.err, ErrDisconnected) {

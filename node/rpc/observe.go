@@ -76,6 +76,12 @@ func (s *Server) observeLocal(req *peerv1.ObserveRequest) *peerv1.ObserveRespons
 	if req.GetRepairs() {
 		r.Repairs = s.repairs()
 	}
+	if req.GetTransfers() {
+		r.Transfers = s.transferReport()
+	}
+	if req.GetChanges() {
+		r.Changes = s.changes()
+	}
 	r.NodeId = s.opts.Self[:]
 	return r
 }

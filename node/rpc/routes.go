@@ -39,12 +39,13 @@ func (c *clusterService) Routes(ctx context.Context, req *pairdbv1.RoutesRequest
 	return resp, nil
 }
 
-// routes is the answer without its etag.
+// routes is the answer without its etag. While owners change they are those that are
+// read: they alone coordinate.
 func routes(snap *schema.Snapshot, tenant *schema.Tenant) *pairdbv1.RoutesResponse {
-	l := snap.Layout
 	resp := &pairdbv1.RoutesResponse{TenantNumber: uint32(tenant.Number)}
-	index := make(map[ring.NodeID]uint32, len(l.Nodes()))
-	for i, n := range l.Nodes() {
+	nodes := ringNodes(snap)
+	index := make(map[ring.NodeID]uint32, len(nodes))
+	for i, n := range nodes {
 		index[n.ID] = uint32(i)
 		r := &pairdbv1.RouteNode{NodeId: n.ID.String()}
 		if m, ok := snap.Member(n.ID); ok {
@@ -53,10 +54,12 @@ func routes(snap *schema.Snapshot, tenant *schema.Tenant) *pairdbv1.RoutesRespon
 		}
 		resp.Nodes = append(resp.Nodes, r)
 	}
-	var owners []ring.NodeID
-	for p := range l.Partitions() {
-		owners = l.Owners(owners[:0], ring.Partition(p), tenant.RF)
-		resp.Replicas = uint32(len(owners)) // the same for all
+	var room [ring.MaxOwners]ring.NodeID
+	for p := range snap.Layout.Partitions() {
+		sets := snap.Sets(room[:0], ring.Partition(p), tenant.RF)
+		owners := readers(&sets)
+		// The same for all: a change in how many owners there are touches every partition.
+		resp.Replicas = uint32(len(owners))
 		for _, id := range owners {
 			resp.Owners = append(resp.Owners, index[id])
 		}

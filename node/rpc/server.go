@@ -22,6 +22,7 @@ import (
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // MaxMessageBytes bounds a message on the client listener: a batch of 16 MiB, and
@@ -62,6 +63,11 @@ type Options struct {
 	Asker Asker
 	// Repair starts repairs. nil: this node makes none.
 	Repair RepairAdmin
+	// Ring changes the ring. nil: this node changes nothing.
+	Ring RingAdmin
+	// Transfers are what is moved to and from this node, the newest last. Default:
+	// nothing is.
+	Transfers func() []Transfer
 
 	// Classify turns any error into the one typed form; default Classify of
 	// this package.
@@ -97,6 +103,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Refuse == nil {
 		o.Refuse = refusesNothing
+	}
+	if o.Transfers == nil {
+		o.Transfers = func() []Transfer { return nil }
 	}
 	if o.ClientCredentials == nil {
 		o.ClientCredentials = insecure.NewCredentials()
@@ -157,6 +166,7 @@ type Server struct {
 	frames  *frameServer
 	cluster *clusterService
 	kv      *kvService
+	book    *changeBook
 	ready   atomic.Bool
 
 	stopping chan struct{} // closed when no more clients are served
@@ -177,7 +187,7 @@ func NewServer(opts Options) (*Server, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, failed: make(chan struct{}), stopping: make(chan struct{})}
+	s := &Server{opts: opts, failed: make(chan struct{}), stopping: make(chan struct{}), book: &changeBook{now: opts.Now}}
 	clusterID := func() ring.ClusterID { return opts.Metadata.Snapshot().ClusterID }
 	s.frames = &frameServer{
 		self: opts.Self, cluster: clusterID, handler: opts.Peer, now: opts.Now, log: opts.Logger, pool: new(bufferPool),
@@ -314,6 +324,12 @@ func (s *Server) localInfo() NodeInfo {
 	i := s.opts.Local()
 	i.Node, i.Ready = s.opts.Self, s.ready.Load()
 	return i
+}
+
+// Follow takes in what the ring is like now. It is to be called at every change of the
+// metadata, so that what ends between two questions is not missed.
+func (s *Server) Follow(snap *schema.Snapshot) {
+	s.book.follow(snap, s.joiners())
 }
 
 // Figures asks all members for their figures, for at most 2 s, and returns

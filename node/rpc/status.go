@@ -18,6 +18,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
+	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
 
@@ -49,6 +50,16 @@ func Classify(err error) *coord.Error {
 		return &coord.Error{Code: errcode.InvalidReplicationFactor, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, schema.ErrPolicy):
 		return &coord.Error{Code: errcode.InvalidArgument, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrLastCopies), errors.Is(err, ring.ErrNodeAlive), errors.Is(err, ring.ErrReplacement), errors.Is(err, ring.ErrJoiner):
+		return &coord.Error{Code: errcode.NodeInUse, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrUnknownNode):
+		return &coord.Error{Code: errcode.InvalidArgument, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrNoChange), errors.Is(err, ring.ErrChangeOpen):
+		return &coord.Error{Code: errcode.PreconditionFailed, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrTooManyIntents):
+		return &coord.Error{Code: errcode.ResourceExhausted, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrNotFounded):
+		return &coord.Error{Code: errcode.Unavailable, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &coord.Error{Code: errcode.Timeout, Message: "the deadline passed", Err: err}
 	case errors.Is(err, context.Canceled):

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -26,11 +27,18 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 	}
 	down := downNodes(snap, up)
 	if len(down) == 0 {
-		return verdict{"healthy", fmt.Sprintf("All %d nodes are up.", len(l.Nodes()))}
+		text := fmt.Sprintf("All %d nodes are up.", len(ringNodes(snap)))
+		if snap.Change != nil {
+			text += " A change of the ring is under way."
+		}
+		if gone := goneOutsiders(snap, up); len(gone) > 0 {
+			text += fmt.Sprintf(" Without partitions and down: %s. Deletes are not cleared away until it has handed over what it may still hold, or is removed (pairdb node remove).", strings.Join(gone, ", "))
+		}
+		return verdict{"healthy", text}
 	}
 	names := strings.Join(down, ", ")
 	for _, rf := range factors(snap) {
-		if n := withoutQuorum(l, rf, up); n > 0 {
+		if n := withoutQuorum(snap, rf, up); n > 0 {
 			return verdict{"unhealthy", fmt.Sprintf(
 				"Down: %s. %d of %d partitions have no quorum at replication factor %d.", names, n, l.Partitions(), rf)}
 		}
@@ -38,10 +46,42 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 	return verdict{"degraded", fmt.Sprintf("Down: %s. Every partition has a quorum.", names)}
 }
 
-// downNodes names the nodes of the layout that are not up, sorted.
+// goneOutsiders are the members without partitions that are down and may hold something
+// that they have not handed over: nobody waits for them but the collection of deletes.
+func goneOutsiders(snap *schema.Snapshot, up func(ring.NodeID) bool) []string {
+	if snap.Ring == nil {
+		return nil
+	}
+	var names []string
+	for _, o := range snap.Ring.Outsiders() {
+		if !up(o.ID) && snap.Report(o.ID).Clean < o.Since {
+			names = append(names, o.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ringNodes are the nodes of the layout and of the one that is to be, in the order in
+// which routes number them: who is to join stands behind.
+func ringNodes(snap *schema.Snapshot) []ring.LayoutNode {
+	nodes := snap.Layout.Nodes()
+	if snap.Change == nil {
+		return nodes
+	}
+	nodes = slices.Clone(nodes)
+	for _, n := range snap.Change.Next.Nodes() {
+		if _, known := snap.Layout.Node(n.ID); !known {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// downNodes names the nodes that own something, or are to, and are not up, sorted.
 func downNodes(snap *schema.Snapshot, up func(ring.NodeID) bool) []string {
 	var names []string
-	for _, n := range snap.Layout.Nodes() {
+	for _, n := range ringNodes(snap) {
 		if up(n.ID) {
 			continue
 		}
@@ -68,27 +108,34 @@ func factors(snap *schema.Snapshot) []int {
 	return slices.Compact(rfs)
 }
 
-// withoutQuorum counts the partitions of which too few owners are up.
-func withoutQuorum(l *ring.Layout, rf int, up func(ring.NodeID) bool) int {
-	isUp := make(map[ring.NodeID]bool, len(l.Nodes()))
-	for _, n := range l.Nodes() {
+// withoutQuorum counts the partitions of which too few owners are up: old or new ones,
+// while owners change.
+func withoutQuorum(snap *schema.Snapshot, rf int, up func(ring.NodeID) bool) int {
+	isUp := make(map[ring.NodeID]bool)
+	for _, n := range ringNodes(snap) {
 		isUp[n.ID] = up(n.ID)
 	}
 	lost := 0
-	var owners []ring.NodeID
-	for p := range l.Partitions() {
-		owners = l.Owners(owners[:0], ring.Partition(p), rf)
-		alive := 0
-		for _, id := range owners {
+	var room [ring.MaxOwners]ring.NodeID
+	for p := range snap.Layout.Partitions() {
+		sets := snap.Sets(room[:0], ring.Partition(p), rf)
+		alive := uint16(0)
+		for i, id := range sets.Owners {
 			if isUp[id] {
-				alive++
+				alive |= 1 << i
 			}
 		}
-		if alive < quorum.Need(quorum.Quorum, len(owners)) {
+		if !hasQuorum(alive, sets.W1) || !hasQuorum(alive, sets.W2) {
 			lost++
 		}
 	}
 	return lost
+}
+
+// hasQuorum says that so many of a set are alive; of none, none is needed.
+func hasQuorum(alive, set uint16) bool {
+	n := bits.OnesCount16(set)
+	return n == 0 || bits.OnesCount16(alive&set) >= quorum.Need(quorum.Quorum, n)
 }
 
 // share is a node's part of the ring: partitions it is the first owner of, and

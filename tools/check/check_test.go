@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,56 @@ func TestFuzzTargets(t *testing.T) {
 	want := []target{{"a", "FuzzOne"}, {"a", "FuzzTwo"}, {filepath.Join("b", "c"), "FuzzThree"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("targets = %v, want %v", got, want)
+	}
+}
+
+func TestByPackage(t *testing.T) {
+	got := byPackage([]target{{"a", "1"}, {"a/b", "2"}, {"a", "3"}})
+	if want := [][]target{{{"a", "1"}, {"a", "3"}}, {{"a/b", "2"}}}; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("groups are %v, want %v", got, want)
+	}
+}
+
+// Each test that a step leaves out or asks for by its name is there, in no other
+// package, and another step runs what one leaves out. So none is lost when it gets
+// another name, or when another test gets its name.
+func TestNamedTestsAreThere(t *testing.T) {
+	found, err := targets(filepath.Join("..", ".."), "Test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string][]string{}
+	for _, f := range found {
+		dirs[f.name] = append(dirs[f.name], filepath.ToSlash(f.dir))
+	}
+	there := func(dir string, names []string) {
+		for _, name := range names {
+			if !slices.Equal(dirs[name], []string{dir}) {
+				t.Errorf("%s is in %q, and %s alone should have it", name, dirs[name], dir)
+			}
+		}
+	}
+	there(strings.TrimPrefix(e2e, module), timed)
+	there("coord", simulations)
+	for dir, names := range oneGoroutine {
+		there(dir, names)
+		if pkg := module + dir; pkg == containers {
+			t.Errorf("the test step runs nothing of %s", pkg)
+		}
+		for _, name := range names {
+			if slices.Contains(timed, name) {
+				t.Errorf("neither the test step nor that under the race detector runs %s of %s", name, dir)
+			}
+		}
+	}
+}
+
+func TestExactly(t *testing.T) {
+	p := regexp.MustCompile(exactly([]string{"TestA", "TestBC"}))
+	for name, want := range map[string]bool{"TestA": true, "TestBC": true, "TestAB": false, "TestB": false, "XTestA": false} {
+		if p.MatchString(name) != want {
+			t.Errorf("%s: %t", name, !want)
+		}
 	}
 }
 

@@ -10,46 +10,92 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
 )
 
-// target is one fuzz target.
+// target is one fuzz target, or one test.
 type target struct {
 	dir  string // relative to the module's root
 	name string
 }
 
-// fuzz runs each target for a while, one after the other.
+// fuzz runs each target for a while, one after the other. go test would link the
+// package again for each, which takes as long as the fuzzing: each package is
+// built once.
 func fuzz(ctx context.Context, out io.Writer, each time.Duration) error {
-	targets, err := fuzzTargets(".")
+	all, err := fuzzTargets(".")
 	if err != nil {
 		return err
 	}
-	if len(targets) == 0 {
+	if len(all) == 0 {
 		return errors.New("there is no fuzz target")
 	}
+	temp, err := os.MkdirTemp("", "pairdb-fuzz-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	cache, err := output(ctx, "go", "env", "GOCACHE")
+	if err != nil {
+		return err
+	}
+	f := fuzzer{binary: filepath.Join(temp, "fuzz.test"), corpus: filepath.Join(strings.TrimSpace(cache), "fuzz"), each: each}
 	var failed []error
-	for _, t := range targets {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	for _, group := range byPackage(all) {
+		dir := group[0].dir
+		if err := stream(ctx, out, nil, "go", "test", "-c", "-fuzz=.", "-vet=off", "-ldflags=-w", "-o", f.binary, "./"+filepath.ToSlash(dir)); err != nil {
+			failed = append(failed, fmt.Errorf("build the targets in %s: %w", dir, err))
+			continue
 		}
-		if err := fuzzOne(ctx, out, t, each); err != nil {
-			failed = append(failed, fmt.Errorf("%s in %s: %w", t.name, t.dir, err))
+		for _, t := range group {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := f.run(ctx, out, t); err != nil {
+				failed = append(failed, fmt.Errorf("%s in %s: %w", t.name, t.dir, err))
+			}
 		}
 	}
-	fmt.Fprintf(out, "fuzzed %d targets for %s each\n", len(targets), each)
+	fmt.Fprintf(out, "fuzzed %d targets for %s each\n", len(all), each)
 	return errors.Join(failed...)
 }
 
-// fuzzOne fuzzes one target. Failing inputs that the search turns into small
-// ones would take a minute each; a few tries are enough for a gate.
-func fuzzOne(ctx context.Context, out io.Writer, t target, each time.Duration) error {
+// byPackage has the targets of each folder together.
+func byPackage(all []target) (groups [][]target) {
+	at := map[string]int{}
+	for _, t := range all {
+		i, known := at[t.dir]
+		if !known {
+			i = len(groups)
+			at[t.dir], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], t)
+	}
+	return groups
+}
+
+// fuzzer runs the targets of one package.
+type fuzzer struct {
+	binary string // of the package's tests
+	corpus string // where go test -fuzz keeps the inputs it found, by package
+	each   time.Duration
+}
+
+// run fuzzes one target as go test -fuzz does. Failing inputs that the search turns
+// into small ones would take a minute each; a few tries are enough for a gate.
+func (f fuzzer) run(ctx context.Context, out io.Writer, t target) error {
+	fmt.Fprintf(out, "%s in %s\n", t.name, t.dir)
+	pkg := filepath.FromSlash(module) + t.dir
 	var seen bytes.Buffer
-	err := stream(ctx, io.MultiWriter(out, &seen), nil, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$",
-		"-fuzztime="+each.String(), "-fuzzminimizetime=200x", "-timeout=10m", "./"+filepath.ToSlash(t.dir))
+	err := streamIn(ctx, io.MultiWriter(out, &seen), t.dir, nil, f.binary, "-test.paniconexit0", "-test.run=^$", "-test.fuzz=^"+t.name+"$",
+		"-test.fuzztime="+f.each.String(), "-test.fuzzminimizetime=200x", "-test.timeout=10m", "-test.fuzzcachedir="+filepath.Join(f.corpus, pkg))
+	if err == nil && !bytes.Contains(seen.Bytes(), []byte("fuzz: elapsed: ")) {
+		return errors.New("nothing was fuzzed")
+	}
 	if err != nil && onlyOutOfTime(seen.String()) {
 		fmt.Fprintln(out, "    the time was over in the middle of a call, which go test before 1.27 takes for a failure (go.dev/issue/75804)")
 		return nil
@@ -66,10 +112,13 @@ func onlyOutOfTime(output string) bool {
 		!strings.Contains(output, "Failing input written to") && !strings.Contains(output, "panic:")
 }
 
-// fuzzTargets finds the targets below root, in the order of their files. As go
-// does, it leaves out folders named testdata and those that begin with a dot or
-// an underscore.
-func fuzzTargets(root string) ([]target, error) {
+// fuzzTargets finds the fuzz targets below root, in the order of their files.
+func fuzzTargets(root string) ([]target, error) { return targets(root, "Fuzz") }
+
+// targets finds what go test runs below root whose names begin with prefix, in the
+// order of their files. As go does, it leaves out folders named testdata and those
+// that begin with a dot or an underscore.
+func targets(root, prefix string) ([]target, error) {
 	var found []target
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -91,14 +140,14 @@ func fuzzTargets(root string) ([]target, error) {
 			return err
 		}
 		for _, decl := range f.Decls {
-			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Fuzz") {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, prefix) {
 				found = append(found, target{dir, fn.Name.Name})
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find fuzz targets: %w", err)
+		return nil, fmt.Errorf("find functions %s*: %w", prefix, err)
 	}
 	return found, nil
 }

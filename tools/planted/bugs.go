@@ -165,11 +165,11 @@ var bugs = []bug{
 	},
 	{
 		"ask one owner only about an idempotency key", "coord/once.go",
-		"return len(o.mu.u.owners) - o.votes() + 1", "return 1", "coord", simulation,
+		"return o.mu.u.meeting()", "return o.mu.u.read(quorum.One)", "coord", simulation,
 	},
 	{
 		"be content with one vote", "coord/once.go",
-		"return quorum.Need(min(o.job.level, quorum.Quorum), len(o.mu.u.owners))", "return 1", "coord", simulation,
+		"return o.mu.u.written(min(o.job.level, quorum.Quorum))", "return o.mu.u.written(quorum.One)", "coord", simulation,
 	},
 	{
 		"hand out a context that covers siblings nobody was shown", "coord/update.go",
@@ -209,7 +209,7 @@ var bugs = []bug{
 	},
 	{
 		"count the answer to a hedge twice", "coord/read.go",
-		"		case hasAnswered:\n			answers++\n", "		case hasAnswered:\n			answers += 1 + int(r.mu.hedged>>i&1)\n", "coord", "^TestHedge",
+		"		case hasAnswered:\n			answers |= 1 << i\n", "		case hasAnswered:\n			answers |= 1 << i\n			if r.mu.hedged>>i&1 == 1 {\n				answers = ^uint16(0)\n			}\n", "coord", "^TestHedge",
 	},
 	{
 		"never close a breaker", "coord/peerhealth/breaker.go",

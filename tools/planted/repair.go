@@ -41,8 +41,8 @@ var repairBugs = []bug{
 		"\tcase s.opts.Quarantined(it.Partition):\n\t\treturn errQuarantined\n", "", "coord/repair", "^(TestQuarantineVoidsRound)$",
 	},
 	{
-		"fetch a partition again from too few owners", "coord/repair/refetch.go",
-		"need := n - n/2 // N-q+1", "need := min(n, 1)", "coord/repair", "^(TestRefetchNeedsOwners)$",
+		"fetch a partition again from too few owners", "coord/repair/round.go",
+		"j.need = ring.Meeting(len(j.owners))", "j.need = min(len(j.owners), 1)", "coord/repair", "^(TestRefetchNeedsOwners)$",
 	},
 	{
 		"take a frame that lay in a stopped process for a new one's", "coord/repair/service.go",

@@ -1,6 +1,7 @@
 package seeds
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -52,23 +53,49 @@ func TestLedgerGoesOn(t *testing.T) {
 }
 
 func TestNote(t *testing.T) {
-	s := &batches{Job: Job{Batch: 50, Counts: []string{"written", "crashes"}}, sums: map[string]uint64{}}
-	s.note(1, "    simrun_test.go:350: 50 seeds: map[crashes:39 failed indeterminate:80 late retries:2 read:65 written:21 written once:4]\n", nil)
-	s.note(51, "x 50 seeds: map[read:5 written:1]\n", nil)
-	if s.sums["read"] != 70 || s.sums["written"] != 22 || s.sums["written once"] != 4 || s.sums["failed indeterminate"] != 80 {
-		t.Errorf("counts %v", s.sums)
-	}
+	s := &batches{Job: Job{Batch: 50, Counts: []string{"written", "written once", "crashes"}}, ctx: t.Context(), next: 151, done: map[uint64]batch{}}
+	s.note(1, 51, "    simrun_test.go:350: 50 seeds: map[crashes:39 failed indeterminate:80 late retries:2 read:65 written:21 written once:4]\n", nil)
+	s.note(51, 101, "x 50 seeds: map[read:5 written:1]\n", nil)
 	if s.err != nil {
 		t.Error(s.err)
 	}
-	if got := s.summary(); got != "written 22, crashes 39" {
+	if got := s.summary(101); got != "written 22, written once 4, crashes 39" {
 		t.Errorf("the ledger says %q", got)
 	}
-	s.note(101, "seed 117: key k1 went back", errors.New("exit status 1"))
+	if got := s.summary(51); got != "written 21, written once 4, crashes 39" {
+		t.Errorf("of the first batch the ledger says %q", got)
+	}
+	s.note(101, 151, "seed 117: key k1 went back", errors.New("exit status 1"))
 	if s.err == nil || !strings.Contains(s.err.Error(), "117") || !strings.Contains(s.err.Error(), "101 to 150") {
 		t.Errorf("error %v", s.err)
 	}
-	if _, ok := s.take(); ok {
+	if _, _, ok := s.take(); ok {
 		t.Error("goes on after a failure")
+	}
+}
+
+// TestInterrupted: what was done in one piece is noted, and a batch that was broken
+// off is no failure.
+func TestInterrupted(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	s := &batches{Job: Job{Batch: 50}, ctx: ctx, next: 151, done: map[uint64]batch{}}
+	s.note(1, 51, "", nil)
+	s.note(101, 151, "", nil)
+	stop()
+	s.note(51, 101, "", errors.New("signal: killed"))
+	if got := s.doneUntil(1); got != 51 || s.err != nil {
+		t.Errorf("it goes on with seed %d, %v", got, s.err)
+	}
+}
+
+func TestUntil(t *testing.T) {
+	s := &batches{Job: Job{Batch: 50, Until: 70}, ctx: t.Context(), next: 1, until: time.Now().Add(time.Hour)}
+	for _, want := range [][2]uint64{{1, 51}, {51, 71}} {
+		if first, end, ok := s.take(); first != want[0] || end != want[1] || !ok {
+			t.Errorf("a batch from %d to before %d, %v; want %v", first, end, ok, want)
+		}
+	}
+	if _, _, ok := s.take(); ok {
+		t.Error("goes on behind the last seed")
 	}
 }

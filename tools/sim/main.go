@@ -17,8 +17,8 @@ import (
 
 func main() {
 	seeds.Main(seeds.Job{
-		Name: "sim", Package: "coord", Tests: "^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation|TestTTLSimulation|TestScanSimulation|TestRepairSimulation)$",
+		Name: "sim", Package: "coord", Tests: "^(TestSimulation|TestSiblingsSimulation|TestForgetfulSimulation|TestTTLSimulation|TestScanSimulation|TestRepairSimulation|TestRingSimulation)$",
 		Batch: 50, Workers: runtime.GOMAXPROCS(0), Env: []string{"GOMAXPROCS=1"}, Ledger: "docs/evidence/simulations.tsv",
-		Counts: []string{"written", "written once", "written to all", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates", "mortal", "scans", "rewritten", "adopted", "collected deletes", "collected values"},
+		Counts: []string{"written", "written once", "written to all", "read", "crashes", "cuts", "wrong opinions", "remints", "read repairs", "duplicates", "mortal", "scans", "rewritten", "adopted", "collected deletes", "collected values", "entries propose", "entries finalize", "entries abort", "joins", "leaves", "disks lost"},
 	})
 }

@@ -228,8 +228,14 @@ type RingStatus struct {
 	FinalizedVersion uint64 `protobuf:"varint,2,opt,name=finalized_version,json=finalizedVersion,proto3" json:"finalized_version,omitempty"`
 	// True while partitions are on their way to new owners.
 	Changing bool `protobuf:"varint,3,opt,name=changing,proto3" json:"changing,omitempty"`
-	// Changes that have been asked for and not begun.
-	OpenIntents   uint32 `protobuf:"varint,4,opt,name=open_intents,json=openIntents,proto3" json:"open_intents,omitempty"`
+	// Changes that have been asked for and not begun, and nodes that wait to join.
+	OpenIntents uint32 `protobuf:"varint,4,opt,name=open_intents,json=openIntents,proto3" json:"open_intents,omitempty"`
+	// How far the change is. "stable": none is under way. "proposed": the new owners
+	// fetch what they lack; it can be aborted. "committed": they are read, and the old
+	// owners are being told. More words may come.
+	Stage string `protobuf:"bytes,5,opt,name=stage,proto3" json:"stage,omitempty"`
+	// Names of the nodes that the change waits for, sorted.
+	WaitingFor    []string `protobuf:"bytes,6,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +298,20 @@ func (x *RingStatus) GetOpenIntents() uint32 {
 	return 0
 }
 
+func (x *RingStatus) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *RingStatus) GetWaitingFor() []string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
 // NodeStatus is one node of the cluster.
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -302,7 +322,10 @@ type NodeStatus struct {
 	// "up": answers. "suspect": gossip has not given it up, but it did not answer
 	// the node that was asked within 2 s. "down": gossip gave it up, or has not
 	// heard of it since the node that was asked started. "left": said goodbye.
-	// "waiting": answers, but is not in the layout. "withdrawn": answers, and says
+	// "waiting": answers, and waits to become a member. "joining": answers, and
+	// fetches the partitions that it is to own. "leaving": answers, and is asked to
+	// leave or hands over its partitions. "draining": answers, owns nothing any more,
+	// and hands over what it still holds. "withdrawn": answers, and says
 	// that it cannot do its part: its disk hangs, or can only be read. More words
 	// may come.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
@@ -1401,12 +1424,16 @@ type RingResponse struct {
 	// With a key: number of the last log entry that touched its partition. For
 	// the layout: number of the last log entry.
 	RingVersion uint64 `protobuf:"varint,4,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
-	// The key's owners, the first ones first. Empty for the layout.
+	// The key's owners, the first ones first: those that are read, while a change is
+	// under way. Empty for the layout.
 	Owners []*RingNode `protobuf:"bytes,5,rep,name=owners,proto3" json:"owners,omitempty"`
 	// Partitions the ring is cut into, a power of two.
 	Partitions uint32 `protobuf:"varint,6,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	// For the layout: all nodes in it, ordered by name. Empty with a key.
-	Nodes         []*RingNode `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*RingNode `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// With a key: who will own it once the change that is under way is complete, the
+	// first ones first. Empty if that changes nothing for it.
+	NextOwners    []*RingNode `protobuf:"bytes,8,rep,name=next_owners,json=nextOwners,proto3" json:"next_owners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1486,6 +1513,13 @@ func (x *RingResponse) GetPartitions() uint32 {
 func (x *RingResponse) GetNodes() []*RingNode {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RingResponse) GetNextOwners() []*RingNode {
+	if x != nil {
+		return x.NextOwners
 	}
 	return nil
 }
@@ -1634,10 +1668,11 @@ type RoutesResponse struct {
 	TenantNumber uint32 `protobuf:"varint,2,opt,name=tenant_number,json=tenantNumber,proto3" json:"tenant_number,omitempty"`
 	// Owners of each partition, 1 to 7.
 	Replicas uint32 `protobuf:"varint,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	// The nodes of the layout, at most 65535.
+	// The nodes of the layout, and behind them those that a change brings in, at most
+	// 65535.
 	Nodes []*RouteNode `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// For each partition, from 0, the positions of its owners in nodes, the first
-	// ones first: replicas of them. The number of partitions is a power of two.
+	// For each partition, from 0, the positions of its owners in nodes, the first ones
+	// first: replicas of them. While owners change they are those that are read. The number of partitions is a power of two.
 	Owners        []uint32 `protobuf:"varint,5,rep,packed,name=owners,proto3" json:"owners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1773,11 +1808,565 @@ func (x *RouteNode) GetAlive() bool {
 	return false
 }
 
+// PlanChangeResponse says what would move.
+type PlanChangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the last log entry, which the plan stands on.
+	RingVersion uint64 `protobuf:"varint,1,opt,name=ring_version,json=ringVersion,proto3" json:"ring_version,omitempty"`
+	// Whether the nodes begin it by themselves, ring.settle after the last node or
+	// request came.
+	AutoApply bool `protobuf:"varint,2,opt,name=auto_apply,json=autoApply,proto3" json:"auto_apply,omitempty"`
+	// Whether a change is under way: what is planned waits for its end.
+	Changing bool `protobuf:"varint,3,opt,name=changing,proto3" json:"changing,omitempty"`
+	// What each node has and would have, ordered by name. Empty if there is nothing
+	// to do.
+	Nodes []*PlannedNode `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// What would be carried out, the nodes that join among it.
+	Carries []*NodeChange `protobuf:"bytes,5,rep,name=carries,proto3" json:"carries,omitempty"`
+	// What was asked for and cannot be carried out, or not yet; waits_for says why.
+	Cannot []*NodeChange `protobuf:"bytes,6,rep,name=cannot,proto3" json:"cannot,omitempty"`
+	// Copies of partitions that would move, all nodes together.
+	MovingCopies uint64 `protobuf:"varint,7,opt,name=moving_copies,json=movingCopies,proto3" json:"moving_copies,omitempty"`
+	// About how many bytes they have, going by what the nodes hold.
+	MovingBytes uint64 `protobuf:"varint,8,opt,name=moving_bytes,json=movingBytes,proto3" json:"moving_bytes,omitempty"`
+	// Nodes that were asked for their figures and did not answer. Without them the
+	// bytes are less certain.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,9,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanChangeResponse) Reset() {
+	*x = PlanChangeResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanChangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanChangeResponse) ProtoMessage() {}
+
+func (x *PlanChangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanChangeResponse.ProtoReflect.Descriptor instead.
+func (*PlanChangeResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PlanChangeResponse) GetRingVersion() uint64 {
+	if x != nil {
+		return x.RingVersion
+	}
+	return 0
+}
+
+func (x *PlanChangeResponse) GetAutoApply() bool {
+	if x != nil {
+		return x.AutoApply
+	}
+	return false
+}
+
+func (x *PlanChangeResponse) GetChanging() bool {
+	if x != nil {
+		return x.Changing
+	}
+	return false
+}
+
+func (x *PlanChangeResponse) GetNodes() []*PlannedNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PlanChangeResponse) GetCarries() []*NodeChange {
+	if x != nil {
+		return x.Carries
+	}
+	return nil
+}
+
+func (x *PlanChangeResponse) GetCannot() []*NodeChange {
+	if x != nil {
+		return x.Cannot
+	}
+	return nil
+}
+
+func (x *PlanChangeResponse) GetMovingCopies() uint64 {
+	if x != nil {
+		return x.MovingCopies
+	}
+	return 0
+}
+
+func (x *PlanChangeResponse) GetMovingBytes() uint64 {
+	if x != nil {
+		return x.MovingBytes
+	}
+	return 0
+}
+
+func (x *PlanChangeResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// CommitChangeResponse says that it has begun.
+type CommitChangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ring as it is now.
+	Ring          *RingStatus `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitChangeResponse) Reset() {
+	*x = CommitChangeResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitChangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitChangeResponse) ProtoMessage() {}
+
+func (x *CommitChangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitChangeResponse.ProtoReflect.Descriptor instead.
+func (*CommitChangeResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CommitChangeResponse) GetRing() *RingStatus {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+// AbortChangeResponse says that it has ended.
+type AbortChangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ring as it is now.
+	Ring          *RingStatus `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortChangeResponse) Reset() {
+	*x = AbortChangeResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortChangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortChangeResponse) ProtoMessage() {}
+
+func (x *AbortChangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortChangeResponse.ProtoReflect.Descriptor instead.
+func (*AbortChangeResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AbortChangeResponse) GetRing() *RingStatus {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+// NodeChange is something that is to become of a node, and how far it is.
+type NodeChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names it: 32 lower-case hexadecimal digits; of a join the node's id. Empty if it
+	// was only checked.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "join", "leave", "remove", "replace" or "weigh".
+	Verb string `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"`
+	// The node it is about, 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// That node's name.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// Who takes its place ("replace"), else empty.
+	ByNodeId string `protobuf:"bytes,5,opt,name=by_node_id,json=byNodeId,proto3" json:"by_node_id,omitempty"`
+	// That node's name.
+	ByName string `protobuf:"bytes,6,opt,name=by_name,json=byName,proto3" json:"by_name,omitempty"`
+	// The new capacity ("weigh"), else 0.
+	Capacity uint32 `protobuf:"varint,7,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// "waiting": not begun. "moving": the new owners fetch what they lack. "switching":
+	// they are read, and the old owners are being told. "cleaning": the node hands over
+	// what it still holds. "done". "aborted": it was ended, and is not begun again by
+	// itself. More words may come.
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// What it waits for, for people. Empty: nothing that is known.
+	WaitsFor string `protobuf:"bytes,9,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// When it was asked for, or first seen. By the clock of the node that was asked.
+	AskedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// When the node that answers saw it begin; unset: it has not.
+	BegunAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=begun_at,json=begunAt,proto3" json:"begun_at,omitempty"`
+	// When that node saw it end; unset: it has not.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// What the change it is part of moves, all nodes together: spans in all, a span
+	// being what is in one partition under one replication factor.
+	Spans uint64 `protobuf:"varint,13,opt,name=spans,proto3" json:"spans,omitempty"`
+	// Spans that have been moved.
+	SpansDone uint64 `protobuf:"varint,14,opt,name=spans_done,json=spansDone,proto3" json:"spans_done,omitempty"`
+	// Keys fetched so far, as far as the nodes that answer remember.
+	KeysDone uint64 `protobuf:"varint,15,opt,name=keys_done,json=keysDone,proto3" json:"keys_done,omitempty"`
+	// Their bytes.
+	BytesDone uint64 `protobuf:"varint,16,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// About how many bytes there are to fetch; 0: not known.
+	BytesTotal uint64 `protobuf:"varint,17,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// How much of it is moved, 0 to 100.
+	Percent float64 `protobuf:"fixed64,18,opt,name=percent,proto3" json:"percent,omitempty"`
+	// When moving will have ended if it goes on as fast; unset: not known.
+	EstimatedEnd *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=estimated_end,json=estimatedEnd,proto3" json:"estimated_end,omitempty"`
+	// Nodes that did not say what they move.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,20,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeChange) Reset() {
+	*x = NodeChange{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeChange) ProtoMessage() {}
+
+func (x *NodeChange) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeChange.ProtoReflect.Descriptor instead.
+func (*NodeChange) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeChange) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NodeChange) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *NodeChange) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeChange) GetByNodeId() string {
+	if x != nil {
+		return x.ByNodeId
+	}
+	return ""
+}
+
+func (x *NodeChange) GetByName() string {
+	if x != nil {
+		return x.ByName
+	}
+	return ""
+}
+
+func (x *NodeChange) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *NodeChange) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeChange) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *NodeChange) GetAskedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AskedAt
+	}
+	return nil
+}
+
+func (x *NodeChange) GetBegunAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BegunAt
+	}
+	return nil
+}
+
+func (x *NodeChange) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *NodeChange) GetSpans() uint64 {
+	if x != nil {
+		return x.Spans
+	}
+	return 0
+}
+
+func (x *NodeChange) GetSpansDone() uint64 {
+	if x != nil {
+		return x.SpansDone
+	}
+	return 0
+}
+
+func (x *NodeChange) GetKeysDone() uint64 {
+	if x != nil {
+		return x.KeysDone
+	}
+	return 0
+}
+
+func (x *NodeChange) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *NodeChange) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *NodeChange) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *NodeChange) GetEstimatedEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EstimatedEnd
+	}
+	return nil
+}
+
+func (x *NodeChange) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// TransfersResponse shows what is being moved.
+type TransfersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Running ones first, then those that wait, then those that ended; at most 1000 of
+	// each node.
+	Transfers []*Transfer `protobuf:"bytes,1,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	// Transfers that run, all nodes together, shown or not.
+	Running uint64 `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	// Transfers that wait.
+	Waiting uint64 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// What the change moves in all, see NodeChange; 0 while the ring is stable.
+	Spans uint64 `protobuf:"varint,4,opt,name=spans,proto3" json:"spans,omitempty"`
+	// Spans of it that have been moved.
+	SpansDone uint64 `protobuf:"varint,5,opt,name=spans_done,json=spansDone,proto3" json:"spans_done,omitempty"`
+	// Bytes that were moved by what is running or waiting.
+	BytesDone uint64 `protobuf:"varint,6,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// About how many bytes that has in all; 0: not known.
+	BytesTotal uint64 `protobuf:"varint,7,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// The ring as the node that was asked knows it.
+	Ring *RingStatus `protobuf:"bytes,8,opt,name=ring,proto3" json:"ring,omitempty"`
+	// Nodes that did not say what they move.
+	Unreachable   []*UnreachableNode `protobuf:"bytes,9,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransfersResponse) Reset() {
+	*x = TransfersResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransfersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransfersResponse) ProtoMessage() {}
+
+func (x *TransfersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransfersResponse.ProtoReflect.Descriptor instead.
+func (*TransfersResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TransfersResponse) GetTransfers() []*Transfer {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+func (x *TransfersResponse) GetRunning() uint64 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetSpans() uint64 {
+	if x != nil {
+		return x.Spans
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetSpansDone() uint64 {
+	if x != nil {
+		return x.SpansDone
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *TransfersResponse) GetRing() *RingStatus {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+func (x *TransfersResponse) GetUnreachable() []*UnreachableNode {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
 var File_pairdb_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17pairdb/v1/cluster.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n" +
+	"\x17pairdb/v1/cluster.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pairdb/v1/ring.proto\"V\n" +
 	"\x0fUnreachableNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1790,13 +2379,16 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12)\n" +
 	"\x04ring\x18\x04 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\x12+\n" +
 	"\x05nodes\x18\x05 \x03(\v2\x15.pairdb.v1.NodeStatusR\x05nodes\x12<\n" +
-	"\vunreachable\x18\x06 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\x92\x01\n" +
+	"\vunreachable\x18\x06 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\xc9\x01\n" +
 	"\n" +
 	"RingStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
 	"\x11finalized_version\x18\x02 \x01(\x04R\x10finalizedVersion\x12\x1a\n" +
 	"\bchanging\x18\x03 \x01(\bR\bchanging\x12!\n" +
-	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\"\x99\x03\n" +
+	"\fopen_intents\x18\x04 \x01(\rR\vopenIntents\x12\x14\n" +
+	"\x05stage\x18\x05 \x01(\tR\x05stage\x12\x1f\n" +
+	"\vwaiting_for\x18\x06 \x03(\tR\n" +
+	"waitingFor\"\x99\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1882,7 +2474,7 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\"<\n" +
 	"\vRingRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
-	"\ttenant_id\x18\x02 \x01(\tR\btenantId\"\x9e\x02\n" +
+	"\ttenant_id\x18\x02 \x01(\tR\btenantId\"\xd4\x02\n" +
 	"\fRingResponse\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\fH\x00R\x03key\x88\x01\x01\x12\x19\n" +
 	"\x05token\x18\x02 \x01(\x06H\x01R\x05token\x88\x01\x01\x12!\n" +
@@ -1892,7 +2484,9 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\x06 \x01(\rR\n" +
 	"partitions\x12)\n" +
-	"\x05nodes\x18\a \x03(\v2\x13.pairdb.v1.RingNodeR\x05nodesB\x06\n" +
+	"\x05nodes\x18\a \x03(\v2\x13.pairdb.v1.RingNodeR\x05nodes\x124\n" +
+	"\vnext_owners\x18\b \x03(\v2\x13.pairdb.v1.RingNodeR\n" +
+	"nextOwnersB\x06\n" +
 	"\x04_keyB\b\n" +
 	"\x06_tokenB\f\n" +
 	"\n" +
@@ -1917,7 +2511,62 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\tRouteNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05alive\x18\x03 \x01(\bR\x05alive2\xdd\x03\n" +
+	"\x05alive\x18\x03 \x01(\bR\x05alive\"\x86\x03\n" +
+	"\x12PlanChangeResponse\x12!\n" +
+	"\fring_version\x18\x01 \x01(\x04R\vringVersion\x12\x1d\n" +
+	"\n" +
+	"auto_apply\x18\x02 \x01(\bR\tautoApply\x12\x1a\n" +
+	"\bchanging\x18\x03 \x01(\bR\bchanging\x12,\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x16.pairdb.v1.PlannedNodeR\x05nodes\x12/\n" +
+	"\acarries\x18\x05 \x03(\v2\x15.pairdb.v1.NodeChangeR\acarries\x12-\n" +
+	"\x06cannot\x18\x06 \x03(\v2\x15.pairdb.v1.NodeChangeR\x06cannot\x12#\n" +
+	"\rmoving_copies\x18\a \x01(\x04R\fmovingCopies\x12!\n" +
+	"\fmoving_bytes\x18\b \x01(\x04R\vmovingBytes\x12<\n" +
+	"\vunreachable\x18\t \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"A\n" +
+	"\x14CommitChangeResponse\x12)\n" +
+	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\"@\n" +
+	"\x13AbortChangeResponse\x12)\n" +
+	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\"\xb3\x05\n" +
+	"\n" +
+	"NodeChange\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x17\n" +
+	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1c\n" +
+	"\n" +
+	"by_node_id\x18\x05 \x01(\tR\bbyNodeId\x12\x17\n" +
+	"\aby_name\x18\x06 \x01(\tR\x06byName\x12\x1a\n" +
+	"\bcapacity\x18\a \x01(\rR\bcapacity\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x1b\n" +
+	"\twaits_for\x18\t \x01(\tR\bwaitsFor\x125\n" +
+	"\basked_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x125\n" +
+	"\bbegun_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\abegunAt\x125\n" +
+	"\bended_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x14\n" +
+	"\x05spans\x18\r \x01(\x04R\x05spans\x12\x1d\n" +
+	"\n" +
+	"spans_done\x18\x0e \x01(\x04R\tspansDone\x12\x1b\n" +
+	"\tkeys_done\x18\x0f \x01(\x04R\bkeysDone\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x10 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x11 \x01(\x04R\n" +
+	"bytesTotal\x12\x18\n" +
+	"\apercent\x18\x12 \x01(\x01R\apercent\x12?\n" +
+	"\restimated_end\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\festimatedEnd\x12<\n" +
+	"\vunreachable\x18\x14 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\xd8\x02\n" +
+	"\x11TransfersResponse\x121\n" +
+	"\ttransfers\x18\x01 \x03(\v2\x13.pairdb.v1.TransferR\ttransfers\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\x04R\arunning\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x04R\awaiting\x12\x14\n" +
+	"\x05spans\x18\x04 \x01(\x04R\x05spans\x12\x1d\n" +
+	"\n" +
+	"spans_done\x18\x05 \x01(\x04R\tspansDone\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x06 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\a \x01(\x04R\n" +
+	"bytesTotal\x12)\n" +
+	"\x04ring\x18\b \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\x12<\n" +
+	"\vunreachable\x18\t \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable2\xce\b\n" +
 	"\aCluster\x12=\n" +
 	"\x06Status\x12\x18.pairdb.v1.StatusRequest\x1a\x19.pairdb.v1.StatusResponse\x12@\n" +
 	"\aMembers\x12\x19.pairdb.v1.MembersRequest\x1a\x1a.pairdb.v1.MembersResponse\x127\n" +
@@ -1925,7 +2574,17 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\x06Routes\x12\x18.pairdb.v1.RoutesRequest\x1a\x19.pairdb.v1.RoutesResponse\x12:\n" +
 	"\x05Hints\x12\x17.pairdb.v1.HintsRequest\x1a\x18.pairdb.v1.HintsResponse\x12L\n" +
 	"\vStartRepair\x12\x1d.pairdb.v1.StartRepairRequest\x1a\x1e.pairdb.v1.StartRepairResponse\x12O\n" +
-	"\fRepairStatus\x12\x1e.pairdb.v1.RepairStatusRequest\x1a\x1f.pairdb.v1.RepairStatusResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\fRepairStatus\x12\x1e.pairdb.v1.RepairStatusRequest\x1a\x1f.pairdb.v1.RepairStatusResponse\x12I\n" +
+	"\n" +
+	"PlanChange\x12\x1c.pairdb.v1.PlanChangeRequest\x1a\x1d.pairdb.v1.PlanChangeResponse\x12O\n" +
+	"\fCommitChange\x12\x1e.pairdb.v1.CommitChangeRequest\x1a\x1f.pairdb.v1.CommitChangeResponse\x12L\n" +
+	"\vAbortChange\x12\x1d.pairdb.v1.AbortChangeRequest\x1a\x1e.pairdb.v1.AbortChangeResponse\x12E\n" +
+	"\fDecommission\x12\x1e.pairdb.v1.DecommissionRequest\x1a\x15.pairdb.v1.NodeChange\x12;\n" +
+	"\aReplace\x12\x19.pairdb.v1.ReplaceRequest\x1a\x15.pairdb.v1.NodeChange\x129\n" +
+	"\x06Remove\x12\x18.pairdb.v1.RemoveRequest\x1a\x15.pairdb.v1.NodeChange\x127\n" +
+	"\x05Weigh\x12\x17.pairdb.v1.WeighRequest\x1a\x15.pairdb.v1.NodeChange\x12E\n" +
+	"\fChangeStatus\x12\x1e.pairdb.v1.ChangeStatusRequest\x1a\x15.pairdb.v1.NodeChange\x12F\n" +
+	"\tTransfers\x12\x1b.pairdb.v1.TransfersRequest\x1a\x1c.pairdb.v1.TransfersResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_cluster_proto_rawDescOnce sync.Once
@@ -1939,7 +2598,7 @@ func file_pairdb_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_cluster_proto_rawDescData
 }
 
-var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*UnreachableNode)(nil),       // 0: pairdb.v1.UnreachableNode
 	(*StatusRequest)(nil),         // 1: pairdb.v1.StatusRequest
@@ -1965,49 +2624,98 @@ var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*RoutesRequest)(nil),         // 21: pairdb.v1.RoutesRequest
 	(*RoutesResponse)(nil),        // 22: pairdb.v1.RoutesResponse
 	(*RouteNode)(nil),             // 23: pairdb.v1.RouteNode
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*PlanChangeResponse)(nil),    // 24: pairdb.v1.PlanChangeResponse
+	(*CommitChangeResponse)(nil),  // 25: pairdb.v1.CommitChangeResponse
+	(*AbortChangeResponse)(nil),   // 26: pairdb.v1.AbortChangeResponse
+	(*NodeChange)(nil),            // 27: pairdb.v1.NodeChange
+	(*TransfersResponse)(nil),     // 28: pairdb.v1.TransfersResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*PlannedNode)(nil),           // 30: pairdb.v1.PlannedNode
+	(*Transfer)(nil),              // 31: pairdb.v1.Transfer
+	(*PlanChangeRequest)(nil),     // 32: pairdb.v1.PlanChangeRequest
+	(*CommitChangeRequest)(nil),   // 33: pairdb.v1.CommitChangeRequest
+	(*AbortChangeRequest)(nil),    // 34: pairdb.v1.AbortChangeRequest
+	(*DecommissionRequest)(nil),   // 35: pairdb.v1.DecommissionRequest
+	(*ReplaceRequest)(nil),        // 36: pairdb.v1.ReplaceRequest
+	(*RemoveRequest)(nil),         // 37: pairdb.v1.RemoveRequest
+	(*WeighRequest)(nil),          // 38: pairdb.v1.WeighRequest
+	(*ChangeStatusRequest)(nil),   // 39: pairdb.v1.ChangeStatusRequest
+	(*TransfersRequest)(nil),      // 40: pairdb.v1.TransfersRequest
 }
 var file_pairdb_v1_cluster_proto_depIdxs = []int32{
 	3,  // 0: pairdb.v1.StatusResponse.ring:type_name -> pairdb.v1.RingStatus
 	4,  // 1: pairdb.v1.StatusResponse.nodes:type_name -> pairdb.v1.NodeStatus
 	0,  // 2: pairdb.v1.StatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	5,  // 3: pairdb.v1.NodeStatus.addresses:type_name -> pairdb.v1.NodeAddresses
-	24, // 4: pairdb.v1.NodeStatus.repaired_at:type_name -> google.protobuf.Timestamp
+	29, // 4: pairdb.v1.NodeStatus.repaired_at:type_name -> google.protobuf.Timestamp
 	8,  // 5: pairdb.v1.HintsResponse.targets:type_name -> pairdb.v1.HintTarget
 	0,  // 6: pairdb.v1.HintsResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	24, // 7: pairdb.v1.HintTarget.oldest_at:type_name -> google.protobuf.Timestamp
+	29, // 7: pairdb.v1.HintTarget.oldest_at:type_name -> google.protobuf.Timestamp
 	9,  // 8: pairdb.v1.HintTarget.holders:type_name -> pairdb.v1.HintHolder
-	24, // 9: pairdb.v1.HintHolder.oldest_at:type_name -> google.protobuf.Timestamp
+	29, // 9: pairdb.v1.HintHolder.oldest_at:type_name -> google.protobuf.Timestamp
 	14, // 10: pairdb.v1.StartRepairResponse.runs:type_name -> pairdb.v1.RepairRun
 	0,  // 11: pairdb.v1.StartRepairResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	14, // 12: pairdb.v1.RepairStatusResponse.runs:type_name -> pairdb.v1.RepairRun
 	0,  // 13: pairdb.v1.RepairStatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	24, // 14: pairdb.v1.RepairRun.started_at:type_name -> google.protobuf.Timestamp
-	24, // 15: pairdb.v1.RepairRun.ended_at:type_name -> google.protobuf.Timestamp
+	29, // 14: pairdb.v1.RepairRun.started_at:type_name -> google.protobuf.Timestamp
+	29, // 15: pairdb.v1.RepairRun.ended_at:type_name -> google.protobuf.Timestamp
 	17, // 16: pairdb.v1.MembersResponse.members:type_name -> pairdb.v1.Member
 	0,  // 17: pairdb.v1.MembersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	20, // 18: pairdb.v1.RingResponse.owners:type_name -> pairdb.v1.RingNode
 	20, // 19: pairdb.v1.RingResponse.nodes:type_name -> pairdb.v1.RingNode
-	23, // 20: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
-	1,  // 21: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
-	15, // 22: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
-	18, // 23: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
-	21, // 24: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
-	6,  // 25: pairdb.v1.Cluster.Hints:input_type -> pairdb.v1.HintsRequest
-	10, // 26: pairdb.v1.Cluster.StartRepair:input_type -> pairdb.v1.StartRepairRequest
-	12, // 27: pairdb.v1.Cluster.RepairStatus:input_type -> pairdb.v1.RepairStatusRequest
-	2,  // 28: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
-	16, // 29: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
-	19, // 30: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
-	22, // 31: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
-	7,  // 32: pairdb.v1.Cluster.Hints:output_type -> pairdb.v1.HintsResponse
-	11, // 33: pairdb.v1.Cluster.StartRepair:output_type -> pairdb.v1.StartRepairResponse
-	13, // 34: pairdb.v1.Cluster.RepairStatus:output_type -> pairdb.v1.RepairStatusResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	20, // 20: pairdb.v1.RingResponse.next_owners:type_name -> pairdb.v1.RingNode
+	23, // 21: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
+	30, // 22: pairdb.v1.PlanChangeResponse.nodes:type_name -> pairdb.v1.PlannedNode
+	27, // 23: pairdb.v1.PlanChangeResponse.carries:type_name -> pairdb.v1.NodeChange
+	27, // 24: pairdb.v1.PlanChangeResponse.cannot:type_name -> pairdb.v1.NodeChange
+	0,  // 25: pairdb.v1.PlanChangeResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	3,  // 26: pairdb.v1.CommitChangeResponse.ring:type_name -> pairdb.v1.RingStatus
+	3,  // 27: pairdb.v1.AbortChangeResponse.ring:type_name -> pairdb.v1.RingStatus
+	29, // 28: pairdb.v1.NodeChange.asked_at:type_name -> google.protobuf.Timestamp
+	29, // 29: pairdb.v1.NodeChange.begun_at:type_name -> google.protobuf.Timestamp
+	29, // 30: pairdb.v1.NodeChange.ended_at:type_name -> google.protobuf.Timestamp
+	29, // 31: pairdb.v1.NodeChange.estimated_end:type_name -> google.protobuf.Timestamp
+	0,  // 32: pairdb.v1.NodeChange.unreachable:type_name -> pairdb.v1.UnreachableNode
+	31, // 33: pairdb.v1.TransfersResponse.transfers:type_name -> pairdb.v1.Transfer
+	3,  // 34: pairdb.v1.TransfersResponse.ring:type_name -> pairdb.v1.RingStatus
+	0,  // 35: pairdb.v1.TransfersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	1,  // 36: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
+	15, // 37: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
+	18, // 38: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
+	21, // 39: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
+	6,  // 40: pairdb.v1.Cluster.Hints:input_type -> pairdb.v1.HintsRequest
+	10, // 41: pairdb.v1.Cluster.StartRepair:input_type -> pairdb.v1.StartRepairRequest
+	12, // 42: pairdb.v1.Cluster.RepairStatus:input_type -> pairdb.v1.RepairStatusRequest
+	32, // 43: pairdb.v1.Cluster.PlanChange:input_type -> pairdb.v1.PlanChangeRequest
+	33, // 44: pairdb.v1.Cluster.CommitChange:input_type -> pairdb.v1.CommitChangeRequest
+	34, // 45: pairdb.v1.Cluster.AbortChange:input_type -> pairdb.v1.AbortChangeRequest
+	35, // 46: pairdb.v1.Cluster.Decommission:input_type -> pairdb.v1.DecommissionRequest
+	36, // 47: pairdb.v1.Cluster.Replace:input_type -> pairdb.v1.ReplaceRequest
+	37, // 48: pairdb.v1.Cluster.Remove:input_type -> pairdb.v1.RemoveRequest
+	38, // 49: pairdb.v1.Cluster.Weigh:input_type -> pairdb.v1.WeighRequest
+	39, // 50: pairdb.v1.Cluster.ChangeStatus:input_type -> pairdb.v1.ChangeStatusRequest
+	40, // 51: pairdb.v1.Cluster.Transfers:input_type -> pairdb.v1.TransfersRequest
+	2,  // 52: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
+	16, // 53: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
+	19, // 54: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
+	22, // 55: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
+	7,  // 56: pairdb.v1.Cluster.Hints:output_type -> pairdb.v1.HintsResponse
+	11, // 57: pairdb.v1.Cluster.StartRepair:output_type -> pairdb.v1.StartRepairResponse
+	13, // 58: pairdb.v1.Cluster.RepairStatus:output_type -> pairdb.v1.RepairStatusResponse
+	24, // 59: pairdb.v1.Cluster.PlanChange:output_type -> pairdb.v1.PlanChangeResponse
+	25, // 60: pairdb.v1.Cluster.CommitChange:output_type -> pairdb.v1.CommitChangeResponse
+	26, // 61: pairdb.v1.Cluster.AbortChange:output_type -> pairdb.v1.AbortChangeResponse
+	27, // 62: pairdb.v1.Cluster.Decommission:output_type -> pairdb.v1.NodeChange
+	27, // 63: pairdb.v1.Cluster.Replace:output_type -> pairdb.v1.NodeChange
+	27, // 64: pairdb.v1.Cluster.Remove:output_type -> pairdb.v1.NodeChange
+	27, // 65: pairdb.v1.Cluster.Weigh:output_type -> pairdb.v1.NodeChange
+	27, // 66: pairdb.v1.Cluster.ChangeStatus:output_type -> pairdb.v1.NodeChange
+	28, // 67: pairdb.v1.Cluster.Transfers:output_type -> pairdb.v1.TransfersResponse
+	52, // [52:68] is the sub-list for method output_type
+	36, // [36:52] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_cluster_proto_init() }
@@ -2015,6 +2723,7 @@ func file_pairdb_v1_cluster_proto_init() {
 	if File_pairdb_v1_cluster_proto != nil {
 		return
 	}
+	file_pairdb_v1_ring_proto_init()
 	file_pairdb_v1_cluster_proto_msgTypes[10].OneofWrappers = []any{}
 	file_pairdb_v1_cluster_proto_msgTypes[14].OneofWrappers = []any{}
 	file_pairdb_v1_cluster_proto_msgTypes[19].OneofWrappers = []any{}
@@ -2024,7 +2733,7 @@ func file_pairdb_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_cluster_proto_rawDesc), len(file_pairdb_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

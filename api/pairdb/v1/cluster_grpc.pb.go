@@ -26,6 +26,15 @@ const (
 	Cluster_Hints_FullMethodName        = "/pairdb.v1.Cluster/Hints"
 	Cluster_StartRepair_FullMethodName  = "/pairdb.v1.Cluster/StartRepair"
 	Cluster_RepairStatus_FullMethodName = "/pairdb.v1.Cluster/RepairStatus"
+	Cluster_PlanChange_FullMethodName   = "/pairdb.v1.Cluster/PlanChange"
+	Cluster_CommitChange_FullMethodName = "/pairdb.v1.Cluster/CommitChange"
+	Cluster_AbortChange_FullMethodName  = "/pairdb.v1.Cluster/AbortChange"
+	Cluster_Decommission_FullMethodName = "/pairdb.v1.Cluster/Decommission"
+	Cluster_Replace_FullMethodName      = "/pairdb.v1.Cluster/Replace"
+	Cluster_Remove_FullMethodName       = "/pairdb.v1.Cluster/Remove"
+	Cluster_Weigh_FullMethodName        = "/pairdb.v1.Cluster/Weigh"
+	Cluster_ChangeStatus_FullMethodName = "/pairdb.v1.Cluster/ChangeStatus"
+	Cluster_Transfers_FullMethodName    = "/pairdb.v1.Cluster/Transfers"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -57,6 +66,35 @@ type ClusterClient interface {
 	// RepairStatus shows how far repairs that were started have come. It is
 	// answered like StartRepair.
 	RepairStatus(ctx context.Context, in *RepairStatusRequest, opts ...grpc.CallOption) (*RepairStatusResponse, error)
+	// PlanChange says what would move if everything that is asked for were begun
+	// now: nodes that wait to join, and changes of nodes. It changes nothing.
+	PlanChange(ctx context.Context, in *PlanChangeRequest, opts ...grpc.CallOption) (*PlanChangeResponse, error)
+	// CommitChange begins what PlanChange shows, where nodes do not begin it by
+	// themselves (ring.auto_apply). PRECONDITION_FAILED if there is nothing to begin,
+	// or a change is under way. It and the calls below that change something are
+	// answered like StartRepair.
+	CommitChange(ctx context.Context, in *CommitChangeRequest, opts ...grpc.CallOption) (*CommitChangeResponse, error)
+	// AbortChange ends the change that is under way: all partitions stay with the
+	// owners they had. PRECONDITION_FAILED if there is none, or its new owners are
+	// being read already: from then on it can only be finished. With an id it takes
+	// back what was asked for and is not begun.
+	AbortChange(ctx context.Context, in *AbortChangeRequest, opts ...grpc.CallOption) (*AbortChangeResponse, error)
+	// Decommission has a node hand over its partitions and leave for good.
+	// NODE_IN_USE if too few nodes would be left for the copies that tenants have.
+	Decommission(ctx context.Context, in *DecommissionRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// Replace gives the partitions of a node that is lost to one that waits to join.
+	// The lost node can never come back. NODE_IN_USE if it is alive.
+	Replace(ctx context.Context, in *ReplaceRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// Remove gives the partitions of a node that is lost to the other nodes. It can
+	// never come back, and what it alone had is lost. NODE_IN_USE if it is alive.
+	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// Weigh gives a node another share of the ring.
+	Weigh(ctx context.Context, in *WeighRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// ChangeStatus shows how far a change of a node is. MIGRATION_NOT_FOUND if no node
+	// that answers knows it: each remembers the last 100 that ended since it started.
+	ChangeStatus(ctx context.Context, in *ChangeStatusRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// Transfers lists what is being moved between nodes.
+	Transfers(ctx context.Context, in *TransfersRequest, opts ...grpc.CallOption) (*TransfersResponse, error)
 }
 
 type clusterClient struct {
@@ -137,6 +175,96 @@ func (c *clusterClient) RepairStatus(ctx context.Context, in *RepairStatusReques
 	return out, nil
 }
 
+func (c *clusterClient) PlanChange(ctx context.Context, in *PlanChangeRequest, opts ...grpc.CallOption) (*PlanChangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanChangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_PlanChange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) CommitChange(ctx context.Context, in *CommitChangeRequest, opts ...grpc.CallOption) (*CommitChangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CommitChangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_CommitChange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) AbortChange(ctx context.Context, in *AbortChangeRequest, opts ...grpc.CallOption) (*AbortChangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AbortChangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_AbortChange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Decommission(ctx context.Context, in *DecommissionRequest, opts ...grpc.CallOption) (*NodeChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeChange)
+	err := c.cc.Invoke(ctx, Cluster_Decommission_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Replace(ctx context.Context, in *ReplaceRequest, opts ...grpc.CallOption) (*NodeChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeChange)
+	err := c.cc.Invoke(ctx, Cluster_Replace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*NodeChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeChange)
+	err := c.cc.Invoke(ctx, Cluster_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Weigh(ctx context.Context, in *WeighRequest, opts ...grpc.CallOption) (*NodeChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeChange)
+	err := c.cc.Invoke(ctx, Cluster_Weigh_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ChangeStatus(ctx context.Context, in *ChangeStatusRequest, opts ...grpc.CallOption) (*NodeChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeChange)
+	err := c.cc.Invoke(ctx, Cluster_ChangeStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Transfers(ctx context.Context, in *TransfersRequest, opts ...grpc.CallOption) (*TransfersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransfersResponse)
+	err := c.cc.Invoke(ctx, Cluster_Transfers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -166,6 +294,35 @@ type ClusterServer interface {
 	// RepairStatus shows how far repairs that were started have come. It is
 	// answered like StartRepair.
 	RepairStatus(context.Context, *RepairStatusRequest) (*RepairStatusResponse, error)
+	// PlanChange says what would move if everything that is asked for were begun
+	// now: nodes that wait to join, and changes of nodes. It changes nothing.
+	PlanChange(context.Context, *PlanChangeRequest) (*PlanChangeResponse, error)
+	// CommitChange begins what PlanChange shows, where nodes do not begin it by
+	// themselves (ring.auto_apply). PRECONDITION_FAILED if there is nothing to begin,
+	// or a change is under way. It and the calls below that change something are
+	// answered like StartRepair.
+	CommitChange(context.Context, *CommitChangeRequest) (*CommitChangeResponse, error)
+	// AbortChange ends the change that is under way: all partitions stay with the
+	// owners they had. PRECONDITION_FAILED if there is none, or its new owners are
+	// being read already: from then on it can only be finished. With an id it takes
+	// back what was asked for and is not begun.
+	AbortChange(context.Context, *AbortChangeRequest) (*AbortChangeResponse, error)
+	// Decommission has a node hand over its partitions and leave for good.
+	// NODE_IN_USE if too few nodes would be left for the copies that tenants have.
+	Decommission(context.Context, *DecommissionRequest) (*NodeChange, error)
+	// Replace gives the partitions of a node that is lost to one that waits to join.
+	// The lost node can never come back. NODE_IN_USE if it is alive.
+	Replace(context.Context, *ReplaceRequest) (*NodeChange, error)
+	// Remove gives the partitions of a node that is lost to the other nodes. It can
+	// never come back, and what it alone had is lost. NODE_IN_USE if it is alive.
+	Remove(context.Context, *RemoveRequest) (*NodeChange, error)
+	// Weigh gives a node another share of the ring.
+	Weigh(context.Context, *WeighRequest) (*NodeChange, error)
+	// ChangeStatus shows how far a change of a node is. MIGRATION_NOT_FOUND if no node
+	// that answers knows it: each remembers the last 100 that ended since it started.
+	ChangeStatus(context.Context, *ChangeStatusRequest) (*NodeChange, error)
+	// Transfers lists what is being moved between nodes.
+	Transfers(context.Context, *TransfersRequest) (*TransfersResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -196,6 +353,33 @@ func (UnimplementedClusterServer) StartRepair(context.Context, *StartRepairReque
 }
 func (UnimplementedClusterServer) RepairStatus(context.Context, *RepairStatusRequest) (*RepairStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RepairStatus not implemented")
+}
+func (UnimplementedClusterServer) PlanChange(context.Context, *PlanChangeRequest) (*PlanChangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanChange not implemented")
+}
+func (UnimplementedClusterServer) CommitChange(context.Context, *CommitChangeRequest) (*CommitChangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CommitChange not implemented")
+}
+func (UnimplementedClusterServer) AbortChange(context.Context, *AbortChangeRequest) (*AbortChangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AbortChange not implemented")
+}
+func (UnimplementedClusterServer) Decommission(context.Context, *DecommissionRequest) (*NodeChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method Decommission not implemented")
+}
+func (UnimplementedClusterServer) Replace(context.Context, *ReplaceRequest) (*NodeChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method Replace not implemented")
+}
+func (UnimplementedClusterServer) Remove(context.Context, *RemoveRequest) (*NodeChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedClusterServer) Weigh(context.Context, *WeighRequest) (*NodeChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method Weigh not implemented")
+}
+func (UnimplementedClusterServer) ChangeStatus(context.Context, *ChangeStatusRequest) (*NodeChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeStatus not implemented")
+}
+func (UnimplementedClusterServer) Transfers(context.Context, *TransfersRequest) (*TransfersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfers not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -344,6 +528,168 @@ func _Cluster_RepairStatus_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_PlanChange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanChangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).PlanChange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_PlanChange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).PlanChange(ctx, req.(*PlanChangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_CommitChange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommitChangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CommitChange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CommitChange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CommitChange(ctx, req.(*CommitChangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_AbortChange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AbortChangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).AbortChange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_AbortChange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).AbortChange(ctx, req.(*AbortChangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Decommission_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecommissionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Decommission(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Decommission_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Decommission(ctx, req.(*DecommissionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Replace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Replace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Replace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Replace(ctx, req.(*ReplaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Remove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Remove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Remove(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Weigh_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WeighRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Weigh(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Weigh_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Weigh(ctx, req.(*WeighRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ChangeStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ChangeStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ChangeStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ChangeStatus(ctx, req.(*ChangeStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Transfers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransfersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Transfers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Transfers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Transfers(ctx, req.(*TransfersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -378,6 +724,42 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RepairStatus",
 			Handler:    _Cluster_RepairStatus_Handler,
+		},
+		{
+			MethodName: "PlanChange",
+			Handler:    _Cluster_PlanChange_Handler,
+		},
+		{
+			MethodName: "CommitChange",
+			Handler:    _Cluster_CommitChange_Handler,
+		},
+		{
+			MethodName: "AbortChange",
+			Handler:    _Cluster_AbortChange_Handler,
+		},
+		{
+			MethodName: "Decommission",
+			Handler:    _Cluster_Decommission_Handler,
+		},
+		{
+			MethodName: "Replace",
+			Handler:    _Cluster_Replace_Handler,
+		},
+		{
+			MethodName: "Remove",
+			Handler:    _Cluster_Remove_Handler,
+		},
+		{
+			MethodName: "Weigh",
+			Handler:    _Cluster_Weigh_Handler,
+		},
+		{
+			MethodName: "ChangeStatus",
+			Handler:    _Cluster_ChangeStatus_Handler,
+		},
+		{
+			MethodName: "Transfers",
+			Handler:    _Cluster_Transfers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

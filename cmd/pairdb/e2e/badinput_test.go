@@ -219,7 +219,7 @@ func TestForeignDataDirectories(t *testing.T) {
 	data := a.data
 
 	agentFails(t, errcode.ExitFailed, []string{"in use"}, "--data-dir", data, "--bootstrap")
-	agentFails(t, errcode.ExitFailed, []string{"frozen"}, "--data-dir", filepath.Join(t.TempDir(), "joiner"), "--join", a.addr.Gossip)
+	agentFails(t, errcode.ExitFailed, []string{"has a member of this name", "pairdb node replace"}, "--data-dir", filepath.Join(t.TempDir(), "joiner"), "--join", a.addr.Gossip, "--name", "solo")
 
 	a.signal(syscall.SIGTERM)
 	if err := a.wait(); err != nil {

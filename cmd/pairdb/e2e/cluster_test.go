@@ -78,6 +78,7 @@ func importRoot(t *testing.T) string {
 // is read back through the third, the killed node answers right after its
 // return, and nothing acknowledged is lost when all are killed at once.
 func TestImportSurvivesKill(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	root := importRoot(t)
 	first, killed, third := c.agents[0], c.agents[1], c.agents[2]

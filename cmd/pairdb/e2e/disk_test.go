@@ -70,6 +70,7 @@ func (a *agent) httpPut(key string, value []byte) (int, string) {
 // "not applied", reads and deletes go on, the node stays ready, and it takes
 // writes again by itself.
 func TestDiskFillsUp(t *testing.T) {
+	t.Parallel()
 	l := kerneltest.Mount(t, 64<<20)
 	c := startClusterOn(t, []string{l.Dir}, "--set", "limits.max_value_size=8MiB")
 	a, cl := c.agents[0], c.client(0)
@@ -207,6 +208,7 @@ func TestDiskFillsUp(t *testing.T) {
 // at QUORUM are taken through every node, that one included, and writes at ALL
 // say who could not.
 func TestQuorumGoesOnWithAFullDisk(t *testing.T) {
+	t.Parallel()
 	l := kerneltest.Mount(t, 64<<20)
 	c := startClusterOn(t, []string{l.Dir, "", ""})
 	if err := l.Fill("neighbour", 1<<20); err != nil {

@@ -1,4 +1,7 @@
 // Package e2e holds the tests that run the real binary: real processes on
 // loopback or in network namespaces of their own, real files, real kill -9. It
 // has no code of its own beside them.
+//
+// Much of what they do is waiting, so those that hold no time against a bound of
+// a few seconds, and compare no cost, run two at a time, by t.Parallel.
 package e2e

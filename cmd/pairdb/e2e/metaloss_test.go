@@ -78,6 +78,7 @@ func (a *agent) wantRefused(what string) string {
 // in its place is refused by name as well. The others notice nothing, and with its own
 // directory the node is back.
 func TestMetadataLost(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	ctx := context.Background()
 	const keys = 50
@@ -150,7 +151,7 @@ func TestMetadataLost(t *testing.T) {
 		}
 	}
 	said := a.wantRefused("a wiped directory")
-	for _, want := range []string{id, "node-2", "gone since", "Nothing was changed", "has to be replaced"} {
+	for _, want := range []string{id, "node-2", "gone since", "Nothing was changed", "pairdb node replace"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("joined with a wiped directory it does not say %q:\n%s", want, said)
 		}

@@ -63,6 +63,7 @@ func lines(t *testing.T, path string) []string {
 // it and imported into another are the same there, though a node of each is killed
 // and started again meanwhile.
 func TestExportIntoAnotherCluster(t *testing.T) {
+	t.Parallel()
 	from, to := startCluster(t, 3), startCluster(t, 3)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -12,6 +12,7 @@ import (
 // write to: started again on what is left, it has every write that it
 // acknowledged.
 func TestPowerCutsUnderANode(t *testing.T) {
+	t.Parallel()
 	disk := kerneltest.Mount(t, 512<<20)
 	c := startClusterOn(t, []string{disk.Dir})
 	a := c.agents[0]

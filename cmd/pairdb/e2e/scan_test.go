@@ -166,6 +166,7 @@ func (w *scanWorld) scan(level client.Level, half func()) {
 // deleted between them, while a node is killed in the middle and comes back: every
 // key is shown once, and none older than what was acknowledged before.
 func TestScanUnderWrites(t *testing.T) {
+	t.Parallel()
 	n := scanKeys
 	if v := os.Getenv("PAIRDB_SCAN_KEYS"); v != "" {
 		var err error

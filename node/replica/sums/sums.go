@@ -316,6 +316,30 @@ func (p *part) forget() {
 	}
 }
 
+// Dropped says that the batch with number seq took away all that a tenant had in a
+// partition. Nobody writes keys of that from before the batch until this returns, and it
+// is called between Enter and Leave.
+func (s *Sums) Dropped(at ring.Partition, n ring.TenantNumber, seq base.SeqNum) {
+	p := s.part(at)
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed, p.touched = true, true
+	p.newest = max(p.newest, seq)
+	t, _ := p.find(n)
+	if t == nil {
+		return // it had nothing, or will be found when the tenants are listed
+	}
+	// The leaves stay as many: somebody may be computing one, and finds that what has
+	// come of it is not wanted any more.
+	for i := range t.leaves {
+		t.leaves[i] = leaf{base: seq}
+	}
+	t.next, t.check = nil, nil
+}
+
 // Seen covers every dot that was applied in the partition, or superseded, as far
 // as is known: of data from before this start what the file said and what was read
 // since. newest is the write that has to be on disk before it is told.

@@ -455,7 +455,11 @@ type ObserveRequest struct {
 	// Whether to say which hints there are.
 	Hints bool `protobuf:"varint,5,opt,name=hints,proto3" json:"hints,omitempty"`
 	// Whether to say how far repairs are.
-	Repairs       bool `protobuf:"varint,6,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	Repairs bool `protobuf:"varint,6,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	// Whether to say what is being moved to and from this node.
+	Transfers bool `protobuf:"varint,7,opt,name=transfers,proto3" json:"transfers,omitempty"`
+	// Whether to say which changes of nodes it knows.
+	Changes       bool `protobuf:"varint,8,opt,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,6 +532,20 @@ func (x *ObserveRequest) GetHints() bool {
 func (x *ObserveRequest) GetRepairs() bool {
 	if x != nil {
 		return x.Repairs
+	}
+	return false
+}
+
+func (x *ObserveRequest) GetTransfers() bool {
+	if x != nil {
+		return x.Transfers
+	}
+	return false
+}
+
+func (x *ObserveRequest) GetChanges() bool {
+	if x != nil {
+		return x.Changes
 	}
 	return false
 }
@@ -867,7 +885,11 @@ type ObserveResponse struct {
 	// Hints, by the node they are for.
 	Hints []*HintBacklog `protobuf:"bytes,9,rep,name=hints,proto3" json:"hints,omitempty"`
 	// The latest repairs, the oldest first.
-	Repairs       []*v1.RepairRun `protobuf:"bytes,10,rep,name=repairs,proto3" json:"repairs,omitempty"`
+	Repairs []*v1.RepairRun `protobuf:"bytes,10,rep,name=repairs,proto3" json:"repairs,omitempty"`
+	// What is being moved; unset if it was not asked for.
+	Transfers *TransferReport `protobuf:"bytes,11,opt,name=transfers,proto3" json:"transfers,omitempty"`
+	// The changes of nodes that it knows, the oldest first, without progress.
+	Changes       []*v1.NodeChange `protobuf:"bytes,12,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -972,6 +994,121 @@ func (x *ObserveResponse) GetRepairs() []*v1.RepairRun {
 	return nil
 }
 
+func (x *ObserveResponse) GetTransfers() *TransferReport {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+func (x *ObserveResponse) GetChanges() []*v1.NodeChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// TransferReport is what one node moves.
+type TransferReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Running ones first, then those that wait, then those that ended; at most 1000.
+	// Nodes have no names.
+	Transfers []*v1.Transfer `protobuf:"bytes,1,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	// Transfers that run, listed or not.
+	Running uint64 `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	// Transfers that wait.
+	Waiting uint64 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Of those that run or wait, how many are gains.
+	GainsLeft uint64 `protobuf:"varint,4,opt,name=gains_left,json=gainsLeft,proto3" json:"gains_left,omitempty"`
+	// Keys moved by gains, those that ended among them as far as they are remembered.
+	KeysDone uint64 `protobuf:"varint,5,opt,name=keys_done,json=keysDone,proto3" json:"keys_done,omitempty"`
+	// Bytes moved by what runs or waits.
+	BytesDone uint64 `protobuf:"varint,6,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// About how many bytes that has in all; 0: not known.
+	BytesTotal    uint64 `protobuf:"varint,7,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferReport) Reset() {
+	*x = TransferReport{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferReport) ProtoMessage() {}
+
+func (x *TransferReport) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferReport.ProtoReflect.Descriptor instead.
+func (*TransferReport) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TransferReport) GetTransfers() []*v1.Transfer {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+func (x *TransferReport) GetRunning() uint64 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *TransferReport) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *TransferReport) GetGainsLeft() uint64 {
+	if x != nil {
+		return x.GainsLeft
+	}
+	return 0
+}
+
+func (x *TransferReport) GetKeysDone() uint64 {
+	if x != nil {
+		return x.KeysDone
+	}
+	return 0
+}
+
+func (x *TransferReport) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *TransferReport) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
 // KeyRate says between which rates a key is used at a node.
 type KeyRate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -993,7 +1130,7 @@ type KeyRate struct {
 
 func (x *KeyRate) Reset() {
 	*x = KeyRate{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1142,7 @@ func (x *KeyRate) String() string {
 func (*KeyRate) ProtoMessage() {}
 
 func (x *KeyRate) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1155,7 @@ func (x *KeyRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRate.ProtoReflect.Descriptor instead.
 func (*KeyRate) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeyRate) GetTenant() uint32 {
@@ -1067,7 +1204,7 @@ var File_pairdb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pairdb/v1/admin.proto\x1a\x17pairdb/v1/cluster.proto\x1a\x17pairdb/v1/observe.proto\"!\n" +
+	"\x19pairdb/peer/v1/peer.proto\x12\x0epairdb.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pairdb/v1/admin.proto\x1a\x17pairdb/v1/cluster.proto\x1a\x17pairdb/v1/observe.proto\x1a\x14pairdb/v1/ring.proto\"!\n" +
 	"\x05Frame\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"^\n" +
 	"\vMetaMessage\x12\x1d\n" +
@@ -1099,7 +1236,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05start\x18\x03 \x01(\bR\x05start\"T\n" +
 	"\rScrubResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12*\n" +
-	"\x05scrub\x18\x02 \x01(\v2\x14.pairdb.v1.NodeScrubR\x05scrub\"\xe3\x01\n" +
+	"\x05scrub\x18\x02 \x01(\v2\x14.pairdb.v1.NodeScrubR\x05scrub\"\x9b\x02\n" +
 	"\x0eObserveRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
@@ -1107,7 +1244,9 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x06events\x18\x03 \x01(\v2\x1a.pairdb.peer.v1.EventQueryR\x06events\x126\n" +
 	"\atraffic\x18\x04 \x01(\v2\x1c.pairdb.peer.v1.TrafficQueryR\atraffic\x12\x14\n" +
 	"\x05hints\x18\x05 \x01(\bR\x05hints\x12\x18\n" +
-	"\arepairs\x18\x06 \x01(\bR\arepairs\"~\n" +
+	"\arepairs\x18\x06 \x01(\bR\arepairs\x12\x1c\n" +
+	"\ttransfers\x18\a \x01(\bR\ttransfers\x12\x18\n" +
+	"\achanges\x18\b \x01(\bR\achanges\"~\n" +
 	"\x12StartRepairRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
@@ -1128,7 +1267,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\")\n" +
 	"\fTrafficQuery\x12\x19\n" +
-	"\bhot_keys\x18\x01 \x01(\rR\ahotKeys\"\x97\x03\n" +
+	"\bhot_keys\x18\x01 \x01(\rR\ahotKeys\"\x86\x04\n" +
 	"\x0fObserveResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12(\n" +
@@ -1142,7 +1281,20 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"writeFloor\x121\n" +
 	"\x05hints\x18\t \x03(\v2\x1b.pairdb.peer.v1.HintBacklogR\x05hints\x12.\n" +
 	"\arepairs\x18\n" +
-	" \x03(\v2\x14.pairdb.v1.RepairRunR\arepairs\"\x85\x01\n" +
+	" \x03(\v2\x14.pairdb.v1.RepairRunR\arepairs\x12<\n" +
+	"\ttransfers\x18\v \x01(\v2\x1e.pairdb.peer.v1.TransferReportR\ttransfers\x12/\n" +
+	"\achanges\x18\f \x03(\v2\x15.pairdb.v1.NodeChangeR\achanges\"\xf3\x01\n" +
+	"\x0eTransferReport\x121\n" +
+	"\ttransfers\x18\x01 \x03(\v2\x13.pairdb.v1.TransferR\ttransfers\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\x04R\arunning\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x04R\awaiting\x12\x1d\n" +
+	"\n" +
+	"gains_left\x18\x04 \x01(\x04R\tgainsLeft\x12\x1b\n" +
+	"\tkeys_done\x18\x05 \x01(\x04R\bkeysDone\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x06 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\a \x01(\x04R\n" +
+	"bytesTotal\"\x85\x01\n" +
 	"\aKeyRate\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\rR\x06tenant\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
@@ -1175,7 +1327,7 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
 	(*Frame)(nil),                 // 0: pairdb.peer.v1.Frame
 	(*MetaMessage)(nil),           // 1: pairdb.peer.v1.MetaMessage
@@ -1190,53 +1342,59 @@ var file_pairdb_peer_v1_peer_proto_goTypes = []any{
 	(*EventQuery)(nil),            // 10: pairdb.peer.v1.EventQuery
 	(*TrafficQuery)(nil),          // 11: pairdb.peer.v1.TrafficQuery
 	(*ObserveResponse)(nil),       // 12: pairdb.peer.v1.ObserveResponse
-	(*KeyRate)(nil),               // 13: pairdb.peer.v1.KeyRate
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*v1.NodeScrub)(nil),          // 15: pairdb.v1.NodeScrub
-	(*v1.StartRepairRequest)(nil), // 16: pairdb.v1.StartRepairRequest
-	(*v1.RepairRun)(nil),          // 17: pairdb.v1.RepairRun
-	(*v1.Event)(nil),              // 18: pairdb.v1.Event
-	(*v1.NodeTraffic)(nil),        // 19: pairdb.v1.NodeTraffic
+	(*TransferReport)(nil),        // 13: pairdb.peer.v1.TransferReport
+	(*KeyRate)(nil),               // 14: pairdb.peer.v1.KeyRate
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*v1.NodeScrub)(nil),          // 16: pairdb.v1.NodeScrub
+	(*v1.StartRepairRequest)(nil), // 17: pairdb.v1.StartRepairRequest
+	(*v1.RepairRun)(nil),          // 18: pairdb.v1.RepairRun
+	(*v1.Event)(nil),              // 19: pairdb.v1.Event
+	(*v1.NodeTraffic)(nil),        // 20: pairdb.v1.NodeTraffic
+	(*v1.NodeChange)(nil),         // 21: pairdb.v1.NodeChange
+	(*v1.Transfer)(nil),           // 22: pairdb.v1.Transfer
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
-	14, // 0: pairdb.peer.v1.InfoResponse.repaired_at:type_name -> google.protobuf.Timestamp
-	15, // 1: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
+	15, // 0: pairdb.peer.v1.InfoResponse.repaired_at:type_name -> google.protobuf.Timestamp
+	16, // 1: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
 	10, // 2: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
 	11, // 3: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
-	16, // 4: pairdb.peer.v1.StartRepairRequest.what:type_name -> pairdb.v1.StartRepairRequest
-	17, // 5: pairdb.peer.v1.StartRepairResponse.run:type_name -> pairdb.v1.RepairRun
-	14, // 6: pairdb.peer.v1.HintBacklog.oldest_at:type_name -> google.protobuf.Timestamp
-	14, // 7: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
-	18, // 8: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
-	19, // 9: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
-	13, // 10: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
+	17, // 4: pairdb.peer.v1.StartRepairRequest.what:type_name -> pairdb.v1.StartRepairRequest
+	18, // 5: pairdb.peer.v1.StartRepairResponse.run:type_name -> pairdb.v1.RepairRun
+	15, // 6: pairdb.peer.v1.HintBacklog.oldest_at:type_name -> google.protobuf.Timestamp
+	15, // 7: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
+	19, // 8: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
+	20, // 9: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
+	14, // 10: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
 	9,  // 11: pairdb.peer.v1.ObserveResponse.hints:type_name -> pairdb.peer.v1.HintBacklog
-	17, // 12: pairdb.peer.v1.ObserveResponse.repairs:type_name -> pairdb.v1.RepairRun
-	0,  // 13: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	2,  // 14: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
-	6,  // 15: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
-	7,  // 16: pairdb.peer.v1.Peer.StartRepair:input_type -> pairdb.peer.v1.StartRepairRequest
-	4,  // 17: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
-	1,  // 18: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 19: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 20: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 21: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 22: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0,  // 23: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	3,  // 24: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
-	12, // 25: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
-	8,  // 26: pairdb.peer.v1.Peer.StartRepair:output_type -> pairdb.peer.v1.StartRepairResponse
-	5,  // 27: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
-	1,  // 28: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 29: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 30: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 31: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 32: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	23, // [23:33] is the sub-list for method output_type
-	13, // [13:23] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 12: pairdb.peer.v1.ObserveResponse.repairs:type_name -> pairdb.v1.RepairRun
+	13, // 13: pairdb.peer.v1.ObserveResponse.transfers:type_name -> pairdb.peer.v1.TransferReport
+	21, // 14: pairdb.peer.v1.ObserveResponse.changes:type_name -> pairdb.v1.NodeChange
+	22, // 15: pairdb.peer.v1.TransferReport.transfers:type_name -> pairdb.v1.Transfer
+	0,  // 16: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
+	2,  // 17: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	6,  // 18: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
+	7,  // 19: pairdb.peer.v1.Peer.StartRepair:input_type -> pairdb.peer.v1.StartRepairRequest
+	4,  // 20: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
+	1,  // 21: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 22: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 23: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 24: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 25: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0,  // 26: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3,  // 27: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	12, // 28: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
+	8,  // 29: pairdb.peer.v1.Peer.StartRepair:output_type -> pairdb.peer.v1.StartRepairResponse
+	5,  // 30: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
+	1,  // 31: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 32: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 33: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 34: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 35: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	26, // [26:36] is the sub-list for method output_type
+	16, // [16:26] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_peer_v1_peer_proto_init() }
@@ -1250,7 +1408,7 @@ func file_pairdb_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

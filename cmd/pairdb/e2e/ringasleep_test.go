@@ -1,0 +1,64 @@
+package e2e
+
+import (
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/pairdb/pairdb/client"
+)
+
+// TestCoordinatorSleepsThroughChange stops a node, has another join, and all keys
+// overwritten meanwhile. The first requests through the node after it wakes are right:
+// it reads what was written last, and what it writes is read by the others.
+func TestCoordinatorSleepsThroughChange(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, "--set", "ring.settle="+ringSettle)
+	c.fill(c.agents[0], "asleep", 500, 100)
+	sleeper, at := c.client(1), c.agents[0]
+	if _, err := sleeper.Get(t.Context(), "asleep/0"); err != nil {
+		t.Fatal(err) // its connection stands before it sleeps
+	}
+	c.agents[1].signal(syscall.SIGSTOP)
+	defer c.agents[1].signal(syscall.SIGCONT)
+	joiner := c.join()
+	if err := poll(changeLimit, func() (bool, error) {
+		s, err := at.ring()
+		if err != nil {
+			return false, err
+		}
+		owns := false
+		for _, n := range s.Nodes {
+			owns = owns || n.Name == joiner.name && n.State == "up" && n.Partitions > 0
+		}
+		return owns && !s.Ring.Changing, nil
+	}); err != nil {
+		s, _ := at.ring()
+		t.Fatalf("the change does not end without the node that sleeps: %v; %s", err, s.String())
+	}
+	awake := c.client(0)
+	for i := range 500 {
+		if _, err := awake.Put(t.Context(), "asleep/"+strconv.Itoa(i), []byte("new"), client.WithLevel(client.LevelQuorum)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.agents[1].signal(syscall.SIGCONT)
+	for i := range 500 {
+		key := "asleep/" + strconv.Itoa(i)
+		got, err := sleeper.Get(t.Context(), key, client.WithLevel(client.LevelQuorum))
+		if err != nil || string(got.Value) != "new" {
+			t.Fatalf("%s through the node that slept, request %d: %q, %v", key, i+1, got.Value, err)
+		}
+		if i%5 > 0 {
+			continue
+		}
+		if _, err := sleeper.Put(t.Context(), key, []byte("newest"), client.WithLevel(client.LevelQuorum)); err != nil {
+			t.Fatalf("a write through the node that slept: %v", err)
+		}
+		if got, err := awake.Get(t.Context(), key, client.WithLevel(client.LevelQuorum)); err != nil || string(got.Value) != "newest" {
+			t.Fatalf("%s, written through the node that slept: %q, %v", key, got.Value, err)
+		}
+	}
+	c.waitRing(at, wantNodes(4)...)
+	c.equalOwners()
+}

@@ -1,0 +1,74 @@
+package repair
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pairdb/pairdb/gossip/ring"
+)
+
+// The kinds of a Transfer.
+const (
+	// TransferGain is of a span that this node is about to own.
+	TransferGain = "gain"
+	// TransferCleanup is of one that this node owns no more: it hands over what the
+	// owners lack, and drops its copy.
+	TransferCleanup = "cleanup"
+)
+
+// The states of a Transfer.
+const (
+	TransferWaiting = "waiting"
+	TransferRunning = "running"
+	TransferDone    = "done"
+)
+
+// Transfer is the data of one span on its way because the ring changes.
+type Transfer struct {
+	ID   string
+	Kind string
+	Span Span
+	// From and To are the nodes that have it and that get it. What is cleaned up goes
+	// to all owners, and To is zero.
+	From []ring.NodeID
+	To   ring.NodeID
+	// KeysDone and BytesDone are what was brought; BytesTotal is an estimate of all, 0
+	// as long as there is none.
+	KeysDone, BytesDone, BytesTotal int64
+	State                           string
+	// Error is why it is waiting, empty if nothing failed.
+	Error string
+}
+
+// Transfers returns those of this node that the present change of the ring needs, and
+// those of what is left of earlier ones, in the order of their spans.
+func (m *Manager) Transfers() []Transfer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []Transfer
+	add := func(t *Transfer) {
+		c := *t
+		if c.From = slices.Clone(t.From); c.State == TransferDone {
+			c.BytesTotal, c.Error = c.BytesDone, ""
+		}
+		all = append(all, c)
+	}
+	//seams:ordered they are sorted
+	for _, g := range m.mu.gains.spans {
+		add(&g.Transfer)
+	}
+	//seams:ordered they are sorted
+	for _, c := range m.mu.clean.spans {
+		add(c)
+	}
+	slices.SortFunc(all, func(a, b Transfer) int {
+		switch {
+		case a.Kind != b.Kind:
+			return strings.Compare(b.Kind, a.Kind) // what is gained first
+		case a.Span.Partition != b.Span.Partition:
+			return int(a.Span.Partition) - int(b.Span.Partition)
+		}
+		return int(a.Span.RF) - int(b.Span.RF)
+	})
+	return all
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// oneGoroutine are tests that take long and never have two goroutines at work on
+// the same thing, by their package. The race detector could find nothing in them,
+// and makes them five to ten times as slow, so it is spared them. The test step
+// runs all of them. Their names are in no other package, for go test skips a name
+// everywhere.
+//
+// What looks alike and is not here has goroutines beside one another: the disk that
+// hangs while others read (TestStallAtEveryCall), the full one that jobs dig out of
+// (TestDigOutOfAFullDisk), the damaged store of Badger (TestDamagedStore).
+// TestForgetfulSimulation and TestTTLSimulation are quick, and run two clusters at a
+// time, which must not share anything.
+var oneGoroutine = map[string][]string{
+	"engine": {
+		"TestFaultAtEveryCall", "TestCrashAtEveryCall", "TestCrashAtEveryCallOfQuarantine", "TestCrashWhileTheManifestIsRewritten",
+		"TestDamageToEveryFile", "TestKeysSince", "TestScanThroughTombstones",
+	},
+	"coord": {
+		"TestSimulation", "TestSiblingsSimulation", "TestScanSimulation", "TestRepairSimulation",
+		"TestSimulationRepeats", "TestKeptSimulations", "TestSmallestPlan",
+		"TestSimulatedPausedReplica", "TestSlowReplica", "TestSimulatedSlowDisk", "TestHungDisk",
+		"TestRingSimulation", "TestRingSchedules",
+	},
+	"engine/sstable":        {"TestEveryBitFlip", "TestResealedDamage"},
+	"engine/wal":            {"TestCrashEverywhere", "TestFailEveryCall", "TestEveryByteFlipped", "TestEveryLengthTruncated", "TestReplayFailsEveryRead"},
+	"gossip/ring":           {"TestEqualNodesAreEvenForEveryPrefix"},
+	"gossip/meta":           {"TestRandomFaults", "TestCrashAtEveryWrite", "TestGrowUnderFaults", "TestJoinerCrashesAtEveryWrite"},
+	"gossip/ring/ringmodel": {"TestSchedules", "TestSchedulesRepeat", "TestEachRuleIsMissed"},
+	"client":                {"TestThrottle"},
+	"engine/cache":          {"TestWindowAdapts"},
+	"coord/peerhealth":      {"TestAlwaysRecovers"},
+	"cmd/pairdb":            {"TestDebugHostileFiles"},
+}
+
+// race runs the tests that can be run in one process under the race detector, but
+// for those that have nothing for it.
+func race(ctx context.Context, out io.Writer) error {
+	if err := installCompiler(ctx, out); err != nil {
+		return err
+	}
+	var skipped []string
+	for _, dir := range slices.Sorted(maps.Keys(oneGoroutine)) {
+		skipped = append(skipped, oneGoroutine[dir]...)
+	}
+	return testWithout(ctx, out, []string{"CGO_ENABLED=1"}, []string{"-race", "-skip=" + exactly(skipped)}, e2e, kernel, containers)
+}
+
+// exactly is a pattern of go test for tests with these names and no others.
+func exactly(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
