@@ -230,12 +230,14 @@ func (b *liveBlock) show(lines []string) {
 	}
 	b.clear()
 	b.rows = len(lines)
+	// A terminal that is gone shows nothing more; what is asked for goes on.
 	_, _ = io.WriteString(b.w, strings.Join(lines, "\x1b[K\n")+"\x1b[K\n")
 }
 
 // clear takes the lines away.
 func (b *liveBlock) clear() {
 	if b.w != nil && b.rows > 0 {
+		// As above.
 		_, _ = fmt.Fprintf(b.w, "\x1b[%dA\x1b[J", b.rows)
 		b.rows = 0
 	}

@@ -35,7 +35,7 @@ func (w *world) drive(i int) {
 		_ = m.core.SetSynced(c.ProposedAt) // a failure shows in Fatal
 	} else if c == nil && !m.idle {
 		m.clean = max(m.clean, s.Version)
-		_ = m.core.SetClean(s.Version)
+		_ = m.core.SetClean(s.Version) // as above
 	}
 	w.settle(i)
 	if m.core == nil || m.step != "" || m.want != "" {
