@@ -96,7 +96,7 @@ func TestGoalOfOneSet(t *testing.T) {
 	for n := 1; n <= 7; n++ {
 		for l := One; l <= All; l++ {
 			g := Goal{First: Of(l, 1<<n-1)}
-			plain, joint := NewTally(n, Need(l, n)), g.Tally()
+			plain, joint := tallyOf(n, Need(l, n)), g.Tally()
 			if plain != joint {
 				t.Errorf("%v of %d: %+v and %+v", l, n, plain, joint)
 			}

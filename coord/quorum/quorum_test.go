@@ -92,7 +92,7 @@ func TestVerdictTable(t *testing.T) {
 		{0, 1, "", Lost, 0},
 		{3, 2, "a7 f9", Pending, 0},
 	} {
-		tl := NewTally(c.n, c.need)
+		tl := tallyOf(c.n, c.need)
 		for _, w := range strings.Fields(c.script) {
 			tl.apply(event{int(w[1] - '0'), w[0] == 'a'})
 		}
@@ -100,6 +100,11 @@ func TestVerdictTable(t *testing.T) {
 			t.Errorf("n=%d need=%d %q: %v with %d acks, want %v with %d", c.n, c.need, c.script, tl.Verdict(), tl.Acks(), c.want, c.acks)
 		}
 	}
+}
+
+// tallyOf is an empty tally of n owners of which need must acknowledge.
+func tallyOf(n, need int) Tally {
+	return Goal{First: Set{Members: uint16(1<<n - 1), Need: need}}.Tally()
 }
 
 // TestVerdictIgnoresOrder replays random sets of answers in random orders.
@@ -112,12 +117,12 @@ func TestVerdictIgnoresOrder(t *testing.T) {
 		for range rng.IntN(2 * n) {
 			evs = append(evs, event{rng.IntN(n), rng.IntN(2) == 0})
 		}
-		first := NewTally(n, need)
+		first := tallyOf(n, need)
 		for _, e := range evs {
 			first.apply(e)
 		}
 		rng.Shuffle(len(evs), func(i, j int) { evs[i], evs[j] = evs[j], evs[i] })
-		second := NewTally(n, need)
+		second := tallyOf(n, need)
 		before := Pending
 		for _, e := range evs {
 			second.apply(e)
@@ -133,7 +138,7 @@ func TestVerdictIgnoresOrder(t *testing.T) {
 }
 
 func TestCausesLeaveOutOwnersThatAcked(t *testing.T) {
-	tl := NewTally(4, 4)
+	tl := tallyOf(4, 4)
 	tl.Fail(3, "down")
 	tl.Fail(1, "slow")
 	tl.Fail(1, "slower")

@@ -36,12 +36,6 @@ type Tally struct {
 	reasons     [MaxOwners]string
 }
 
-// NewTally returns an empty tally of n owners, at most MaxOwners, of which
-// need must acknowledge.
-func NewTally(n, need int) Tally {
-	return Tally{goal: Goal{First: Set{Members: uint16(1<<min(n, MaxOwners) - 1), Need: need}}}
-}
-
 // Tally returns an empty tally of what g needs.
 func (g Goal) Tally() Tally { return Tally{goal: g} }
 

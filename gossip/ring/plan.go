@@ -246,19 +246,8 @@ func (d *draft) cannotJoin(n LayoutNode, instead NodeID) error {
 	return nil
 }
 
-// CheckJoiner says why a node that waits cannot become a member: ErrJoiner with a
-// reason, or nil if it can.
-func (s *State) CheckJoiner(n LayoutNode) error {
-	if s.layout == nil {
-		return ErrNotFounded
-	}
-	nodes := s.layout.nodes
-	if s.change != nil {
-		nodes = s.change.Next.nodes
-	}
-	return s.checkJoiner(n, nodes, func(NodeID) bool { return false })
-}
-
+// checkJoiner says why a node that waits cannot become a member beside nodes of which
+// those go that goes names: ErrJoiner with a reason, or nil if it can.
 func (s *State) checkJoiner(n LayoutNode, nodes []LayoutNode, goes func(NodeID) bool) error {
 	if s.IsRetired(n.ID) {
 		return fmt.Errorf("%w: %s was a member and is retired for good; start it with an empty data directory", ErrJoiner, n.ID.Short())
