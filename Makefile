@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim ringmodel nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim ringmodel nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof grow-proof churn-proof e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,12 @@ repair-proof: ## of a million keys at three processes let 1,000 differ at one, m
 
 hints-proof: ## have one of three processes away under load for ten minutes, and see what it lacks a minute after its return (12 min)
 	PAIRDB_HINTS_AWAY=$${PAIRDB_HINTS_AWAY:-10m} $(GO) test -count=1 -timeout 1h -v -run '^TestHints$$' ./cmd/pairdb/e2e
+
+grow-proof: ## have three nodes join three with 2 GiB at once under load, and then one with 2 GiB grow to two and three (half an hour or more)
+	PAIRDB_GROW_MIB=$${PAIRDB_GROW_MIB:-2048} $(GO) test -count=1 -timeout 90m -v -run '^(TestThreeJoinAtOnce|TestOneGrowsByLoad)$$' ./cmd/pairdb/e2e
+
+churn-proof: ## have clusters of five grow to seven and shrink to four under load and faults for MINUTES (10), as root, from SEED (1) on
+	$(GO) test -count=1 -timeout 12h -v -run '^TestChurn$$' ./cmd/pairdb/e2e -churn.for=$(MINUTES)m -churn.first=$${SEED:-1}
 
 docker: ## run the tests of image and compose cluster against a Docker engine
 	$(GO) run ./tools/check -only docker

@@ -53,6 +53,14 @@ func (c *Client) RemoveNode(ctx context.Context, req *pairdbv1.RemoveRequest) (*
 	})
 }
 
+// Recover gives the vote to the members that are left, after a majority of the voting
+// nodes was lost for good.
+func (c *Client) Recover(ctx context.Context, req *pairdbv1.RecoverRequest) (*pairdbv1.RecoverResponse, error) {
+	return invoke(ctx, c, "cluster recover", writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.RecoverResponse, error) {
+		return cn.cluster.Recover(ctx, req, opts...)
+	})
+}
+
 // WeighNode gives a node another share of the ring.
 func (c *Client) WeighNode(ctx context.Context, req *pairdbv1.WeighRequest) (*pairdbv1.NodeChange, error) {
 	return invoke(ctx, c, "node weigh", writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.NodeChange, error) {

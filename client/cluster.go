@@ -36,6 +36,25 @@ func (c *Client) CreateTenant(ctx context.Context, t NewTenant) (*pairdbv1.Tenan
 	})
 }
 
+// UpdateTenant gives a tenant another number of replicas of each key, 1 to 7. It answers
+// when that is noted; ChangeStatus with the answer's change_id says how far the data has
+// moved.
+func (c *Client) UpdateTenant(ctx context.Context, id string, replicationFactor uint32) (*pairdbv1.UpdateTenantResponse, error) {
+	req := &pairdbv1.UpdateTenantRequest{TenantId: id, ReplicationFactor: replicationFactor}
+	return invoke(ctx, c, "tenant update", writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.UpdateTenantResponse, error) {
+		return cn.tenants.Update(ctx, req, opts...)
+	})
+}
+
+// DeleteTenant ends a tenant with all its data, or fails with ErrTenantNotFound. It is
+// not sent again when its outcome is unknown.
+func (c *Client) DeleteTenant(ctx context.Context, id string) (*pairdbv1.DeleteTenantResponse, error) {
+	req := &pairdbv1.DeleteTenantRequest{TenantId: id}
+	return invoke(ctx, c, "tenant delete", writes, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.DeleteTenantResponse, error) {
+		return cn.tenants.Delete(ctx, req, opts...)
+	})
+}
+
 // GetTenant shows a tenant, or fails with ErrTenantNotFound.
 func (c *Client) GetTenant(ctx context.Context, id string) (*pairdbv1.Tenant, error) {
 	return invoke(ctx, c, "tenant show", reads, func(ctx context.Context, cn *conn, opts ...grpc.CallOption) (*pairdbv1.Tenant, error) {

@@ -1,6 +1,7 @@
 package coord_test
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"time"
@@ -56,7 +57,12 @@ func TestEverybodyCatchesUp(t *testing.T) {
 		}
 		for at := stable; at <= finalized; at++ {
 			for others := stable; others <= finalized; others++ {
-				w := newMoving(t, turn.rf, turn.old, turn.next)
+				w := newMovingTo(t, turn.rf, cmp.Or(turn.to, turn.rf), turn.old, turn.next)
+				w.scanned = func(n *movingNode, r *coord.ScanRange) {
+					if known, _ := n.view().TenantByNumber(r.Tenant); known.Class() != r.Class {
+						t.Errorf("%s: %s is scanned as one of %v, and is of %v", turn.name, known.Name, r.Class, known.Class())
+					}
+				}
 				for _, tenant := range movingTenants {
 					key := w.moves(tenant, 1)[0]
 					for name, op := range w.movingOps(tenant, key, quorum.All) {
@@ -85,7 +91,7 @@ func TestRingMovesAllTheTime(t *testing.T) {
 		}
 		for each := 1; each <= 4; each++ {
 			for _, local := range []bool{false, true} {
-				w := newMoving(t, turn.rf, turn.old, turn.next)
+				w := newMovingTo(t, turn.rf, cmp.Or(turn.to, turn.rf), turn.old, turn.next)
 				for _, tenant := range movingTenants {
 					key := w.moves(tenant, 1)[0]
 					for name, op := range w.movingOps(tenant, key, quorum.Quorum) {
@@ -138,7 +144,7 @@ func isCode(err error, code errcode.Code) bool {
 func TestOnceAcrossAChange(t *testing.T) {
 	for _, turn := range turns {
 		for from := stable; from <= finalized; from++ {
-			w := newMoving(t, turn.rf, turn.old, turn.next)
+			w := newMovingTo(t, turn.rf, cmp.Or(turn.to, turn.rf), turn.old, turn.next)
 			tenant := movingTenants[0]
 			key := w.moves(tenant, 1)[0]
 			var first coord.WriteResponse

@@ -152,7 +152,7 @@ func startLook(j *job, u *unit) {
 func (j *job) look(u *unit, found func(*causal.Object), failed func(*Error)) {
 	look := &job{request: request{
 		kind: KindGet, tenant: j.tenant, key: j.key, level: j.level, deadline: j.deadline,
-	}, c: j.c, forwarded: j.forwarded, began: j.began}
+	}, c: j.c, forwarded: j.forwarded, number: j.number, began: j.began}
 	look.found = found
 	look.answer = func(_ result, e *Error) {
 		e.Outcome = errcode.NotApplied

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // Coordinator runs client operations and serves what peers ask of this node's
@@ -213,6 +214,8 @@ type job struct {
 	bundle *bundle
 	// forwarded says that a peer sent it: it is not sent on.
 	forwarded bool
+	// number is the tenant's, 0 before it was found: the name may be another one's later.
+	number ring.TenantNumber
 	// tried says that owners that do not answer were asked whether they do, counted
 	// that Metrics.Key was told of it.
 	tried, counted bool

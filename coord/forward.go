@@ -94,6 +94,10 @@ func (f *forward) advance(more bool) {
 			f.again()
 			return
 		}
+		if e := f.job.c.deleted(f.job, u.Tenant, errcode.NotApplied); e != nil {
+			f.finish(result{}, e)
+			return
+		}
 		e := &Error{
 			Code: errcode.Unavailable, Outcome: outcome(&f.job.request, errcode.NotApplied),
 			Causes: f.mu.causes, Message: "no owner of the key took the request",

@@ -163,13 +163,13 @@ type role struct {
 	gains bool
 }
 
-// roleOf says what a node is to a partition for one replication factor.
-func roleOf(s *schema.Snapshot, id ring.NodeID, p ring.Partition, rf int) role {
-	before := s.Layout.IsOwner(id, p, rf)
+// roleOf says what a node is to a partition for tenants that want so many copies.
+func roleOf(s *schema.Snapshot, id ring.NodeID, p ring.Partition, n ring.Copies) role {
+	before := s.Layout.IsOwner(id, p, n.From)
 	if !s.Change.Touches(p) {
 		return role{owner: before, coordinates: before}
 	}
-	after := s.Change.Next.IsOwner(id, p, rf)
+	after := s.Change.Next.IsOwner(id, p, n.To)
 	if s.Change.Stage == ring.Committed {
 		return role{owner: before || after, coordinates: after}
 	}

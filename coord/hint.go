@@ -31,8 +31,8 @@ type Delivered uint8
 const (
 	// DeliveryAcked: the target has what this node holds, on disk.
 	DeliveryAcked Delivered = iota
-	// DeliveryGone: this node holds nothing of the key, or there is no such tenant
-	// any more. There is nothing to deliver.
+	// DeliveryGone: this node holds nothing of the key, or its tenant has been
+	// deleted. There is nothing to deliver.
 	DeliveryGone
 	// DeliveryNotOwner: the target does not own the key.
 	DeliveryNotOwner
@@ -60,8 +60,12 @@ func (c *Coordinator) Deliver(target ring.NodeID, at Address, idempotencyKey []b
 		return
 	}
 	t, ok := s.TenantByNumber(at.Tenant)
-	if !ok {
+	if !ok && s.Deleted(at.Tenant) {
 		done(DeliveryGone, 0, "")
+		return
+	}
+	if !ok {
+		done(DeliveryFailed, 0, "this node does not know the tenant yet")
 		return
 	}
 	u := c.place(s, t, at.Key)
@@ -173,6 +177,8 @@ func deliveryOf(rep *Reply, err error) (Delivered, string) {
 	}
 	why, e, _ := refused(rep, err)
 	switch {
+	case saysDeleted(e):
+		return DeliveryGone, why
 	case err != nil:
 		return DeliveryFailed, why
 	case rep.Status == StatusNotOwner:

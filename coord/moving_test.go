@@ -10,6 +10,7 @@ import (
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -25,6 +26,10 @@ type moving struct {
 	// log are the states before, at each step of, and after the change.
 	log   []*ring.State
 	nodes []*movingNode
+	// scanned, if set, is called when a replica is asked for a piece of a scan.
+	scanned func(n *movingNode, r *coord.ScanRange)
+	// heard, if set, is called when an answer gets to who has asked.
+	heard func(n *movingNode)
 	// deliver, if set, is called for each message before it is served.
 	deliver func(from, to *movingNode, m *coord.Message)
 }
@@ -76,13 +81,19 @@ type movingNode struct {
 	reads func(ring.Partition)
 }
 
-// The states of a change.
+// The states of a change, and those after it in which its tenants have been deleted, and
+// others have been created that are called the same.
 const (
 	stable = iota
 	proposed
 	committed
 	finalized
+	deleted
+	created
 )
+
+// movingStep is how long a message takes, and a sync.
+const movingStep = time.Millisecond
 
 // movingID is the id of the node with a number from 0.
 func movingID(i int) ring.NodeID { return ring.NodeID{byte(i + 1)} }
@@ -90,6 +101,13 @@ func movingID(i int) ring.NodeID { return ring.NodeID{byte(i + 1)} }
 // newMoving makes a cluster of the nodes in either set in which the layout changes from
 // one over old to one over next, for tenants that keep rf copies.
 func newMoving(t *testing.T, rf int, old, next []int) *moving {
+	t.Helper()
+	return newMovingTo(t, rf, rf, old, next)
+}
+
+// newMovingTo is newMoving where the tenants keep another number of copies then.
+func newMovingTo(t *testing.T, rf, to int, old, next []int) *moving {
+	t.Helper()
 	w := &moving{t: t, now: time.UnixMilli(1_700_000_000_000)}
 	members := func(which []int) (all []ring.LayoutNode) {
 		for _, i := range which {
@@ -112,21 +130,37 @@ func newMoving(t *testing.T, rf int, old, next []int) *moving {
 	add(ring.Entry{Kind: ring.KindFound, Found: &ring.Found{
 		ClusterID: ring.ClusterID{1}, ClusterName: "moving", Founder: movingID(old[0]), Layout: layout, TokenKeyID: 1, TokenKey: [32]byte{1},
 	}})
-	for i, policy := range []schema.ConflictPolicy{schema.PolicyLWW, schema.PolicySiblings} {
-		add(ring.Entry{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: movingTenants[i], RF: uint8(rf), Policy: uint8(policy)}})
+	createTenants := func() {
+		for i, policy := range []schema.ConflictPolicy{schema.PolicyLWW, schema.PolicySiblings} {
+			add(ring.Entry{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: movingTenants[i], RF: uint8(rf), Policy: uint8(policy)}})
+		}
 	}
+	createTenants()
 	w.log = append(w.log, s)
 	moved, err := layout.Rebalance(s.Version()+1, members(next))
 	if err != nil {
 		t.Fatal(err)
 	}
 	change := [16]byte{byte(s.Version() + 1)}
-	add(ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: layout.Version(), Layout: moved}})
+	var factors []ring.Factor
+	for _, name := range movingTenants {
+		if tenant, _ := s.Tenant(name); to != rf {
+			factors = append(factors, ring.Factor{Tenant: tenant.Number, RF: uint8(to), AskedAtMs: 1})
+		}
+	}
+	add(ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: layout.Version(), Layout: moved, Factors: factors}})
 	w.log = append(w.log, s)
 	for _, kind := range []ring.Kind{ring.KindCommit, ring.KindFinalize} {
 		add(ring.Entry{Kind: kind, Step: &ring.Step{Change: change}})
 		w.log = append(w.log, s)
 	}
+	for _, name := range movingTenants {
+		tenant, _ := s.Tenant(name)
+		add(ring.Entry{Kind: ring.KindTenantDelete, Delete: &ring.TenantDelete{Number: tenant.Number, DeletedAtMs: 1}})
+	}
+	w.log = append(w.log, s)
+	createTenants()
+	w.log = append(w.log, s)
 	for i := range 1 + max(slices.Max(old), slices.Max(next)) {
 		n := &movingNode{w: w, id: movingID(i), live: map[string][]byte{}, synced: map[string][]byte{}}
 		n.coord, err = coord.New(coord.Options{
@@ -171,7 +205,7 @@ func (w *moving) sets(tenant, key string, at int) ring.Sets {
 		w.t.Fatal("there is no tenant", tenant)
 	}
 	p := s.Layout().PartitionOf(ring.KeyToken(t.Number, []byte(key)))
-	return ring.SetsOf(s.Layout(), s.Change(), nil, p, int(t.RF))
+	return ring.SetsOf(s.Layout(), s.Change(), nil, p, s.Copies(t))
 }
 
 // having is a bit for each owner of whom has is true.
@@ -234,7 +268,7 @@ func (n *movingNode) view() *schema.Snapshot {
 	s := n.state()
 	var tenants []*schema.Tenant
 	for _, t := range s.Tenants() {
-		tenants = append(tenants, &schema.Tenant{Number: t.Number, Name: t.Name, RF: int(t.RF), Policy: schema.ConflictPolicy(t.Policy), Version: t.Version})
+		tenants = append(tenants, meta.TenantOf(t, s.Change()))
 	}
 	return schema.Build(schema.Snapshot{
 		Self: n.id, Version: s.Version(), Layout: s.Layout(), Change: s.Change(), Ring: s, Ready: true, TokenKeys: []schema.TokenKey{{ID: 1}},
@@ -242,7 +276,7 @@ func (n *movingNode) view() *schema.Snapshot {
 }
 
 func (n *movingNode) catchUp(from ring.NodeID, atLeast ring.Version, done func(error)) {
-	n.w.later(time.Millisecond, func() {
+	n.w.later(movingStep, func() {
 		for at := n.at; at <= n.w.nodes[from[0]-1].at && n.state().Version() < atLeast; at++ {
 			n.at = at
 		}
@@ -276,7 +310,7 @@ func (n *movingNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Rep
 	if !m.Deadline.IsZero() {
 		late = w.later(m.Deadline.Sub(w.now), func() { failed = errors.New("no answer in time"); answer() })
 	}
-	w.later(time.Millisecond, func() {
+	w.later(movingStep, func() {
 		if p.down {
 			failed = coord.ErrNotSent
 			answer()
@@ -286,7 +320,13 @@ func (n *movingNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Rep
 			w.deliver(n, p, &sent)
 		}
 		p.coord.HandlePeer(n.id, []coord.Message{sent}, func(_ int, got coord.Reply) {
-			w.later(time.Millisecond, func() { r = got; answer() })
+			w.later(movingStep, func() {
+				if w.heard != nil {
+					w.heard(n)
+				}
+				r = got
+				answer()
+			})
 		})
 	})
 }
@@ -308,11 +348,12 @@ func (n *movingNode) moved(at coord.Address) bool {
 	if n.before != nil {
 		n.before()
 	}
-	return at.PV != n.state().Layout().PV(at.Partition)
+	_, there := n.view().TenantByNumber(at.Tenant)
+	return !there || at.PV != n.state().Layout().PV(at.Partition)
 }
 
 func (n *movingNode) sync(done func(error), keys ...string) {
-	n.w.later(time.Millisecond, func() {
+	n.w.later(movingStep, func() {
 		for _, k := range keys {
 			n.synced[k] = n.live[k]
 		}
@@ -431,8 +472,11 @@ func (n *movingNode) Claim(at coord.Address, id []byte, r *causal.Record, _ time
 
 // Scan implements coord.Replica.
 func (n *movingNode) Scan(r *coord.ScanRange, done func(coord.ScanPiece, error)) {
+	if n.w.scanned != nil {
+		n.w.scanned(n, r)
+	}
 	ask := *r
-	n.w.later(time.Millisecond, func() {
+	n.w.later(movingStep, func() {
 		if n.reads != nil {
 			n.reads(ask.Partition)
 		}

@@ -340,6 +340,9 @@ func (o *once) reserve() {
 // held and released.
 func (o *once) notReserved(u *unit, e *Error) {
 	j := o.job
+	if gone := j.c.deleted(j, u.Tenant, errcode.NotApplied); gone != nil {
+		e = gone
+	}
 	switch {
 	case e.Code == errcode.PreconditionFailed && o.mu.refused == nil:
 		// What stands in the way may be the work of another attempt with this

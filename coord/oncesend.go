@@ -85,6 +85,10 @@ func (o *once) reply(u *unit, i, step int, op Op, r *causal.Record, rep Reply, e
 			o.job.c.hint(u, i, o.job.idempotencyKey)
 		}
 		reason, e, untouched := refused(&rep, err)
+		if saysDeleted(e) {
+			o.deleted()
+			return
+		}
 		o.failed(i, step, reason, e, untouched)
 		return
 	}
@@ -122,6 +126,16 @@ func (o *once) failed(i, step int, reason string, e *Error, untouched bool) {
 	}
 	o.lost(i, reason, e, untouched)
 	o.advance()
+}
+
+// deleted ends a write of which an owner says that the tenant is no more.
+func (o *once) deleted() {
+	o.mu.Lock()
+	if o.mu.answered {
+		o.mu.Unlock()
+		return
+	}
+	o.finish(result{}, &Error{Code: errcode.TenantNotFound, Outcome: o.outcome(), Message: deletedText(o.job.tenant)})
 }
 
 // heard notes what owner i answered to op.

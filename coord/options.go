@@ -29,10 +29,10 @@ type Address struct {
 	Tenant    ring.TenantNumber
 	Token     ring.Token
 	Key       []byte
-	// RF is the tenant's replication factor: with the partition it says who owns
-	// the key. LWW says that of what is concurrent the last write wins.
-	RF  uint8
-	LWW bool
+	// Class is the tenant's: with the partition it says who owns the key. LWW says
+	// that of what is concurrent the last write wins.
+	Class ring.Class
+	LWW   bool
 	// PV is the ring version of the partition under which it is asked for. What
 	// writes is refused with ErrMoved if the partition has another one by the time
 	// that the key's lock is held; 0 asks for no check.

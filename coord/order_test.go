@@ -21,6 +21,7 @@ func TestOrderOfOwners(t *testing.T) {
 		"all well":          {1, []schema.Member{{}, {}, {}}, []int{1, 0, 2}},
 		"no owner":          {-1, []schema.Member{{}, {}, {}}, []int{0, 1, 2}},
 		"one has withdrawn": {-1, []schema.Member{{Withdrawn: true}, {}, {}}, []int{1, 2, 0}},
+		"one is drained":    {-1, []schema.Member{{Drained: true}, {}, {}}, []int{1, 2, 0}},
 		"all have":          {-1, []schema.Member{{Withdrawn: true}, {Withdrawn: true}, {Withdrawn: true}}, []int{0, 1, 2}},
 		"this node has":     {2, []schema.Member{{}, {}, {Withdrawn: true}}, []int{2, 0, 1}},
 		"one is down, one has withdrawn": {

@@ -52,6 +52,7 @@ const (
 	fenceBehind       // this node is behind the sender
 	fenceAhead        // the sender is behind this node
 	fenceForeign
+	fenceDeleted // the tenant is no more
 )
 
 // serve handles the messages with the given indices under one snapshot. With
@@ -93,6 +94,8 @@ func (f *frame) serve(indices []int, mayWait, admitted bool) (behind []int, need
 			f.reply(i, Reply{Status: StatusStale, Version: s.Version})
 		case verdict == fenceForeign:
 			f.reply(i, Reply{Status: StatusNotOwner})
+		case verdict == fenceDeleted:
+			f.fail(i, errDeleted())
 		case gaining && !admitted:
 			wait = f.await(wait, i, now)
 		case m.Op == OpMerge || m.Op == OpFound:
@@ -144,12 +147,14 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (verdict fence, t *s
 	}
 	pv := s.Layout.PV(m.Partition)
 	switch {
+	case !ok && s.Deleted(m.Tenant): // which nothing newer changes
+		return fenceDeleted, nil, false
 	case pv < m.PV || version < m.TenantVersion:
 		return fenceBehind, nil, false
 	case pv > m.PV || version > m.TenantVersion || !ok:
 		return fenceAhead, nil, false
 	}
-	r := roleOf(s, c.opts.Self, m.Partition, t.RF)
+	r := roleOf(s, c.opts.Self, m.Partition, t.Copies())
 	if !r.owner || m.Op == OpForward && !r.coordinates {
 		return fenceForeign, nil, false
 	}
@@ -169,7 +174,7 @@ func (c *Coordinator) fence(s *schema.Snapshot, m *Message) (verdict fence, t *s
 // address is that of the message's key, which is one of t's.
 func (m *Message) address(t *schema.Tenant) Address {
 	return Address{
-		Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+		Partition: m.Partition, Tenant: m.Tenant, Token: m.Token, Key: m.Key, Class: t.Class(), LWW: t.Policy == schema.PolicyLWW,
 		PV: m.PV,
 	}
 }
@@ -197,13 +202,13 @@ func (f *frame) one(i int, t *schema.Tenant) {
 	case OpRead:
 		c.hold(1)
 		c.opts.Replica.Read(m.address(t), func(object []byte, err error) {
-			f.answer(i, Reply{Status: StatusOK, Body: object}, c.unmoved(m.Partition, m.PV, err))
+			f.answer(i, Reply{Status: StatusOK, Body: object}, c.unmoved(m.Partition, m.Tenant, m.PV, err))
 			c.leave()
 		})
 	case OpDigest:
 		c.hold(1)
 		c.opts.Replica.ReadDigest(m.address(t), func(digest [16]byte, err error) {
-			f.answer(i, Reply{Status: StatusOK, Digest: digest}, c.unmoved(m.Partition, m.PV, err))
+			f.answer(i, Reply{Status: StatusOK, Digest: digest}, c.unmoved(m.Partition, m.Tenant, m.PV, err))
 			c.leave()
 		})
 	case OpLookup:
@@ -219,6 +224,12 @@ func (f *frame) one(i int, t *schema.Tenant) {
 	}
 }
 
+// errDeleted is what is answered for a tenant that has been deleted. There is nothing
+// that the sender could do about it but to tell.
+func errDeleted() *Error {
+	return &Error{Code: errcode.TenantNotFound, Outcome: errcode.NotApplied, Message: "the tenant has been deleted"}
+}
+
 func (f *frame) unknown(i int) {
 	f.fail(i, &Error{
 		Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
@@ -228,6 +239,8 @@ func (f *frame) unknown(i int) {
 
 func (f *frame) answer(i int, r Reply, err error) {
 	switch {
+	case errors.Is(err, ErrMoved) && f.c.opts.View().Deleted(f.msgs[i].Tenant):
+		f.fail(i, errDeleted())
 	case errors.Is(err, ErrMoved): // since it passed the fence
 		f.reply(i, Reply{Status: StatusStale, Version: f.c.opts.View().Version})
 	case err != nil:
@@ -249,6 +262,10 @@ func (f *frame) fail(i int, e *Error) {
 func (f *frame) moved(i int) {
 	m, s := &f.msgs[i], f.c.opts.View()
 	t, ok := s.TenantByNumber(m.Tenant)
+	if !ok && s.Deleted(m.Tenant) {
+		f.fail(i, errDeleted())
+		return
+	}
 	if s.Layout.PV(m.Partition) > m.PV || !ok || t.Version > m.TenantVersion {
 		f.reply(i, Reply{Status: StatusStale, Version: s.Version})
 		return
@@ -267,7 +284,7 @@ func (f *frame) coordinate(i int, t *schema.Tenant, b *bundle) {
 	}
 	r.tenant, r.deadline = t.Name, m.Deadline
 	now := c.opts.Clock.Now()
-	j := &job{request: r, c: c, bundle: b, forwarded: true, began: now}
+	j := &job{request: r, c: c, bundle: b, forwarded: true, number: t.Number, began: now}
 	j.deadline = c.operationDeadline(now, &j.request)
 	c.hold(1)
 	j.answer = func(res result, e *Error) {

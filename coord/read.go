@@ -256,14 +256,14 @@ func (r *read) askSelf(u *unit, round int, q question) {
 	if q.whole {
 		c.opts.Replica.Read(u.Address, func(object []byte, err error) {
 			c.health.heard(a, nil)
-			r.local(q, round, object, [16]byte{}, c.unmoved(u.Partition, u.pv, err))
+			r.local(q, round, object, [16]byte{}, c.unmoved(u.Partition, u.Tenant, u.pv, err))
 			c.leave()
 		})
 		return
 	}
 	c.opts.Replica.ReadDigest(u.Address, func(digest [16]byte, err error) {
 		c.health.heard(a, nil)
-		r.local(q, round, nil, digest, c.unmoved(u.Partition, u.pv, err))
+		r.local(q, round, nil, digest, c.unmoved(u.Partition, u.Tenant, u.pv, err))
 		c.leave()
 	})
 }
@@ -287,6 +287,10 @@ func (r *read) reply(q question, round int, rep Reply, err error) {
 		r.bounce(q.i, round, &rep)
 	case err != nil || rep.Status != StatusOK:
 		reason, e, _ := refused(&rep, err)
+		if saysDeleted(e) {
+			r.deleted()
+			return
+		}
 		r.heard(q.i, round, answer{state: hasFailed, reason: reason, err: e})
 	case !q.whole:
 		r.heard(q.i, round, answer{state: hasAnswered, digest: rep.Digest})
@@ -308,6 +312,16 @@ func (r *read) heard(i, round int, a answer) {
 	}
 	r.mu.answers[i] = a
 	r.advance()
+}
+
+// deleted ends a read of which an owner says that the tenant is no more.
+func (r *read) deleted() {
+	r.mu.Lock()
+	if r.mu.answered {
+		r.mu.Unlock()
+		return
+	}
+	r.finish(nil, &Error{Code: errcode.TenantNotFound, Message: deletedText(r.job.tenant)})
 }
 
 // lost is the error of a read that missed its level. The lock is held.

@@ -155,6 +155,12 @@ func (r *read) written(i, round int, rep Reply, err error) {
 		r.bounce(i, round, &rep)
 		return
 	}
+	if err == nil && rep.Status != StatusOK {
+		if _, e, _ := refused(&rep, nil); saysDeleted(e) {
+			r.deleted()
+			return
+		}
+	}
 	r.mu.Lock()
 	if round != r.mu.round {
 		r.mu.Unlock()

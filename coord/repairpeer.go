@@ -11,28 +11,30 @@ import (
 // goroutine, and must not block. It may keep m, which nobody changes.
 type RepairHandler func(from ring.NodeID, m *Message, reply func(Reply))
 
-// RepairBody begins the body of an OpRepair: the format, and the replication factor
-// that says which owners of the partition are meant.
-func RepairBody(dst []byte, rf uint8) []byte { return append(dst, bodyFormat, rf) }
+// RepairBody begins the body of an OpRepair: the format, and the class that says which
+// owners of the partition are meant.
+func RepairBody(dst []byte, class ring.Class) []byte {
+	return ring.AppendClass(append(dst, bodyFormat), class)
+}
 
-// RepairRF returns the replication factor that a body of an OpRepair begins with,
-// and what follows it; ok is false if it is none.
-func RepairRF(body []byte) (rf uint8, rest []byte, ok bool) {
-	if len(body) < 2 || body[0] != bodyFormat || body[1] < 1 || body[1] > ring.MaxRF {
+// RepairClass returns the class that a body of an OpRepair begins with, and what follows
+// it; ok is false if it is none.
+func RepairClass(body []byte) (class ring.Class, rest []byte, ok bool) {
+	if len(body) < 2 || body[0] != bodyFormat {
 		return 0, nil, false
 	}
-	return body[1], body[2:], true
+	return ring.CutClass(body[1:])
 }
 
 // fenceRepair is fence for OpRepair, which no tenant fences.
 func (c *Coordinator) fenceRepair(s *schema.Snapshot, m *Message) fence {
-	rf, _, ok := RepairRF(m.Body)
+	class, _, ok := RepairClass(m.Body)
 	switch pv := s.Layout.PV(m.Partition); {
 	case pv < m.PV:
 		return fenceBehind
 	case pv > m.PV:
 		return fenceAhead
-	case !ok || !roleOf(s, c.opts.Self, m.Partition, int(rf)).owner:
+	case !ok || !roleOf(s, c.opts.Self, m.Partition, s.Copies(class)).owner:
 		return fenceForeign
 	}
 	return fenceServe

@@ -122,7 +122,7 @@ func (p *page) round() {
 	p.mu.scans, p.mu.parts, p.mu.open = make([]*partitionScan, n), make([]partitionPart, n), n
 	for i := range n {
 		r := ScanRange{
-			Partition: first + ring.Partition(i), Tenant: t.Number, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+			Partition: first + ring.Partition(i), Tenant: t.Number, Class: t.Class(), LWW: t.Policy == schema.PolicyLWW,
 			From: p.mu.at, Group: p.want.group != nil,
 			Start: p.want.low, End: p.want.high,
 			MaxKeys: min(pieceKeys, left.keys), MaxBytes: pieceBytes, Budget: max(2, min(pieceBudget, left.scanned)),
@@ -188,7 +188,7 @@ func (p *page) gather() {
 // the same level does.
 func (p *page) read(s *slot) {
 	c := p.job.c
-	j := &job{c: c, began: p.job.began, request: request{
+	j := &job{c: c, number: p.job.number, began: p.job.began, request: request{
 		kind: KindGet, tenant: p.job.tenant, key: s.at.Key, level: p.job.level, deadline: p.job.deadline,
 	}}
 	j.answer = func(res result, e *Error) {

@@ -16,11 +16,11 @@ func (f *frame) scan(i int, t *schema.Tenant) {
 		f.fail(i, &Error{Code: errcode.InvalidArgument, Outcome: errcode.NotApplied, Message: "the range to scan does not decode"})
 		return
 	}
-	r.RF, r.LWW = uint8(t.RF), t.Policy == schema.PolicyLWW
+	r.Class, r.LWW = t.Class(), t.Policy == schema.PolicyLWW
 	c.hold(1)
 	c.opts.Replica.Scan(&r, func(p ScanPiece, err error) {
 		rep := Reply{Status: StatusOK}
-		if err = c.unmoved(m.Partition, m.PV, err); err == nil {
+		if err = c.unmoved(m.Partition, m.Tenant, m.PV, err); err == nil {
 			rep.Body = encodeScanPiece(&p, r.Mode)
 		}
 		f.answer(i, rep, err)

@@ -86,6 +86,8 @@ func (s *partitionScan) locate() (*unit, *Error) {
 // reset begins anew with the owners of u. The lock is held.
 func (s *partitionScan) reset(u *unit) {
 	s.mu.u, s.mu.goal = u, u.read(s.page.job.level)
+	// The tenant may have another one by now.
+	s.ask.Class = u.Class
 	s.mu.order = s.page.job.c.order(u, s.mu.order[:0])
 	s.mu.answers = make([]scanAnswer, len(u.owners))
 	s.mu.hedged = 0
@@ -196,7 +198,7 @@ func (s *partitionScan) sendSelf(u *unit, round int, q *scanQuestion) {
 		c.opts.Replica.Scan(&q.r, func(p ScanPiece, err error) {
 			c.health.heard(a, nil)
 			// If it has moved, the partition is asked anew once nobody else can answer.
-			if err = c.unmoved(u.Partition, u.pv, err); err != nil {
+			if err = c.unmoved(u.Partition, u.Tenant, u.pv, err); err != nil {
 				e := asError(err)
 				s.heard(q.i, round, scanAnswer{state: hasFailed, reason: e.reason(), err: e})
 			} else {
@@ -225,6 +227,10 @@ func (s *partitionScan) reply(q *scanQuestion, round int, rep Reply, err error) 
 	}
 	if err != nil || rep.Status != StatusOK {
 		reason, e, _ := refused(&rep, err)
+		if saysDeleted(e) {
+			s.deleted()
+			return
+		}
 		s.heard(q.i, round, scanAnswer{state: hasFailed, reason: reason, err: e})
 		return
 	}
@@ -234,6 +240,16 @@ func (s *partitionScan) reply(q *scanQuestion, round int, rep Reply, err error) 
 		return
 	}
 	s.take(q, round, &p)
+}
+
+// deleted ends the scan of a tenant that is no more, as an owner says.
+func (s *partitionScan) deleted() {
+	s.mu.Lock()
+	if s.mu.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.end(partitionPart{err: &Error{Code: errcode.TenantNotFound, Message: deletedText(s.page.job.tenant)}})
 }
 
 func (s *partitionScan) take(q *scanQuestion, round int, p *ScanPiece) {

@@ -55,9 +55,9 @@ const (
 type ScanRange struct {
 	Partition ring.Partition
 	Tenant    ring.TenantNumber
-	// RF and LWW are those of an Address of the tenant.
-	RF  uint8
-	LWW bool
+	// Class and LWW are those of an Address of the tenant.
+	Class ring.Class
+	LWW   bool
 	// From is where to begin, Until where to end; without one, behind the last
 	// key of the partition.
 	From  Position

@@ -32,7 +32,11 @@ func (u *unit) keepsSiblings() bool { return u.tenant.Policy == schema.PolicySib
 // valueShare bounds the values beside one another that one owner mints for a
 // key of a tenant that keeps siblings, in bytes. Owners that do not hear of each
 // other in time each mint up to it.
-func (u *unit) valueShare() int { return maxJoinedValues / max(u.tenant.RF, 1) }
+func (u *unit) valueShare() int { return maxJoinedValues / u.minters() }
+
+// minters is how many owners may mint beside one another: while a change is open that
+// changes how many there are, the larger number.
+func (u *unit) minters() int { n := u.tenant.Copies(); return max(n.From, n.To, 1) }
 
 // admit refuses a client's write that would let the siblings of a key grow too
 // far; nil for one that is welcome. seen is what the write supersedes.
@@ -51,7 +55,7 @@ func (u *unit) admit(j *job, held *causal.Object, seen causal.Context) *Error {
 	switch {
 	case len(j.value) > share:
 		e.Code = errcode.ValueTooLarge
-		e.Message = fmt.Sprintf("the value has %d bytes; a tenant that keeps siblings takes at most %d with a replication factor of %d", len(j.value), share, u.tenant.RF)
+		e.Message = fmt.Sprintf("the value has %d bytes; a tenant that keeps siblings takes at most %d with a replication factor of %d", len(j.value), share, u.minters())
 		return e
 	case kept >= maxSiblings && kept == len(held.Siblings):
 		e.Message = fmt.Sprintf("the key has %d siblings, and a write that supersedes none of them is refused from %d on", kept, maxSiblings)

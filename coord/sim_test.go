@@ -30,14 +30,18 @@ type world struct {
 	trace  hash.Hash64
 	line   []byte // what note writes, to be used again
 	log    func(line string)
+	// stops are the pauses of nodes so far, by when they began.
+	stops []stop
 
 	// layout is that of the beginning, and chosen the log that changes it, nil if it
 	// stays.
 	layout  *ring.Layout
 	chosen  *simLog
 	tenants []*schema.Tenant
-	nodes   []*simNode
-	net     network
+	// gone are tenants that were deleted, by mayflyName.
+	gone  map[string]*schema.Tenant
+	nodes []*simNode
+	net   network
 	// rings holds what snapshots by version look like, for tests that move it.
 	version ring.Version
 	stats   coord.Metrics
@@ -99,6 +103,8 @@ type simNode struct {
 	mends  bool
 	// member is what it has to do with the log, nil where there is none.
 	member *simMember
+	// dropping are the deleted tenants that this start drops, or has dropped.
+	dropping map[ring.TenantNumber]bool
 	// changed are the states of peers that it reported, by what they changed to.
 	changed map[peerhealth.State]int
 }
@@ -372,9 +378,12 @@ func (w *world) address(key string) coord.Address { return w.addressIn(simTenant
 // tenant finds a tenant.
 func (w *world) tenant(name string) *schema.Tenant {
 	for _, t := range w.tenants {
-		if t.Name == name {
+		if t.Name == name || strings.HasPrefix(name, simMayfly) && name == mayflyName(t.Number) {
 			return t
 		}
+	}
+	if t := w.gone[name]; t != nil {
+		return t
 	}
 	panic("there is no tenant " + name)
 }
@@ -394,7 +403,7 @@ func (w *world) ownersOf(p ring.Partition, rf int) []ring.NodeID {
 func (w *world) addressIn(tenant, key string) coord.Address {
 	t := w.tenant(tenant)
 	token := ring.KeyToken(t.Number, []byte(key))
-	return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}
+	return coord.Address{Partition: w.layout.PartitionOf(token), Tenant: t.Number, Token: token, Key: []byte(key), Class: t.Class(), LWW: t.Policy == schema.PolicyLWW}
 }
 
 func (w *world) node(name string) *simNode { return w.nodes[name[0]-'a'] }

@@ -45,7 +45,7 @@ func newRingWorld(seed uint64, start ringStart, b bench) *world {
 	w := makeWorld(seed, start.most, 3, b.newDisk)
 	w.planted, w.writeTimeout, w.roundEach = b.planted, simWriteTimeout, 2*simRoundEach
 	l := &simLog{w: w, states: []*ring.State{{}}, weights: map[ring.NodeID]uint32{}}
-	w.chosen = l
+	w.chosen, w.gone = l, map[string]*schema.Tenant{}
 	l.planned = rand.New(rand.NewPCG(seed, 8)).IntN(2) == 0
 	var founders []ring.LayoutNode
 	for _, n := range w.nodes[:start.nodes] {
@@ -62,10 +62,7 @@ func newRingWorld(seed uint64, start ringStart, b bench) *world {
 		policy := []schema.ConflictPolicy{schema.PolicyLWW, schema.PolicySiblings}[i]
 		l.choose(nil, &ring.Entry{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: name, RF: uint8(start.rf[i]), Policy: uint8(policy)}})
 	}
-	w.layout, w.tenants = l.last().Layout(), nil
-	for _, t := range l.last().Tenants() {
-		w.tenants = append(w.tenants, simTenantOf(t))
-	}
+	w.layout = l.last().Layout()
 	for _, n := range w.nodes {
 		n.member, n.mends = &simMember{}, true
 	}
@@ -134,6 +131,8 @@ func (f fault) changeString() string {
 		return "owners are put into another order"
 	case faultAbort:
 		return "a change is given up"
+	case faultFactor, faultTenant:
+		return f.tenantString()
 	default:
 		return a + " hears no gossip"
 	}
@@ -144,6 +143,10 @@ func (f fault) weight() uint32 { return uint32(f.delay/time.Second) + 1 }
 // strikeRing makes a fault of the ring happen.
 func (s *simulation) strikeRing(f fault) {
 	w, l := s.w, s.w.chosen
+	if f.kind == faultFactor || f.kind == faultTenant {
+		s.strikeTenants(f)
+		return
+	}
 	n, p := w.nodes[f.node], w.nodes[f.peer]
 	_, in := l.last().Layout().Node(n.id)
 	switch f.kind {

@@ -153,7 +153,7 @@ func (s *simulation) readAll(tenant string) []check.Dump {
 func (w *world) owners(tenant, key string) []string {
 	var names []string
 	at := w.addressIn(tenant, key)
-	for _, id := range w.ownersOf(at.Partition, int(at.RF)) {
+	for _, id := range w.ownersOf(at.Partition, w.tenant(tenant).RF) {
 		names = append(names, nodeName(int(id[0])-1))
 	}
 	return names

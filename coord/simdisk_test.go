@@ -71,12 +71,16 @@ func (d *storeDisk) open(n *simNode) (coord.Replica, uint64) {
 	}
 	actor := d.actor(n)
 	rep, err := replica.New(replica.Options{
-		Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: known, Tenant: n.w.keptAs, PV: n.pv,
+		Engine: db, Actor: actor, Scheduler: n, Records: replica.NewRecordSpace(1<<30, n.Now), Sums: known, Tenant: n.keptAs, PV: n.pv,
+		Own: func() []ring.Class { return n.view.OwnClasses() }, Deleted: func(t ring.TenantNumber) bool { return n.view.Deleted(t) },
 	})
 	if err != nil {
 		panic(err)
 	}
 	d.db, d.rep = db, rep
+	if p := &n.w.planted; p.classLost || p.classShared {
+		return mistakenReplica{rep, p}, actor
+	}
 	return rep, actor
 }
 
@@ -106,24 +110,23 @@ func (d *storeDisk) objects(p ring.Partition) map[string]causal.Object {
 	return all
 }
 
-// objectsOf is all that is held of a span.
-func (d *storeDisk) objectsOf(s repair.Span) map[string]causal.Object {
+// objectsOf is all that is held of a span, by what another node knows of the tenants.
+func (d *storeDisk) objectsOf(s repair.Span, by *simNode) map[string]causal.Object {
 	all := d.objects(s.Partition)
 	maps.DeleteFunc(all, func(key string, _ causal.Object) bool {
-		t, ok := d.n.w.keptAs(keyTenant(key))
-		return !ok || t.RF != s.RF
+		t, ok := by.keptAs(keyTenant(key))
+		return !ok || t.Class != s.Class
 	})
 	return all
 }
 
-// keptAs says how a tenant's data is kept.
-func (w *world) keptAs(number ring.TenantNumber) (replica.Tenant, bool) {
-	for _, t := range w.tenants {
-		if t.Number == number {
-			return replica.Tenant{RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}, true
-		}
+// keptAs says how a tenant's data is kept, as far as the node knows.
+func (n *simNode) keptAs(number ring.TenantNumber) (replica.Tenant, bool) {
+	t, ok := n.view.TenantByNumber(number)
+	if !ok {
+		return replica.Tenant{}, false
 	}
-	return replica.Tenant{}, false
+	return replica.Tenant{Class: t.Class(), LWW: t.Policy == schema.PolicyLWW}, true
 }
 
 // actor starts the node's metadata as its process does. Its other uses are left

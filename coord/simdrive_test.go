@@ -31,6 +31,8 @@ func (l *simLog) next(n *simNode, rng *rand.Rand) *ring.Entry {
 	}
 	c := s.Change()
 	switch {
+	case len(l.turns) > 0:
+		return l.turn(s)
 	case c == nil:
 		for _, o := range s.Outsiders() {
 			if s.MayRetire(o.ID, n.report) || !l.planned && l.w.nodes[o.ID[0]-1].member.lost {
@@ -47,7 +49,11 @@ func (l *simLog) next(n *simNode, rng *rand.Rand) *ring.Entry {
 	case c.Stage == ring.Proposed && l.mustAbort(c):
 		return step(ring.KindAbort, "it is not wanted any more")
 	case c.Stage == ring.Proposed:
-		if ok, _ := s.MayCommit(n.report); ok || l.w.planted.syncEarly {
+		ok, waiting := s.MayCommit(n.report)
+		if l.w.planted.noShrinkSync {
+			ok = !slices.ContainsFunc(waiting, func(id ring.NodeID) bool { _, in := s.Layout().Node(id); return !in })
+		}
+		if ok || l.w.planted.syncEarly {
 			return step(ring.KindCommit, "")
 		}
 	case c.Stage == ring.Committed:
@@ -90,6 +96,10 @@ func (l *simLog) propose(s *ring.State, rng *rand.Rand) *ring.Entry {
 	}
 	joiners := l.joiners(s)
 	nodes = append(nodes, joiners...)
+	factors := l.wantedFactors(s)
+	if l.factors = nil; len(factors) > 0 {
+		changed = true
+	}
 	if !changed || len(nodes) == 0 {
 		l.leaves, l.weights = nil, map[ring.NodeID]uint32{} // of nodes that are not there any more, or of the last one
 	}
@@ -112,7 +122,7 @@ func (l *simLog) propose(s *ring.State, rng *rand.Rand) *ring.Entry {
 		l.w.note("%s is removed", l.w.nodes[id[0]-1].name)
 	}
 	l.w.counts["changes proposed"]++
-	return &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: s.Layout().Version(), Layout: layout, Removed: removed}}
+	return &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: s.Layout().Version(), Layout: layout, Removed: removed, Factors: factors}}
 }
 
 // intent is the next that operators note, nil for none.
@@ -131,12 +141,15 @@ func (l *simLog) intent(s *ring.State) *ring.Intent {
 			wanted = append(wanted, &ring.Intent{Verb: ring.VerbWeigh, Node: n.id, Capacity: c})
 		}
 	}
-	l.leaves, l.weights = nil, map[ring.NodeID]uint32{}
+	for _, f := range l.factors {
+		wanted = append(wanted, &ring.Intent{Verb: ring.VerbReplicate, Tenant: f.Tenant, RF: f.RF})
+	}
+	l.leaves, l.weights, l.factors = nil, map[ring.NodeID]uint32{}, nil
 	alive := func(id ring.NodeID) bool { return !l.w.nodes[id[0]-1].member.lost }
 	joiner := func(id ring.NodeID) bool { return !l.w.nodes[id[0]-1].never() && l.joins(s, id) }
 	for i, want := range wanted {
 		if err := s.CheckIntent(want, alive, joiner); err != nil {
-			l.w.note("%v of %s is refused: %v", want.Verb, nodeName(int(want.Node[0])-1), err)
+			l.w.note("%v of node %d or tenant %d is refused: %v", want.Verb, want.Node[0], want.Tenant, err)
 			l.w.counts["intents refused"]++
 			continue
 		}
@@ -146,6 +159,8 @@ func (l *simLog) intent(s *ring.State) *ring.Intent {
 				l.leaves = append(l.leaves, later.Node)
 			case ring.VerbWeigh:
 				l.weights[later.Node] = later.Capacity
+			case ring.VerbReplicate:
+				l.factors = append(l.factors, ring.Factor{Tenant: later.Tenant, RF: later.RF, AskedAtMs: 1})
 			}
 		}
 		return want
@@ -183,7 +198,7 @@ func (l *simLog) plan(s *ring.State, rng *rand.Rand) *ring.Entry {
 		p.Layout, l.reorder = shuffled(p.Layout, rng), false
 	}
 	l.w.counts["changes planned"]++
-	return &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes}}
+	return &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes, Factors: p.Factors}}
 }
 
 // joiners are the nodes that wait to be given partitions.
@@ -255,7 +270,8 @@ func (l *simLog) unfinished() string {
 	if c := s.Change(); c != nil {
 		return fmt.Sprintf("a change is %v", c.Stage)
 	}
-	if len(l.leaves) > 0 || len(l.weights) > 0 || l.reorder {
+	if len(l.leaves) > 0 || len(l.weights) > 0 || l.reorder || len(l.factors) > 0 || len(l.turns) > 0 ||
+		slices.ContainsFunc(s.Intents(), func(i *ring.IntentRecord) bool { return i.Verb == ring.VerbReplicate }) {
 		return "a change is wanted"
 	}
 	for _, o := range s.Outsiders() {
@@ -276,7 +292,7 @@ func (l *simLog) unfinished() string {
 		}
 		for p := range s.Layout().Partitions() {
 			for _, t := range l.w.tenants {
-				if !n.never() && !n.view.Clean(ring.Partition(p), t.RF) {
+				if !n.never() && !n.view.Clean(ring.Partition(p), t.Class()) {
 					return fmt.Sprintf("partition %d is not clean for %s", p, n.name)
 				}
 			}

@@ -43,6 +43,8 @@ const (
 	faultReorder
 	faultAbort
 	faultDeaf
+	faultFactor
+	faultTenant
 )
 
 // fault is something that befalls a node, decided before the run begins. Its
@@ -128,6 +130,27 @@ func drawPauses(rng *rand.Rand, nodes int, until time.Duration) (all []fault) {
 	return all
 }
 
+// stop is that a node does not run.
+type stop struct {
+	node     int
+	from, to time.Duration
+}
+
+// standstill is until when a node may have stood still that was sent something at a time
+// or in the patience after it: longer than one pause where they overlap.
+func (w *world) standstill(at time.Duration) (until time.Duration) {
+	for i := range w.nodes {
+		end := at + clientPatience
+		for _, p := range w.stops { // they rise
+			if p.node == i && p.from <= end && p.to > at {
+				end = max(end, p.to)
+				until = max(until, p.to)
+			}
+		}
+	}
+	return until
+}
+
 // some is how often something happens: never in half of the cases.
 func some(rng *rand.Rand, most float64) float64 {
 	if rng.IntN(2) == 0 {
@@ -175,6 +198,7 @@ func (s *simulation) strike(i int, f fault) {
 		n.later(f.length, func() { delete(n.believed, m.i); n.look() })
 	case faultPause:
 		s.done["pauses"]++
+		w.stops = append(w.stops, stop{n.i, w.now, w.now + f.length})
 		n.stopped = max(n.stopped, w.now+f.length)
 	case faultDisk:
 		s.done["slow disks"]++

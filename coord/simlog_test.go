@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pairdb/pairdb/coord/repair"
+	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -25,6 +27,11 @@ type simLog struct {
 	weights map[ring.NodeID]uint32
 	reorder bool
 	aborts  int
+	// factors are replication factors that operators want, in the order in which they
+	// asked, and turns are when the tenant that comes and goes is to do so, with the
+	// replication factor that it is to have if it comes.
+	factors []ring.Factor
+	turns   []uint8
 	// planned says that operators note intents, from which changes are planned as a real
 	// node plans them; else nodes are taken in and out as it comes, also where a node
 	// would refuse it.
@@ -57,6 +64,16 @@ type planted struct {
 	noCleanGate bool
 	// unminded: old owners do not mind that a change has been proposed.
 	unminded bool
+	// noShrinkSync: owners that stay are not waited for, though there will be fewer.
+	noShrinkSync bool
+	// oneSource: what is gained is fetched from the first of the old owners alone, of
+	// tenants with a class for themselves.
+	oneSource bool
+	// classLost: of a tenant that has a class for itself nothing is known to be confirmed.
+	classLost bool
+	// classShared: what is confirmed of the class that a tenant was born in goes on to
+	// hold for it, too, when it has left that.
+	classShared bool
 }
 
 // never says that the node's process will not run again, or has not been started yet.
@@ -81,7 +98,23 @@ func (l *simLog) choose(n *simNode, e *ring.Entry) {
 	if err != nil {
 		panic(err)
 	}
+	if c := l.last().Change(); e.Kind == ring.KindFinalize && c != nil {
+		l.w.counts["factors changed"] += len(c.Factors)
+	}
 	l.states = append(l.states, s)
+	if e.Kind == ring.KindTenantDelete {
+		for _, t := range l.w.tenants {
+			if t.Number == e.Delete.Number {
+				l.w.gone[mayflyName(t.Number)] = t
+			}
+		}
+	}
+	l.w.tenants = tenantsOf(s)
+	for _, t := range l.w.tenants {
+		if t.Class() != t.Class().Born() {
+			l.w.confirmed.left(s.Layout().Partitions(), t.Class())
+		}
+	}
 	l.w.note("entry %d: %v", e.Version, e.Kind)
 	l.w.counts["entries "+e.Kind.String()]++
 	if n != nil {
@@ -101,6 +134,8 @@ func (n *simNode) takePart() {
 	if n.member == nil {
 		return
 	}
+	n.dropping = map[ring.TenantNumber]bool{}
+	n.forget()
 	n.acknowledge(n.known)
 	n.gossip()
 	n.ask()
@@ -136,15 +171,29 @@ func (m *simMember) look(n *simNode) *schema.Snapshot {
 			ID: p.id, Name: p.name, Liveness: l, AckedVersion: r.Acked, SyncedVersion: r.Synced, CleanVersion: r.Clean,
 		})
 	}
-	var ts []*schema.Tenant
-	for _, t := range state.Tenants() {
-		ts = append(ts, simTenantOf(t))
-	}
-	return schema.Build(s, ts)
+	return schema.Build(s, tenantsOf(state))
 }
 
-func simTenantOf(t *ring.TenantRecord) *schema.Tenant {
-	return &schema.Tenant{Number: t.Number, Name: t.Name, RF: int(t.RF), Policy: schema.ConflictPolicy(t.Policy), Version: t.Version}
+// tenantsOf are the tenants that the log knows.
+func tenantsOf(s *ring.State) (all []*schema.Tenant) {
+	for _, t := range s.Tenants() {
+		all = append(all, meta.TenantOf(t, s.Change()))
+	}
+	return all
+}
+
+// copies says how many copies the tenants of a class want by now, none if there are none
+// that had it for themselves.
+func (l *simLog) copies(c ring.Class) ring.Copies {
+	for _, t := range l.last().Tenants() {
+		if t.Class() == c {
+			return l.last().Copies(t)
+		}
+	}
+	if _, own := c.Own(); own {
+		return ring.Copies{}
+	}
+	return ring.Same(int(c))
 }
 
 // report is what the node knows of another's reports.
@@ -181,6 +230,12 @@ func (n *simNode) install(v ring.Version) {
 	n.known = v
 	n.look()
 	n.w.note("%s knows the log up to %v", n.name, v)
+	for _, t := range n.view.Tenants() {
+		if t.Class() != t.Class().Born() {
+			n.w.confirmed.leftHere(n, t.Class())
+		}
+	}
+	n.forget()
 	n.barrier()
 	if n.w.planted.noPush {
 		n.dropForeign()
@@ -225,8 +280,8 @@ func (n *simNode) cleaned(v ring.Version) error {
 	}
 	n.w.note("%s is clean as of %v", n.name, v)
 	s := n.state()
-	n.foreign(func(p ring.Partition, rf uint8) bool {
-		return slices.Contains(ring.SetsOf(s.Layout(), s.Change(), nil, p, int(rf)).Owners, n.id)
+	n.foreign(func(p ring.Partition, c ring.Copies) bool {
+		return slices.Contains(ring.SetsOf(s.Layout(), s.Change(), nil, p, c).Owners, n.id)
 	}, "says that it is clean")
 	n.member.own.Clean = max(n.member.own.Clean, v)
 	n.look()
@@ -237,7 +292,7 @@ func (n *simNode) cleaned(v ring.Version) error {
 func (n *simNode) retire() {
 	n.later(0, func() {
 		n.w.counts["retired"]++
-		n.foreign(func(ring.Partition, uint8) bool { return false }, "is retired")
+		n.foreign(func(ring.Partition, ring.Copies) bool { return false }, "is retired")
 		n.member.gone = true
 		n.crash(n.w.rand(n.name), keepDisk)
 	})
@@ -245,9 +300,9 @@ func (n *simNode) retire() {
 
 // dropForeign drops what the node does not own, whoever else has it.
 func (n *simNode) dropForeign() {
-	rep, s := n.disk.(*storeDisk).rep, n.state()
-	spans, err := rep.Foreign(func(p ring.Partition, rf uint8) bool {
-		return slices.Contains(ring.SetsOf(s.Layout(), s.Change(), nil, p, int(rf)).Owners, n.id)
+	rep := n.disk.(*storeDisk).rep
+	spans, err := rep.Foreign(func(s repair.Span) bool {
+		return slices.Contains(n.view.Sets(nil, s.Partition, n.view.Copies(s.Class)).Owners, n.id)
 	})
 	for _, span := range spans {
 		err = errors.Join(err, rep.Drop(span, func() bool { return true }))
@@ -258,14 +313,12 @@ func (n *simNode) dropForeign() {
 }
 
 // foreign fails if the node holds data of spans that it does not own.
-func (n *simNode) foreign(owns func(ring.Partition, uint8) bool, why string) {
+func (n *simNode) foreign(owns func(ring.Partition, ring.Copies) bool, why string) {
 	d := n.disk.(*storeDisk)
 	for p := range n.w.layout.Partitions() {
 		for key := range d.objects(ring.Partition(p)) { //seams:ordered it only fails
-			for _, t := range n.w.tenants {
-				if keyTenant(key) == t.Number && !owns(ring.Partition(p), uint8(t.RF)) {
-					n.w.confirmed.fail("%v: %s %s, and holds %s of partition %d", n.w.now, n.name, why, key, p)
-				}
+			if t, ok := n.view.TenantByNumber(keyTenant(key)); ok && !owns(ring.Partition(p), t.Copies()) {
+				n.w.confirmed.fail("%v: %s %s, and holds %s of partition %d", n.w.now, n.name, why, key, p)
 			}
 		}
 	}

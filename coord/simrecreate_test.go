@@ -29,6 +29,8 @@ type repairRun struct {
 type fading struct {
 	*check.Fading
 	latest time.Duration
+	// issued is when the value was written, and ttl how long it lives.
+	issued, ttl time.Duration
 }
 
 // recreated is a key.
@@ -122,6 +124,12 @@ func (s *repairRun) agreeOnTime() {
 		n.skew = s.fastest
 	}
 	for _, f := range s.fading {
+		// Whoever stood still with the write before it mints it when it goes on.
+		if late := s.w.standstill(f.issued); late > 0 {
+			late += time.Second + f.ttl
+			f.To += max(late-f.latest, 0)
+			f.latest = max(late, f.latest)
+		}
 		f.To = min(f.To, max(s.instant(), f.latest))
 	}
 }
@@ -207,7 +215,7 @@ func (s *repairRun) rewrite(k *recreated) {
 func (s *repairRun) fades(ttl time.Duration) *check.Fading {
 	latest := s.instant() + clientPatience + ttl
 	f := &check.Fading{From: s.w.now + ttl - time.Millisecond - (s.fastest - s.slowest), To: latest + s.fastest - s.slowest}
-	s.fading = append(s.fading, fading{f, latest})
+	s.fading = append(s.fading, fading{f, latest, s.w.now, ttl})
 	return f
 }
 
@@ -308,7 +316,7 @@ func (s *repairRun) dumps() []check.Dump {
 		d := check.Dump{
 			Replica: n.name, Objects: map[check.Key]causal.Object{},
 			Confirmed: func(k check.Key) causal.Confirmed {
-				return w.confirmed.by[adopter{n.i, spanOf(w.addressIn(k.Tenant, k.Key))}]
+				return w.confirmed.known(n.i, spanOf(w.addressIn(k.Tenant, k.Key)))
 			},
 			LWW: func(k check.Key) bool { return w.lww(k.Tenant) },
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/gossip/ring"
-	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/replica"
 )
 
@@ -49,7 +48,7 @@ func (n *simNode) mend() {
 	m := &mender{Store: d.rep, n: n, objects: d.rep}
 	var err error
 	m.manager, err = repair.New(repair.Options{
-		Self: n.id, View: func() *schema.Snapshot { return n.view }, Replica: m, Objects: m, Transport: m, Clock: n, Scheduler: m,
+		Self: n.id, View: n.mendsBy, Replica: m, Objects: m, Transport: m, Clock: n, Scheduler: m,
 		Random:   n.w.rand(n.name + " rounds").Float64,
 		Interval: n.w.roundEach, Settle: simSettle, Synced: n.synced, Cleaned: n.cleaned,
 		Note: func(note repair.Note) { n.w.note("%s: %s %v", n.name, note.Text, note.Details) },
@@ -81,7 +80,7 @@ func (m *mender) end() {
 
 // ownersOf are the owners of a span as the node knows them.
 func (n *simNode) ownersOf(s repair.Span) []ring.NodeID {
-	return n.view.Layout.Owners(nil, s.Partition, int(s.RF))
+	return n.view.Layout.Owners(nil, s.Partition, n.view.Copies(s.Class).From)
 }
 
 // serveRepair answers a peer.
@@ -144,7 +143,7 @@ func (m *mender) State(s repair.Span) (repair.State, error) {
 	if m.dead {
 		return repair.State{}, errSimDead
 	}
-	return m.Store.State(s)
+	return m.Store.State(m.mistaken(s))
 }
 
 // Adopt implements repair.Replica. What is adopted has to be true.
@@ -154,7 +153,7 @@ func (m *mender) Adopt(s repair.Span, c *causal.Confirmed) error {
 	}
 	m.n.w.confirmed.isTrue(m.n, s, c)
 	m.n.w.confirmed.isOwnersOnly(m.n, s, c)
-	err := m.Store.Adopt(s, c)
+	err := m.Store.Adopt(m.mistaken(s), c)
 	if err == nil {
 		m.n.w.confirmed.adopted(m.n, s, c)
 	}
@@ -166,7 +165,7 @@ func (m *mender) Inherit(s repair.Span, pv ring.Version, confirmed, released *ca
 	if m.dead {
 		return errSimDead
 	}
-	err := m.Store.Inherit(s, pv, confirmed, released, floor)
+	err := m.Store.Inherit(m.mistaken(s), pv, confirmed, released, floor)
 	if err == nil {
 		m.n.w.confirmed.adopted(m.n, s, confirmed)
 		m.n.w.counts["inherited"]++
@@ -181,7 +180,7 @@ func (m *mender) Drop(s repair.Span, still func() bool) error {
 	}
 	err := m.Store.Drop(s, still)
 	if err == nil {
-		delete(m.n.w.confirmed.by, adopter{m.n.i, s})
+		m.n.w.confirmed.by[adopter{m.n.i, s}] = causal.Confirmed{}
 		m.n.w.counts["dropped"]++
 	}
 	return err
@@ -200,7 +199,7 @@ func (m *mender) Release(s repair.Span, c *causal.Confirmed) error {
 		return errSimDead
 	}
 	m.n.w.confirmed.isAdopted(m.n, s, c)
-	return m.Store.Release(s, c)
+	return m.Store.Release(m.mistaken(s), c)
 }
 
 // ledger is what has been confirmed in a simulation.
@@ -231,6 +230,47 @@ func (l *ledger) adopted(n *simNode, s repair.Span, c *causal.Confirmed) {
 	own, all := l.by[adopter{n.i, s}], l.all[s]
 	l.by[adopter{n.i, s}], l.all[s] = own.Join(c), all.Join(c)
 	n.w.counts["adopted"]++
+	if n.member == nil {
+		return
+	}
+	// It is true of those, too, that have left the class and are in it here.
+	for _, last := range n.w.tenants {
+		if t, ok := n.view.TenantByNumber(last.Number); ok && t.Class() == s.Class && last.Class() != s.Class {
+			left := repair.Span{Partition: s.Partition, Class: last.Class()}
+			before := l.all[left]
+			l.all[left] = before.Join(c)
+		}
+	}
+}
+
+// known is what a node has adopted.
+func (l *ledger) known(i int, s repair.Span) causal.Confirmed {
+	c, ok := l.by[adopter{i, s}]
+	if !ok {
+		c = l.by[adopter{i, repair.Span{Partition: s.Partition, Class: s.Class.Born()}}]
+	}
+	return c
+}
+
+// left notes that tenants have left the class that they were born in: what was known of
+// that is known of them.
+func (l *ledger) left(partitions int, to ring.Class) {
+	for p := range partitions {
+		s, born := repair.Span{Partition: ring.Partition(p), Class: to}, repair.Span{Partition: ring.Partition(p), Class: to.Born()}
+		if _, ok := l.all[s]; !ok {
+			l.all[s] = l.all[born]
+		}
+	}
+}
+
+// leftHere is left for what a node knows, now that it knows of that.
+func (l *ledger) leftHere(n *simNode, to ring.Class) {
+	for p := range n.w.layout.Partitions() {
+		s, born := repair.Span{Partition: ring.Partition(p), Class: to}, repair.Span{Partition: ring.Partition(p), Class: to.Born()}
+		if _, ok := l.by[adopter{n.i, s}]; !ok {
+			l.by[adopter{n.i, s}] = l.by[adopter{n.i, born}]
+		}
+	}
 }
 
 // isTrue checks that every owner that runs, as n knows the owners, has whatever any owner holds that c covers,
@@ -241,9 +281,8 @@ func (l *ledger) isTrue(n *simNode, s repair.Span, c *causal.Confirmed) {
 	held := map[int]map[string]causal.Object{}
 	written := map[string][]causal.Dot{}
 	for _, id := range n.ownersOf(s) {
-		n := w.nodes[id[0]-1]
-		if n.up {
-			held[n.i] = n.disk.(*storeDisk).objectsOf(s)
+		if p := w.nodes[id[0]-1]; p.up {
+			held[p.i] = p.disk.(*storeDisk).objectsOf(s, n)
 		}
 	}
 	for _, objects := range held {
@@ -256,7 +295,7 @@ func (l *ledger) isTrue(n *simNode, s repair.Span, c *causal.Confirmed) {
 		}
 	}
 	for _, i := range slices.Sorted(maps.Keys(held)) {
-		known := l.by[adopter{i, s}]
+		known := l.known(i, s)
 		for _, key := range slices.Sorted(maps.Keys(written)) {
 			o := held[i][key]
 			for _, d := range written[key] {
@@ -278,12 +317,15 @@ func (l *ledger) isOwnersOnly(n *simNode, s repair.Span, c *causal.Confirmed) {
 		return
 	}
 	last := n.w.chosen.last()
-	owners := append(ring.SetsOf(last.Layout(), last.Change(), nil, s.Partition, int(s.RF)).Owners, n.ownersOf(s)...)
+	if n.w.chosen.copies(s.Class) == (ring.Copies{}) {
+		return // it is of a tenant that has been deleted
+	}
+	owners := append(ring.SetsOf(last.Layout(), last.Change(), nil, s.Partition, n.w.chosen.copies(s.Class)).Owners, n.ownersOf(s)...)
 	for _, p := range n.w.nodes {
 		if !p.up || slices.Contains(owners, p.id) {
 			continue
 		}
-		held := p.disk.(*storeDisk).objectsOf(s)
+		held := p.disk.(*storeDisk).objectsOf(s, n)
 		for _, key := range slices.Sorted(maps.Keys(held)) {
 			o := held[key]
 			for i := range o.Siblings {
@@ -300,14 +342,16 @@ func (l *ledger) isAdopted(n *simNode, s repair.Span, c *causal.Confirmed) {
 	w := n.w
 	for _, id := range n.ownersOf(s) {
 		n := w.nodes[id[0]-1]
-		if known := l.by[adopter{n.i, s}]; !c.Within(&known) {
+		if known := l.known(n.i, s); !c.Within(&known) {
 			l.fail("%v: %v is released, and %s has not adopted it", w.now, s, n.name)
 		}
 	}
 }
 
 // spanOf is the span of an address.
-func spanOf(at coord.Address) repair.Span { return repair.Span{Partition: at.Partition, RF: at.RF} }
+func spanOf(at coord.Address) repair.Span {
+	return repair.Span{Partition: at.Partition, Class: at.Class}
+}
 
 // timedOut is what a client notes that gave up on a write.
 func timedOut() error { return &coord.Error{Code: errcode.Timeout, Outcome: errcode.Indeterminate} }

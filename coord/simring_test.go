@@ -16,7 +16,8 @@ import (
 // kinds are written and read, and deletes are collected.
 type ringRun struct {
 	*repairRun
-	scans *scanSim
+	scans    *scanSim
+	mayflies []*mayfly
 }
 
 const (
@@ -37,6 +38,7 @@ func (sim *simulation) runRing() {
 	}
 	s.startKeys()
 	s.startScans()
+	s.startMayflies()
 	w.advance(ringBegin + s.plan.until())
 	s.agreeOnTime()
 	s.calm()
@@ -51,13 +53,15 @@ func (sim *simulation) runRing() {
 	for _, k := range s.recreated() {
 		s.last(k)
 	}
+	s.lastMayflies()
 	s.verdict(dumps)
 	for _, n := range w.nodes {
 		if n.never() {
 			continue
 		}
+		s.noneLeft(n)
 		layout := w.chosen.last().Layout()
-		n.foreign(func(p ring.Partition, rf uint8) bool { return layout.IsOwner(n.id, p, int(rf)) }, "has not cleaned up")
+		n.foreign(func(p ring.Partition, c ring.Copies) bool { return layout.IsOwner(n.id, p, c.From) }, "has not cleaned up")
 		s.sound(n)
 		c := n.disk.(*storeDisk).rep.Collected()
 		s.done["collected deletes"] += int(c.Tombstones)
@@ -227,6 +231,7 @@ func (n *simNode) pv(p ring.Partition) ring.Version {
 func TestRingSimulation(t *testing.T) {
 	simulate(t, kindRing, func(total map[string]int) {
 		wantSome(t, total, "written", "written once", "shared", "rewritten", "read", "scans", "crashes", "cuts", "pauses", "deaf", "joins", "leaves", "disks lost",
+			"factors wanted", "factors changed", "entries tenant-delete", "tenants dropped", "tenant not found", "written to mayflies",
 			"entries propose", "entries commit", "entries abort", "entries finalize", "entries retire", "retired",
 			"adopted", "collected deletes", "collected values", "converged")
 	})

@@ -3,6 +3,7 @@ package coord_test
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,61 @@ func (r *ringScript) propose(owners string) {
 	old := l.last().Layout()
 	layout := ownedBy(l.last().Version()+1, old, owners)
 	l.choose(nil, &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: old.Version(), Layout: layout}})
+}
+
+// refactor opens a change after which the tenant has another replication factor, and those
+// before it have others, too. Nobody
+// but the first node has learnt of it then.
+func (r *ringScript) refactor(rf uint8, others ...ring.Factor) {
+	l := r.w.chosen
+	old := l.last().Layout()
+	layout := withRows(l.last().Version()+1, old, func(ring.Partition, []uint16) {})
+	l.choose(nil, &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{
+		Parent: old.Version(), Layout: layout, Factors: append(others, ring.Factor{Tenant: r.w.tenant(simTenant).Number, RF: rf, AskedAtMs: 1}),
+	}})
+}
+
+// straggler has a copy of the key come late to a node, as from a coordinator that has
+// waited long, and knows the ring by now.
+func (r *ringScript) straggler(name rune, object []byte) {
+	n := r.node(name)
+	at := r.w.address(scriptKey)
+	m := coord.Message{
+		Op: coord.OpMerge, Partition: at.Partition, PV: n.pv(at.Partition), Tenant: at.Tenant, TenantVersion: r.w.tenant(simTenant).Version,
+		Token: at.Token, Key: at.Key, Body: object, Deadline: n.Now().Add(5 * time.Second),
+	}
+	answered := false
+	n.coord.HandlePeer(r.node('b').id, []coord.Message{m}, func(_ int, rep coord.Reply) {
+		answered = true
+		why := ""
+		if rep.Status == coord.StatusError {
+			if e, err := coord.DecodeError(rep.Body); err == nil {
+				why = e.Error()
+			}
+		}
+		r.w.note("%s answers the straggler with %d %s", n.name, rep.Status, why)
+	})
+	for range 500 {
+		if answered {
+			return
+		}
+		r.w.advance(10 * time.Millisecond)
+	}
+	r.fail("the straggler is not answered")
+}
+
+// beside puts a value under another key of the same partition, with all owners.
+func (r *ringScript) beside(name rune) {
+	p, key := r.w.address(scriptKey).Partition, ""
+	for i := 0; key == "" || r.w.address(key).Partition != p; i++ {
+		key = "beside" + strconv.Itoa(i)
+	}
+	done := false
+	r.node(name).coord.StartPut(coord.PutRequest{Tenant: simTenant, Key: []byte(key), Value: []byte("x"), Level: quorum.All}, func(_ coord.WriteResponse, err error) { done = err == nil })
+	r.w.advance(200 * time.Millisecond)
+	if !done {
+		r.fail("a write beside is not acknowledged")
+	}
 }
 
 // ownedBy is a layout whose rows all begin with these nodes.
@@ -139,6 +195,12 @@ func (r *ringScript) finish() {
 		r.carry('a')
 	}
 	r.fail("the change does not come to its end")
+}
+
+// object is what a node holds of the key, encoded.
+func (r *ringScript) object(name rune) []byte {
+	o := r.node(name).disk.object(r.w.address(scriptKey))
+	return o.Append(nil)
 }
 
 // put writes a new value through a node, and says whether it was acknowledged.
@@ -294,6 +356,112 @@ var ringSchedules = []struct {
 		r.finish()
 		r.w.advance(20 * time.Second)
 		r.get('b', quorum.All)
+	}},
+	{"fewer copies, most of which missed the last write", 5, 5, planted{noShrinkSync: true}, func(r *ringScript) {
+		r.only("cde")
+		r.put('c', quorum.Quorum)
+		r.only("ab")
+		r.refactor(3)
+		for range 2 {
+			r.tell("abcde")
+			r.heard('a', "abcde")
+			r.carry('a')
+		}
+		r.tell("abcde")
+		r.get('a', quorum.Quorum)
+		r.finish()
+		r.get('a', quorum.All)
+	}},
+	{"written to the one owner while there are to be three", 3, 1, planted{unminded: true}, func(r *ringScript) {
+		r.put('a', quorum.Quorum)
+		r.refactor(3)
+		r.tell("abc")
+		r.synced('b')
+		r.only("a")
+		r.put('a', quorum.Quorum)
+		r.only("bc")
+		for range 2 {
+			r.carry('b')
+			r.tell("abc")
+			r.heard('b', "abc")
+		}
+		r.get('b', quorum.Quorum)
+		r.finish()
+		r.get('b', quorum.All)
+	}},
+	{"written at two of three while five are to be, and read at the others", 5, 3, planted{unminded: true}, func(r *ringScript) {
+		r.put('a', quorum.Quorum)
+		r.refactor(5)
+		r.tell("abcde")
+		r.synced('d')
+		r.only("ab")
+		r.put('a', quorum.Quorum)
+		r.only("cde")
+		for range 2 {
+			r.carry('d')
+			r.tell("abcde")
+			r.heard('d', "abcde")
+		}
+		r.get('d', quorum.Quorum)
+		r.finish()
+		r.get('d', quorum.All)
+	}},
+	{"fetched from one old owner, which missed the last write", 5, 2, planted{oneSource: true}, func(r *ringScript) {
+		r.refactor(3, ring.Factor{Tenant: ring.DefaultTenant, RF: 2, AskedAtMs: 1})
+		r.tell("abcde")
+		r.finish()
+		r.w.advance(5 * time.Second)
+		r.only("bc")
+		r.put('b', quorum.Quorum)
+		r.only("ade")
+		r.propose("ade")
+		for range 5 {
+			r.tell("abcde")
+			r.w.advance(12 * time.Second)
+			r.heard('d', "abcde")
+			r.carry('d')
+		}
+		r.tell("abcde")
+		r.get('d', quorum.Quorum)
+		r.finish()
+		r.w.advance(10 * time.Second)
+		r.get('e', quorum.All)
+	}},
+	{"a straggler of what was collected before the tenant had a class for itself", 5, 3, planted{classLost: true}, func(r *ringScript) {
+		r.put('a', quorum.All)
+		old := r.object('a')
+		r.remove('a')
+		r.w.advance(20 * time.Second)
+		if o := r.node('a').disk.object(r.w.address(scriptKey)); !o.IsZero() {
+			r.fail("the delete is not collected")
+		}
+		r.refactor(5)
+		r.tell("abcde")
+		r.synced('a')
+		r.straggler('a', old)
+		r.straggler('d', old)
+		r.get('a', quorum.Quorum)
+		r.finish()
+		r.w.advance(20 * time.Second)
+		r.straggler('e', old)
+		r.get('e', quorum.Quorum)
+		r.get('a', quorum.All)
+	}},
+	{"confirmed of others after the tenant has left their class", 3, 1, planted{classShared: true}, func(r *ringScript) {
+		r.refactor(3)
+		r.tell("abc")
+		r.finish()
+		r.w.advance(10 * time.Second)
+		r.only("bc")
+		r.put('b', quorum.Quorum)
+		r.only("abc")
+		r.beside('b')
+		r.only("bc")
+		r.w.advance(time.Minute) // a has rounds of its own then, of those with one copy
+		r.only("abc")
+		r.get('a', quorum.Quorum)
+		r.w.advance(20 * time.Second)
+		r.get('c', quorum.All)
 	}},
 }
 

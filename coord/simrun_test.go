@@ -206,6 +206,7 @@ func (s *simulation) build(b bench) {
 	s.faults = append(s.faults, drawPauses(rand.New(rand.NewPCG(p.seed, 4)), nodes, kinds[p.kind].end)...)
 	if p.kind == kindRing {
 		s.faults = append(s.faults, drawChanges(rand.New(rand.NewPCG(p.seed, 6)), drawStart(p.seed), kinds[p.kind].end)...)
+		s.faults = append(s.faults, drawTenants(rand.New(rand.NewPCG(p.seed, 9)), drawStart(p.seed), kinds[p.kind].end)...)
 	}
 	for i, f := range s.faults {
 		if p.hasFault(i) {

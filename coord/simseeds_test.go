@@ -92,10 +92,10 @@ type failedRun struct {
 	o    *outcome
 }
 
-// seedsOf is how many seeds of a kind are run: a ring costs as much as several others.
+// seedsOf is how many seeds of a kind are run: a ring costs as much as two others.
 func seedsOf(kind string) int {
 	if kind == kindRing {
-		return (*simSeeds + 3) / 4
+		return (*simSeeds + 1) / 2
 	}
 	return *simSeeds
 }

@@ -1,6 +1,7 @@
 package coord_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -19,15 +20,23 @@ var turns = []struct {
 	name      string
 	rf        int
 	old, next []int
+	// to is how many copies there are to be, 0 for as many as before.
+	to int
 }{
-	{"one joins", 3, []int{0, 1, 2}, []int{0, 1, 2, 3}},
-	{"two join one", 3, []int{0}, []int{0, 1, 2}},
-	{"one is replaced", 3, []int{0, 1, 2}, []int{0, 1, 3}},
-	{"all are replaced", 3, []int{0, 1, 2}, []int{3, 4, 5}},
-	{"all of many", 7, []int{0, 1, 2, 3, 4, 5, 6}, []int{7, 8, 9, 10, 11, 12, 13}},
-	{"five become three", 5, []int{0, 1, 2, 3, 4}, []int{0, 1, 2}},
-	{"one copy moves", 1, []int{0}, []int{1}},
-	{"two copies", 2, []int{0, 1}, []int{1, 2}},
+	{"one joins", 3, []int{0, 1, 2}, []int{0, 1, 2, 3}, 0},
+	{"two join one", 3, []int{0}, []int{0, 1, 2}, 0},
+	{"one is replaced", 3, []int{0, 1, 2}, []int{0, 1, 3}, 0},
+	{"all are replaced", 3, []int{0, 1, 2}, []int{3, 4, 5}, 0},
+	{"all of many", 7, []int{0, 1, 2, 3, 4, 5, 6}, []int{7, 8, 9, 10, 11, 12, 13}, 0},
+	{"five become three", 5, []int{0, 1, 2, 3, 4}, []int{0, 1, 2}, 0},
+	{"one copy moves", 1, []int{0}, []int{1}, 0},
+	{"two copies", 2, []int{0, 1}, []int{1, 2}, 0},
+	{"three copies become five", 3, []int{0, 1, 2, 3, 4}, []int{0, 1, 2, 3, 4}, 5},
+	{"five copies become two", 5, []int{0, 1, 2, 3, 4}, []int{0, 1, 2, 3, 4}, 2},
+	{"one copy becomes three", 1, []int{0, 1, 2}, []int{0, 1, 2}, 3},
+	{"two copies become more than nodes", 2, []int{0, 1, 2}, []int{0, 1, 2}, 6},
+	{"three copies become two while one joins", 3, []int{0, 1, 2}, []int{0, 1, 2, 3}, 2},
+	{"one copy becomes four while all are replaced", 1, []int{0, 1}, []int{2, 3, 4, 5}, 4},
 }
 
 // eachStage runs f for every change, as it is in each of its stages at all nodes.
@@ -35,7 +44,7 @@ func eachStage(t *testing.T, f func(t *testing.T, w *moving, at int)) {
 	for _, turn := range turns {
 		for at := stable; at <= finalized; at++ {
 			t.Run(fmt.Sprintf("%s, %d", turn.name, at), func(t *testing.T) {
-				w := newMoving(t, turn.rf, turn.old, turn.next)
+				w := newMovingTo(t, turn.rf, cmp.Or(turn.to, turn.rf), turn.old, turn.next)
 				w.everywhere(at)
 				f(t, w, at)
 				w.settle()

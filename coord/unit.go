@@ -78,7 +78,7 @@ type unit struct {
 	self  int
 	gains bool
 	// dead and alive have a bit for each owner that is known not to be there, and
-	// that is known to be and to answer; one of which nothing is known has neither.
+	// that is known to be and to answer, and has not asked others to go elsewhere; one of which nothing is known has neither.
 	dead, alive uint16
 }
 
@@ -98,11 +98,38 @@ func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 	if !ok {
 		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))
 	}
+	if j.number != 0 && j.number != t.Number {
+		// Another tenant has the name by now. What this operation has found or done of the
+		// one before says nothing of it.
+		return fail(errcode.TenantNotFound, deletedText(j.tenant))
+	}
+	if j.number == 0 {
+		j.number = t.Number
+	}
 	if t.Policy != schema.PolicyLWW && t.Policy != schema.PolicySiblings {
 		return fail(errcode.InvalidArgument, fmt.Sprintf("tenant %q has the conflict policy %v, which this version does not serve", j.tenant, t.Policy))
 	}
 	return s, t, nil
 }
+
+// deletedText is why an operation ends whose tenant is no more.
+func deletedText(name string) string {
+	return fmt.Sprintf("the tenant %q has been deleted", name)
+}
+
+// deleted is the error of an operation whose tenant is known here to have been deleted,
+// nil if it is not: whatever else failed, that is why.
+func (c *Coordinator) deleted(j *job, n ring.TenantNumber, o errcode.Outcome) *Error {
+	s := c.opts.View()
+	if _, ok := s.TenantByNumber(n); ok || !s.Deleted(n) {
+		return nil
+	}
+	return &Error{Code: errcode.TenantNotFound, Outcome: outcome(&j.request, o), Message: deletedText(j.tenant)}
+}
+
+// saysDeleted reports whether an owner has refused because the tenant is deleted there.
+// That is final, whatever the other owners say: they will learn of it.
+func saysDeleted(e *Error) bool { return e != nil && e.Code == errcode.TenantNotFound }
 
 // locate takes the snapshot, once, and finds the owners.
 func (c *Coordinator) locate(j *job) (*unit, *Error) {
@@ -128,11 +155,11 @@ func (c *Coordinator) place(s *schema.Snapshot, t *schema.Tenant, key []byte) *u
 func (c *Coordinator) placeToken(s *schema.Snapshot, t *schema.Tenant, tok ring.Token) *unit {
 	u := &unit{snap: s, tenant: t}
 	u.Address = Address{
-		Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW,
+		Partition: s.Layout.PartitionOf(tok), Tenant: t.Number, Token: tok, Class: t.Class(), LWW: t.Policy == schema.PolicyLWW,
 	}
 	u.pv = s.Layout.PV(u.Partition)
 	u.PV = u.pv
-	sets := s.Sets(u.room[:0], u.Partition, t.RF)
+	sets := s.Sets(u.room[:0], u.Partition, t.Copies())
 	u.w1, u.w2, u.r1, u.r2 = sets.W1, sets.W2, sets.R1, sets.R2
 	if sets.Stage == ring.Proposed {
 		u.confirms = u.r2 &^ u.r1
@@ -167,7 +194,7 @@ func (u *unit) setOwners(owners []ring.NodeID) {
 		m, ok := u.snap.Member(id)
 		switch {
 		case !ok:
-		case m.Liveness == schema.Alive && !m.Withdrawn:
+		case m.Liveness == schema.Alive && !m.Withdrawn && !m.Drained:
 			u.alive |= 1 << i
 		case m.Liveness == schema.Dead || m.Liveness == schema.Left:
 			u.dead |= 1 << i
@@ -181,13 +208,18 @@ func (u *unit) same(v *unit) bool {
 }
 
 // unmoved is err, or ErrMoved if what a read has found of a partition was found when that
-// had another ring version already than the read goes by: this node may not own it any
-// more then, and have dropped it, so that nothing is found of what is there.
-func (c *Coordinator) unmoved(p ring.Partition, pv ring.Version, err error) error {
-	if l := c.opts.View().Layout; err == nil && (l == nil || l.PV(p) != pv) {
+// had another ring version already than the read goes by, or no tenant: this node may
+// not own it any more then, and have dropped it, so that nothing is found of what is
+// there.
+func (c *Coordinator) unmoved(p ring.Partition, t ring.TenantNumber, pv ring.Version, err error) error {
+	if err != nil {
+		return err
+	}
+	s := c.opts.View()
+	if _, ok := s.TenantByNumber(t); !ok || s.Layout == nil || s.Layout.PV(p) != pv {
 		return ErrMoved
 	}
-	return err
+	return nil
 }
 
 // down reports whether owner i is known not to be there. Suspicion is not
@@ -296,6 +328,9 @@ func (u *unit) replicas() int { return bits.OnesCount16(u.w1) }
 
 // quorumError is the error of an operation that missed its level.
 func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode.Outcome, msg string) *Error {
+	if e := j.c.deleted(j, u.Tenant, o); e != nil {
+		return e
+	}
 	e := &Error{Code: code, Outcome: outcome(&j.request, o), Acks: t.Acks(), Need: t.Need(), Message: msg}
 	if code == errcode.Timeout {
 		for i := range u.owners {
@@ -310,7 +345,7 @@ func (u *unit) quorumError(j *job, t *quorum.Tally, code errcode.Code, o errcode
 
 // order appends the indices of the owners that may answer to dst: this node,
 // then those that are alive, then those nobody is sure of and those that have
-// withdrawn. Of each, members of both sets come first, since one answer of theirs
+// withdrawn or are drained. Of each, members of both sets come first, since one answer of theirs
 // counts for both, and then it goes by the order of the layout.
 func (u *unit) order(dst []int) []int {
 	if u.self >= 0 {

@@ -253,6 +253,9 @@ func (o *update) notMinted(n int, u *unit, err error) {
 	o.mu.stop()
 	o.mu.Unlock()
 	e := asError(err)
+	if gone := o.job.c.deleted(o.job, u.Tenant, errcode.NotApplied); gone != nil {
+		e = gone
+	}
 	switch {
 	case n > 1:
 		e.Outcome = errcode.Indeterminate

@@ -62,10 +62,27 @@ func (o *update) reply(u *unit, i, round int, r Reply, err error) {
 		o.bounce(i, r.Version)
 		return
 	default:
-		reason, _, _ := refused(&r, err)
+		reason, e, _ := refused(&r, err)
+		if saysDeleted(e) {
+			o.deleted()
+			return
+		}
 		o.mu.tally.Fail(i, reason)
 	}
 	o.advance()
+}
+
+// deleted ends a write of which an owner says that the tenant is no more. Others may
+// have it, and may have shown it. The lock is held and released.
+func (o *update) deleted() {
+	if o.mu.answered {
+		o.mu.Unlock()
+		return
+	}
+	o.mu.answered = true
+	o.mu.stop()
+	o.mu.Unlock()
+	o.job.fail(errcode.TenantNotFound, errcode.Indeterminate, deletedText(o.job.tenant))
 }
 
 // note remembers what an owner held that the mint did not cover. The lock is

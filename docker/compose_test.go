@@ -48,6 +48,7 @@ func TestCompose(t *testing.T) {
 		{"Moved", movedAddress},
 		{"StopStart", stopStart},
 		{"DownUp", downUp},
+		{"Grow", grow},
 		{"DownVolumes", downVolumes},
 	} {
 		begin := time.Now()
@@ -298,10 +299,57 @@ func downUp(t *testing.T, r *readme, d *data) {
 		healthy.Round(100*time.Millisecond), after[0].address(), before[0].address(), d.n)
 }
 
+// grow has two more nodes join under writes, and leave again.
+func grow(t *testing.T, r *readme, d *data) {
+	one := node(t, "pairdb-1")
+	begin := time.Now()
+	r.run(t, "docker-compose up -d pairdb-4 pairdb-5")
+	d.write(t, one, 300)
+	awaitNodes(t, one, 5)
+	joined := time.Since(begin)
+	r.run(t, "docker-compose exec -T pairdb-1 /pairdb transfers")
+	five := node(t, "pairdb-5")
+	waitHealthy(t, healthyWithin, node(t, "pairdb-4"), five)
+	d.compare(t, five, client.LevelQuorum)
+	d.write(t, five, 300)
+
+	begin = time.Now()
+	r.run(t, "docker-compose exec -T pairdb-1 /pairdb node decommission pairdb-4 --yes")
+	d.write(t, node(t, "pairdb-2"), 300)
+	r.run(t, "docker-compose exec -T pairdb-1 /pairdb node decommission pairdb-5 --yes --wait")
+	awaitNodes(t, one, 3)
+	r.run(t, "docker-compose rm -sf pairdb-4 pairdb-5")
+	d.awaitAll(t)
+	d.compare(t, node(t, "pairdb-3"), client.LevelAll)
+	t.Logf("three containers have become five in %s, and three again in %s; all %d compared", joined.Round(100*time.Millisecond), time.Since(begin).Round(100*time.Millisecond), d.n)
+}
+
+// awaitNodes waits until a node sees so many owners, and nothing moves.
+func awaitNodes(t *testing.T, at *container, n int) {
+	t.Helper()
+	cl := dial(t, at, "")
+	poll(t, caughtUpWithin, fmt.Sprintf("a ring of %d nodes", n), func() (bool, error) {
+		st, err := cl.Status(shared.ctx)
+		if err != nil {
+			return false, err
+		}
+		owners := 0
+		for _, node := range st.GetNodes() {
+			if node.GetPartitions() > 0 {
+				owners++
+			}
+		}
+		if owners != n || len(st.GetNodes()) != n || st.GetRing().GetChanging() || st.GetRing().GetOpenIntents() > 0 {
+			return false, fmt.Errorf("%d of %d nodes own something, ring %v", owners, len(st.GetNodes()), st.GetRing())
+		}
+		return true, nil
+	})
+}
+
 func downVolumes(t *testing.T, r *readme, _ *data) {
 	list := []string{"volume", "ls", "-q", "--filter", "label=com.docker.compose.project=" + shared.project}
-	if got := strings.Fields(must(t, "docker", list...)); len(got) != 3 {
-		t.Errorf("volumes %q, want 3", got)
+	if got := strings.Fields(must(t, "docker", list...)); len(got) != 5 {
+		t.Errorf("volumes %q, want 5", got)
 	}
 	r.run(t, "docker-compose down --volumes")
 	if got := must(t, "docker", list...); got != "" {

@@ -42,7 +42,7 @@ func openSuite(ctx context.Context) (s *suite, closeSuite func() error, err erro
 	name := "pairdb-test-" + strconv.Itoa(os.Getpid())
 	s = &suite{ctx: ctx, root: root, dir: filepath.Join(tmp, "clone"), project: name, image: name}
 	s.env = append(os.Environ(), "COMPOSE_FILE=docker/compose.yaml", "COMPOSE_PROJECT_NAME="+name, "PAIRDB_IMAGE="+name)
-	for i := range 3 {
+	for i := range 5 {
 		// Published on free ports.
 		s.env = append(s.env, fmt.Sprintf("PAIRDB_GRPC_%d=", i+1), fmt.Sprintf("PAIRDB_HTTP_%d=", i+1))
 	}

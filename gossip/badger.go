@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -22,6 +23,9 @@ type badgerStore struct {
 	// running is set once the node has begun: only its start may use the last
 	// of the space.
 	running bool
+	// garbage says that something was deleted since space was last given back.
+	garbage atomic.Bool
+	log     *slog.Logger
 }
 
 // The free space, in bytes, below which nothing is written: Badger writes through
@@ -29,6 +33,8 @@ type badgerStore struct {
 const (
 	roomRunning = 512 << 10
 	roomStart   = 64 << 10
+	// roomCollect is for the files that live values are copied to.
+	roomCollect = 64 << 20
 )
 
 // room says whether the disk has room for records.
@@ -69,6 +75,9 @@ func openBadger(dir string, logger *slog.Logger) (*badgerStore, error) {
 		WithNumLevelZeroTables(1).
 		WithNumLevelZeroTablesStall(4).
 		WithNumCompactors(2). // the fewest it allows
+		// They rest for up to a second first. What a compaction has not met, collect
+		// does not know to be deleted.
+		WithCompactL0OnClose(true).
 		WithValueThreshold(4 << 10).
 		WithValueLogFileSize(8 << 20).
 		WithCompression(options.None).
@@ -84,7 +93,9 @@ func openBadger(dir string, logger *slog.Logger) (*badgerStore, error) {
 		}
 		return nil, fmt.Errorf("open metadata store %s: %w", dir, err)
 	}
-	return &badgerStore{db: db, dir: dir}, nil
+	s := &badgerStore{db: db, dir: dir, log: logger}
+	s.garbage.Store(true) // of the lives before
+	return s, nil
 }
 
 // Load implements meta.Store.
@@ -124,6 +135,7 @@ func (s *badgerStore) Write(records []meta.Record) error {
 		for _, r := range records {
 			var err error
 			if r.Value == nil {
+				s.garbage.Store(true)
 				err = tx.Delete([]byte(r.Key))
 			} else {
 				err = tx.Set([]byte(r.Key), append([]byte{}, r.Value...))
@@ -134,6 +146,30 @@ func (s *badgerStore) Write(records []meta.Record) error {
 		}
 		return nil
 	})
+}
+
+// collectable says whether collect may find something, and takes it for done.
+func (s *badgerStore) collectable() bool { return s.garbage.CompareAndSwap(true, false) }
+
+// collect gives the space of values back that were deleted or replaced: entries of the log
+// that are trimmed, votes, snapshots. Badger knows of those that its compactions have met,
+// so some remain until later. It may run beside Write.
+func (s *badgerStore) collect() {
+	const files, ratio = 8, 0.5
+	for range files {
+		if free, err := freeSpace(s.dir); err != nil || free < roomCollect {
+			return // what is there is needed for writes
+		}
+		err := s.db.RunValueLogGC(ratio)
+		switch {
+		case err == nil:
+		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected), errors.Is(err, badger.ErrDBClosed):
+			return
+		default:
+			s.log.Warn("space of deleted metadata is not given back", "error", err)
+			return
+		}
+	}
 }
 
 func (s *badgerStore) close() error {

@@ -132,7 +132,7 @@ func (g *Gossip) steer() {
 		ready := g.mu.core.Ready()
 		g.mu.Unlock()
 		pause := steerIdle
-		if v.State.Change() != nil || len(v.Wanting)+len(v.State.Intents())+len(v.State.Outsiders()) > 0 {
+		if v.State.Change() != nil || len(v.Wanting)+len(v.State.Intents())+len(v.State.Outsiders())+len(v.State.Lost()) > 0 {
 			pause = steerBusy
 		}
 		if ready {

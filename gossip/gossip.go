@@ -108,7 +108,7 @@ func New(o Options) (*Gossip, error) {
 	}
 	core, err := meta.Open(meta.Options{
 		Store: store, Witness: witnessFile{o.Dir}, HasData: o.HasData, Rand: rand.Reader, ClusterName: o.ClusterName, Info: o.info(),
-		Partitions: o.Partitions, Logger: o.Logger,
+		Partitions: o.Partitions, Logger: o.Logger, Trim: o.trim,
 	})
 	if err == nil {
 		if _, recovering := core.Recovering(); recovering {
@@ -159,12 +159,22 @@ func (g *Gossip) Changed() <-chan struct{} { return *g.changed.Load() }
 // members know within a few gossip intervals. It changes nothing about who owns
 // what.
 func (g *Gossip) SetWithdrawn(withdrawn bool) {
+	g.say(func(c *meta.Core) { c.SetWithdrawn(g.self, withdrawn) })
+}
+
+// SetDrained tells the members likewise whether this node has sent its clients away:
+// it does its part, and others are asked first.
+func (g *Gossip) SetDrained(drained bool) {
+	g.say(func(c *meta.Core) { c.SetDrained(g.self, drained) })
+}
+
+func (g *Gossip) say(what func(*meta.Core)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.closed {
 		return
 	}
-	g.mu.core.SetWithdrawn(g.self, withdrawn)
+	what(g.mu.core)
 	g.settle()
 }
 
@@ -299,20 +309,38 @@ func (g *Gossip) HandleMeta(ctx context.Context, method string, clusterID, sende
 	return reply, err
 }
 
-// CatchUp pulls log entries from a peer until this node has atLeast durably.
+// LogStatus says how much of the log a node has.
+type LogStatus = meta.LogStatus
+
+// Log says how much of the cluster's log this node has.
+func (g *Gossip) Log() LogStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.core.Log()
+}
+
+// CatchUp pulls log entries from a peer, or the snapshot that stands for them, until this
+// node has atLeast durably.
 func (g *Gossip) CatchUp(ctx context.Context, from ring.NodeID, atLeast ring.Version) error {
 	for {
-		before := g.Snapshot().Version
+		before, had := g.Snapshot().Version, g.fetched()
 		if before >= atLeast {
 			return nil
 		}
 		if err := g.exchange(ctx, from); err != nil {
 			return fmt.Errorf("catch up with %s to version %d: %w", from.Short(), atLeast, err)
 		}
-		if after := g.Snapshot().Version; after == before {
+		if after := g.Snapshot().Version; after == before && g.fetched() == had {
 			return fmt.Errorf("catch up with %s to version %d: %w: it has nothing beyond %d", from.Short(), atLeast, ErrUnavailable, after)
 		}
 	}
+}
+
+// fetched is how much of a snapshot has come that is not whole yet.
+func (g *Gossip) fetched() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.core.Fetched()
 }
 
 // recovering says that a core lacks log entries that it had once.

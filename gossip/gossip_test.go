@@ -323,12 +323,28 @@ func TestWithdrawnIsHeard(t *testing.T) {
 			n.await(t, fmt.Sprintf("withdrawn %v", want), withdrawn(want))
 		}
 	}
+	// That it is drained is another thing, which is told likewise.
+	drained := func(want bool) func(*schema.Snapshot) bool {
+		return func(s *schema.Snapshot) bool {
+			m, ok := s.Member(id)
+			return ok && m.Drained == want && m.Withdrawn
+		}
+	}
+	for _, want := range []bool{true, false, true} {
+		nodes[1].SetDrained(want)
+		for _, n := range nodes {
+			n.await(t, fmt.Sprintf("drained %v", want), drained(want))
+		}
+	}
 	nodes[1].stop()
 	nodes[1].SetWithdrawn(false) // too late, and no harm
 	nodes[0].await(t, "the death", is(schema.Dead, id))
 	back := nodes[1].again(t, nil)
 	back.awaitReady(t)
 	nodes[0].await(t, "the return", withdrawn(false))
+	if m, _ := nodes[0].Snapshot().Member(id); m.Drained {
+		t.Error("a later life is drained")
+	}
 }
 
 func TestGoodbye(t *testing.T) {

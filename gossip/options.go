@@ -80,7 +80,7 @@ type Options struct {
 	RejoinInterval time.Duration
 	// CallTimeout bounds one metadata request to a peer. Default 2 s.
 	CallTimeout time.Duration
-	// CreateTimeout bounds CreateTenant. Default 5 s.
+	// CreateTimeout bounds CreateTenant, DeleteTenant and Intend. Default 5 s.
 	CreateTimeout time.Duration
 	// NameGrace is how long two nodes with one name are borne with while
 	// founding: one of them may be the last life of a wiped node. Default 30 s.
@@ -106,6 +106,8 @@ type Options struct {
 	// stagger is the time that each member leaves to the one before it to do the next
 	// step of a change. Default 3 s; only tests set it.
 	stagger time.Duration
+	// trim bounds the log; only tests set it.
+	trim meta.Trim
 
 	Transport MetaTransport
 	Logger    *slog.Logger

@@ -92,7 +92,7 @@ func (g *Gossip) askAll() {
 		wg.Wait()
 	}
 	ask(snap.Alive)
-	voters := snap.Layout.Voters()
+	voters := snap.Ring.Voters()
 	enough := func() bool {
 		n := 0
 		for _, id := range voters {

@@ -46,6 +46,11 @@ func (g *Gossip) run() {
 			timer.Reset(tickIdle)
 		}
 		g.report(&r, now)
+		if g.store.collectable() {
+			g.mu.Lock()
+			g.goLocked(g.store.collect)
+			g.mu.Unlock()
+		}
 	}
 }
 
@@ -57,6 +62,7 @@ func (g *Gossip) step(now time.Time, tick bool) bool {
 	core := g.mu.core
 	for _, s := range seen {
 		core.SetWithdrawn(s.id, s.alive && s.withdrawn)
+		core.SetDrained(s.id, s.alive && s.drained)
 		switch {
 		case s.alive:
 			core.SetLiveness(s.id, schema.Alive)
@@ -141,7 +147,7 @@ func (g *Gossip) publish(core *meta.Core) {
 	}
 	f.card = card{id: g.self, cluster: snap.ClusterID, version: snap.Version, peerPort: portOf(g.opts.Addresses.Peer)}
 	if m, ok := snap.Member(g.self); ok {
-		f.card.withdrawn = m.Withdrawn
+		f.card.withdrawn, f.card.drained = m.Withdrawn, m.Drained
 	}
 	g.face.Store(f)
 	s := g.swim.Load()
@@ -149,7 +155,7 @@ func (g *Gossip) publish(core *meta.Core) {
 		g.mu.spoken = f.digest
 		s.announce(f.digest)
 	}
-	if s != nil && old != nil && (old.card.cluster != f.card.cluster || old.card.withdrawn != f.card.withdrawn) {
+	if s != nil && old != nil && (old.card.cluster != f.card.cluster || old.card.withdrawn != f.card.withdrawn || old.card.drained != f.card.drained) {
 		g.goLocked(s.update)
 	}
 	if g.opts.Barrier != nil && snap.Version > core.Acked() && !g.mu.acking {

@@ -29,20 +29,25 @@ type card struct {
 	// withdrawn says that the node cannot do its part and asks others to go
 	// elsewhere.
 	withdrawn bool
+	// drained says that the node has sent its clients away.
+	drained bool
 }
 
 const (
 	cardFormat = 1
-	// flagWithdrawn is a bit of the second byte. Nodes that do not know a flag
-	// leave it alone.
-	flagWithdrawn = 1
-	cardBytes     = 1 + 1 + 16 + 2 + 16 + 8
+	// The flags are bits of the second byte. Nodes that do not know a flag leave it
+	// alone.
+	flagWithdrawn, flagDrained = 1, 2
+	cardBytes                  = 1 + 1 + 16 + 2 + 16 + 8
 )
 
 func (c card) encode() []byte {
 	flags := byte(0)
 	if c.withdrawn {
 		flags |= flagWithdrawn
+	}
+	if c.drained {
+		flags |= flagDrained
 	}
 	b := append([]byte{cardFormat, flags}, c.id[:]...)
 	b = binary.BigEndian.AppendUint16(b, c.peerPort)
@@ -54,7 +59,10 @@ func decodeCard(b []byte) (card, error) {
 	if len(b) < cardBytes || b[0] != cardFormat {
 		return card{}, fmt.Errorf("node metadata of %d bytes is not of this version", len(b))
 	}
-	c := card{peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:])), withdrawn: b[1]&flagWithdrawn != 0}
+	c := card{
+		peerPort: binary.BigEndian.Uint16(b[18:]), version: ring.Version(binary.BigEndian.Uint64(b[36:])),
+		withdrawn: b[1]&flagWithdrawn != 0, drained: b[1]&flagDrained != 0,
+	}
 	copy(c.id[:], b[2:])
 	copy(c.cluster[:], b[20:])
 	return c, nil

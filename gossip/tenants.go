@@ -11,7 +11,7 @@ import (
 	"github.com/pairdb/pairdb/gossip/schema"
 )
 
-// ackPatience is how long CreateTenant waits for the other members to know.
+// ackPatience is how long CreateTenant and DeleteTenant wait for the other members to know.
 const ackPatience = time.Second
 
 // CreateTenant creates a tenant by a vote on the log, and returns once this node
@@ -32,9 +32,32 @@ func (g *Gossip) CreateTenant(ctx context.Context, name string, rf int, p schema
 	if err != nil {
 		return schema.Tenant{}, fmt.Errorf("create tenant %q: %w", name, err)
 	}
-	t := meta.TenantOf(r.Tenant)
+	t := meta.TenantOf(r.Tenant, nil)
 	g.awaitAcks(ctx, t.Version)
 	return *t, nil
+}
+
+// DeleteTenant deletes a tenant with all that is in it, by a vote on the log, and gives
+// what it was. It returns once this node knows the entry durably and, if that takes at
+// most a second, all live members do: none of them takes requests for it any more. The
+// name may be given to another tenant at once. What it held is dropped in the background.
+//
+// Errors: those of ring.State.CheckDelete: ring.ErrUnknownTenant, ring.ErrDefaultTenant;
+// and of the log: ErrNotReady, VotersUnreachableError, ErrNotApplied: nothing was changed.
+// ErrIndeterminate: it may be deleted now or later.
+func (g *Gossip) DeleteTenant(ctx context.Context, name string) (schema.Tenant, error) {
+	t, err := g.Snapshot().Ring.CheckDelete(name)
+	if err != nil {
+		return schema.Tenant{}, fmt.Errorf("delete tenant: %w", err)
+	}
+	r, err := g.submit(ctx, ring.Entry{Kind: ring.KindTenantDelete, Delete: &ring.TenantDelete{
+		Number: t.Number, DeletedAtMs: time.Now().UnixMilli(),
+	}})
+	if err != nil {
+		return schema.Tenant{}, fmt.Errorf("delete tenant %q: %w", name, err)
+	}
+	g.awaitAcks(ctx, r.Version)
+	return *meta.TenantOf(r.Tenant, nil), nil
 }
 
 // awaitAcks waits a moment for the live members to have the entry, so that a

@@ -3,10 +3,12 @@ package gossip
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pairdb/pairdb/gossip/meta"
+	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
 
@@ -42,5 +44,102 @@ func TestCreateOutOfTimeIsNotApplied(t *testing.T) {
 	})
 	if _, err := n.CreateTenant(context.Background(), "late", 3, schema.PolicyLWW); !errors.Is(err, ErrIndeterminate) || errors.Is(err, ErrNotApplied) {
 		t.Errorf("no votes: %v", err)
+	}
+}
+
+// TestDeleteTenant: a name is free at once, at all nodes, and a number never again.
+func TestDeleteTenant(t *testing.T) {
+	f := newFabric()
+	nodes := cluster(t, f, 3)
+	made, err := nodes[0].CreateTenant(t.Context(), "shop", 2, schema.PolicyLWW)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, err := nodes[1].DeleteTenant(t.Context(), "shop")
+	if err != nil || gone.Number != made.Number || gone.Name != "shop" || gone.RF != 2 {
+		t.Fatalf("%+v, %v", gone, err)
+	}
+	for _, n := range nodes { // DeleteTenant waited for them
+		s := n.Snapshot()
+		if _, ok := s.Tenant("shop"); ok || !s.Deleted(made.Number) || s.Deleted(made.Number+1) {
+			t.Errorf("%s knows tenants %v", n.opts.Name, s.Tenants())
+		}
+		if _, err := n.DeleteTenant(t.Context(), "shop"); !errors.Is(err, ring.ErrUnknownTenant) {
+			t.Errorf("again: %v", err)
+		}
+		if _, err := n.DeleteTenant(t.Context(), ring.DefaultTenantName); !errors.Is(err, ring.ErrDefaultTenant) {
+			t.Errorf("the default tenant: %v", err)
+		}
+	}
+	again, err := nodes[2].CreateTenant(t.Context(), "shop", 3, schema.PolicyLWW)
+	if err != nil || again.Number != made.Number+1 {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	// At all nodes at once: one has deleted it, the others find it gone.
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { _, errs[i] = n.DeleteTenant(context.Background(), "shop") })
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case !errors.Is(err, ring.ErrUnknownTenant):
+			t.Error(err)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d deleted it: %v", won, errs)
+	}
+}
+
+// TestFactorIsChanged: through all steps, while the nodes do their part.
+func TestFactorIsChanged(t *testing.T) {
+	f := newFabric()
+	nodes := clusterOf(t, f, 3, func(o *Options) {
+		o.AutoApply, o.Settle, o.stagger = true, 200*time.Millisecond, 500*time.Millisecond
+	})
+	made, err := nodes[0].CreateTenant(t.Context(), "shop", 3, schema.PolicyLWW)
+	if err != nil || made.NextRF != 0 || made.Born != 0 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	for _, c := range []struct {
+		i    ring.Intent
+		want error
+	}{
+		{ring.Intent{Verb: ring.VerbReplicate, Tenant: made.Number, RF: 3}, ring.ErrNoChange},
+		{ring.Intent{Verb: ring.VerbReplicate, Tenant: 99, RF: 1}, ring.ErrUnknownTenant},
+		{ring.Intent{Verb: ring.VerbReplicate, Tenant: made.Number, RF: 8}, ring.ErrInvalidEntry},
+	} {
+		if _, err := nodes[1].Intend(t.Context(), c.i); !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v, want %v", c.i, err, c.want)
+		}
+	}
+	if _, err := nodes[1].Intend(t.Context(), ring.Intent{Verb: ring.VerbReplicate, Tenant: made.Number, RF: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.await(t, "the change", func(s *schema.Snapshot) bool { return s.Change != nil })
+		s := n.Snapshot()
+		if got, _ := s.Tenant("shop"); got.RF != 3 || got.NextRF != 1 || got.Born != 3 || got.Copies() != (ring.Copies{From: 3, To: 1}) {
+			t.Errorf("%s: %+v", n.opts.Name, got)
+		}
+		if got, _ := s.Tenant(ring.DefaultTenantName); got.NextRF != 0 || got.Born != 0 {
+			t.Errorf("%s: %+v", n.opts.Name, got)
+		}
+	}
+	for _, n := range nodes {
+		if err := n.SetSynced(n.Snapshot().Change.ProposedAt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range nodes {
+		n.await(t, "the end", func(s *schema.Snapshot) bool {
+			got, ok := s.Tenant("shop")
+			return ok && s.Change == nil && got.RF == 1 && got.NextRF == 0 && got.UpdatedAt.After(got.CreatedAt)
+		})
 	}
 }

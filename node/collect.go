@@ -29,6 +29,7 @@ func (n *Node) registerCollectors() error {
 		newCollector(n.healthSeries()),
 		newCollector(n.recordSeries()),
 		newCollector(n.collectedSeries()),
+		newCollector(n.tenantDropSeries()),
 		newCollector(n.sumSeries()),
 		newCollector(n.hintSeries()),
 		newCollector(n.repairSeries()),
@@ -250,6 +251,8 @@ func (n *Node) localInfo() rpc.NodeInfo {
 
 		RepairedAt:  n.repairedAt(),
 		Quarantined: uint32(n.marks.Len()),
+		Unverified:  new(uint32(n.repair.Unverified())),
+		Draining:    n.drain.begun.Load(),
 	}
 	for _, t := range n.hints.store.Targets() {
 		info.Hints += uint64(t.Count)

@@ -122,10 +122,12 @@ func (n *Node) openEdges() error {
 		Now:      n.clock.Now,
 		Shedding: n.shedding,
 	})
-	kv := newValueBudget(n.gate, shareOf(n.opts.Memory, admittedShare, minAdmitted, maxAdmitted), n.cfg.Timeouts.Write)
-	kv.refused = func() {
+	budget := newValueBudget(n.gate, shareOf(n.opts.Memory, admittedShare, minAdmitted, maxAdmitted), n.cfg.Timeouts.Write)
+	budget.refused = func() {
 		n.happened.Add(events.Memory, events.Warning, "no room for more large values under way: some are refused with RESOURCE_EXHAUSTED")
 	}
+	kv := &n.drain.door
+	kv.KV = budget
 	n.server, err = rpc.NewServer(rpc.Options{
 		Self:        self,
 		Coordinator: kv,
@@ -137,6 +139,7 @@ func (n *Node) openEdges() error {
 		Observer:    observer{n},
 		Repair:      repairAdmin{n},
 		Ring:        ringAdmin{n.gossip, n},
+		Drain:       drainAdmin{n},
 		Transfers:   n.transfers,
 		Refuse:      n.refuse,
 		Asker:       n.meta,
@@ -170,6 +173,9 @@ func (n *Node) openEdges() error {
 		Decommission:  n.server.Decommission,
 		RemoveNode:    n.server.Remove,
 		ChangeStatus:  n.server.ChangeStatus,
+		UpdateTenant:  n.server.UpdateTenant,
+		DeleteTenant:  n.server.DeleteTenant,
+		SafeToStop:    n.server.SafeToStop,
 		Classify:      classify,
 		Outcome:       rpc.WriteOutcome,
 		Refuse:        n.refuse,
@@ -230,6 +236,9 @@ func (n *Node) openDoor() error {
 
 // refuse is what a read or a write would be refused with now, nil for nothing.
 func (n *Node) refuse(write bool) *coord.Error {
+	if e := n.drain.door.refusal(); e != nil {
+		return e
+	}
 	if write {
 		return n.gate.Refuse(admission.Writes)
 	}
@@ -255,6 +264,9 @@ func (n *Node) checks() []rest.Check {
 	running := rest.Check{Name: "running", OK: !n.stopping.Load()}
 	if !running.OK {
 		running.Detail = "this node is stopping"
+	}
+	if n.drain.begun.Load() && running.OK {
+		running.OK, running.Detail = false, "this node is drained: start it again, or undo it with pairdb node drain --undo"
 	}
 	return []rest.Check{running, eng, diskCheck(n.stalled.Load(), &m.Disk), layout}
 }

@@ -78,7 +78,7 @@ func (n *Node) openEngine() error {
 	err = n.withoutDamage(func() (err error) {
 		n.store, err = replica.New(replica.Options{
 			Engine: db, Actor: actor, Scheduler: &n.jobs, Records: n.records, Sums: n.sums, Tenant: n.tenant,
-			Marks: n.marks, Damaged: n.metDamage, Alone: n.alone(), PV: n.pv,
+			Marks: n.marks, Damaged: n.metDamage, Alone: n.alone(), PV: n.pv, Own: n.ownClasses, Deleted: n.deletedTenant,
 		})
 		return err
 	})
@@ -100,7 +100,7 @@ func (n *Node) tenant(number ring.TenantNumber) (replica.Tenant, bool) {
 	if !ok {
 		return replica.Tenant{}, false
 	}
-	return replica.Tenant{RF: uint8(t.RF), LWW: t.Policy == schema.PolicyLWW}, true
+	return replica.Tenant{Class: t.Class(), LWW: t.Policy == schema.PolicyLWW}, true
 }
 
 // countRecords has the idempotency records counted that an earlier life left.

@@ -71,8 +71,12 @@ func (n *Node) stopHints() {
 	}
 }
 
-// hint is what the coordinator calls for an owner that lacks a write.
+// hint is what the coordinator calls for an owner that lacks a write. Nobody lacks one of a
+// deleted tenant.
 func (n *Node) hint(target ring.NodeID, at coord.Address, idempotencyKey []byte) {
+	if n.deletedTenant(at.Tenant) {
+		return
+	}
 	n.hints.store.Add(&hints.Hint{
 		Target: target, Partition: at.Partition, Tenant: at.Tenant, Token: at.Token, Key: at.Key, IdempotencyKey: idempotencyKey,
 	})
@@ -86,6 +90,10 @@ func (n *Node) reachable(id ring.NodeID) bool {
 }
 
 func (n *Node) deliverHint(h hints.Hint, done func(hints.Outcome, hints.Reason, int)) {
+	if n.deletedTenant(h.Tenant) {
+		done(hints.Done, hints.Gone, 0)
+		return
+	}
 	at := coord.Address{Partition: h.Partition, Tenant: h.Tenant, Token: h.Token, Key: h.Key}
 	n.coord.Deliver(h.Target, at, h.IdempotencyKey, func(how coord.Delivered, sent int, why string) {
 		switch how {

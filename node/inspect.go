@@ -39,11 +39,14 @@ type DumpOptions struct {
 // Confirmed is what all owners of some data have had.
 type Confirmed = causal.Confirmed
 
-// Span is what a node knows of the data in one partition with one replication factor
-// beside the data: what all owners have had, and what all of them know to be so.
+// Span is what a node knows of the data in one partition beside the data: what all owners
+// have had, and what all of them know to be so. It is that of the tenants which were
+// created with the replication factor RF, or of the one with the number Tenant, whose
+// replication factor was changed; the other is 0.
 type Span struct {
 	Partition           uint16
-	RF                  uint8
+	RF                  int
+	Tenant              uint32
 	Confirmed, Released Confirmed
 }
 
@@ -62,7 +65,13 @@ func Dump(ctx context.Context, dir string, opts DumpOptions) error {
 			return fmt.Errorf("%w: what is confirmed of partition %d: %w", engine.ErrCorrupt, of.Partition, err)
 		}
 		if ok {
-			return opts.Span(Span{uint16(of.Partition), of.RF, confirmed, released})
+			sp := Span{Partition: uint16(of.Partition), Confirmed: confirmed, Released: released}
+			if t, own := of.Class.Own(); own {
+				sp.Tenant = uint32(t)
+			} else {
+				sp.RF = int(of.Class)
+			}
+			return opts.Span(sp)
 		}
 		k, ok := replica.ParseKey(key)
 		if !ok {

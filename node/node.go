@@ -75,7 +75,8 @@ type Node struct {
 	// stallChanged has room for one notice that it is another one.
 	stalled      atomic.Pointer[vfs.Pending]
 	stallChanged chan struct{}
-	withdrawing  sync.Mutex // held by withdraw
+	withdrawing  sync.Mutex // held by withdraw and tellDrained
+	drain        draining
 
 	lis  *listeners
 	door *door.Door
@@ -109,9 +110,11 @@ type Node struct {
 	marks     *replica.Marks
 	contained containment
 	scrubs    *scrubber
-	peers     *rpc.Peers
-	coord     *coord.Coordinator
-	hints     hinting
+	// tenantDrops is what becomes of the data of deleted tenants.
+	tenantDrops tenantDrops
+	peers       *rpc.Peers
+	coord       *coord.Coordinator
+	hints       hinting
 	// repair keeps this node's data equal with that of the other owners.
 	repair *repair.Manager
 	gate   *admission.Gate
@@ -211,6 +214,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
 	pulse.Go(func() { n.watch(ctx) })
 	pulse.Go(func() { n.watchQuarantine(ctx) })
+	pulse.Go(func() { n.dropTenants(ctx) })
 	pulse.Go(func() { n.scrubs.run(ctx) })
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
@@ -227,8 +231,8 @@ func (n *Node) Serve(ctx context.Context) error {
 			n.server.Follow(n.gossip.Snapshot())
 		case <-stop:
 			delay := n.cfg.Timeouts.DrainDelay
-			if delay == 0 {
-				return nil
+			if delay == 0 || n.drain.door.shut.Load() {
+				return nil // or whoever looks has had the time, see drain
 			}
 			// Whoever looks at health gets the time to send clients elsewhere.
 			n.log.Info("not ready; serving on for a while", "drain_delay", delay)

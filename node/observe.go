@@ -55,6 +55,7 @@ type watched struct {
 type memberState struct {
 	liveness    schema.Liveness
 	withdrawn   bool
+	drained     bool
 	incarnation uint64
 }
 
@@ -67,7 +68,7 @@ func (w *watched) members(log *events.Log, snap *schema.Snapshot) {
 	for i := range snap.Members {
 		m := &snap.Members[i]
 		id := m.ID.String()
-		now, old := memberState{m.Liveness, m.Withdrawn, m.Incarnation}, before[id]
+		now, old := memberState{m.Liveness, m.Withdrawn, m.Drained, m.Incarnation}, before[id]
 		w.known[id] = now
 		if first || m.ID == snap.Self {
 			continue
@@ -92,6 +93,12 @@ func (w *watched) members(log *events.Log, snap *schema.Snapshot) {
 			}
 		} else if now.liveness == schema.Alive && old.incarnation != 0 && now.incarnation > old.incarnation {
 			note(events.Info, "has started again")
+		}
+		switch {
+		case now.drained && !old.drained:
+			note(events.Info, "is drained: it has sent its clients away")
+		case !now.drained && old.drained && now.liveness == schema.Alive:
+			note(events.Info, "serves clients again")
 		}
 		switch {
 		case now.withdrawn && !old.withdrawn:

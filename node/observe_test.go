@@ -34,6 +34,8 @@ func TestMemberEvents(t *testing.T) {
 		func(m *schema.Member) { m.Incarnation = 3 },
 		func(m *schema.Member) { m.Withdrawn = true },
 		func(m *schema.Member) { m.Withdrawn = false },
+		func(m *schema.Member) { m.Drained = true },
+		func(m *schema.Member) { m.Drained = false },
 		live(schema.Left),
 	} {
 		look(change)
@@ -52,7 +54,8 @@ func TestMemberEvents(t *testing.T) {
 	}
 	want := []string{
 		"info b is there", "warning b is suspected: it does not answer gossip", "error b is dead: it does not answer gossip", "info b is back", "info b has started again",
-		"warning b has withdrawn: its disk does not answer or can only be read, or all of its data is being fetched again", "info b takes part again", "info b has left",
+		"warning b has withdrawn: its disk does not answer or can only be read, or all of its data is being fetched again", "info b takes part again",
+		"info b is drained: it has sent its clients away", "info b serves clients again", "info b has left",
 	}
 	if strings.Join(got, "; ") != strings.Join(want, "; ") {
 		t.Errorf("%q", got)

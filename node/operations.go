@@ -1,6 +1,7 @@
 package node
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,14 @@ type operations struct {
 	byKind  [coord.KindScan + 1]opSeries
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
+	// ended are the operations of one key that have ended, and nanos the time that they
+	// took together. Those at ALL wait for nodes that are away, and do not count.
+	ended, nanos atomic.Int64
+}
+
+// waited says how many operations clients have waited for, and for how long in all.
+func (o *operations) waited() (count int64, took time.Duration) {
+	return o.ended.Load(), time.Duration(o.nanos.Load())
 }
 
 // opSeries are one operation's series by level.
@@ -59,6 +68,10 @@ func (o *operations) observe(kind coord.Kind, level quorum.Level, code errcode.C
 		return
 	}
 	s.seconds[level].Observe(took.Seconds())
+	if kind != coord.KindScan && level != quorum.All {
+		o.ended.Add(1)
+		o.nanos.Add(int64(took))
+	}
 	if code == errcode.OK {
 		s.ok[level].Inc()
 		return

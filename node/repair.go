@@ -18,6 +18,7 @@ func (n *Node) openRepair(self ring.NodeID) (err error) {
 	if settle == 0 {
 		settle = n.cfg.Timeouts.Write + time.Second
 	}
+	streams := newStreamPace()
 	n.repair, err = repair.New(repair.Options{
 		Self:      self,
 		View:      n.gossip.Snapshot,
@@ -34,8 +35,12 @@ func (n *Node) openRepair(self ring.NodeID) (err error) {
 		Cleaned:     n.cleaned,
 		StreamRate:  int64(n.cfg.Ring.StreamRate),
 		// The coordinator and the gate are there before anything is driven.
-		Healthy:  func(id ring.NodeID) bool { return n.coord.Answers(id) },
-		Busy:     func() bool { return n.gate.Shedding() },
+		Healthy: func(id ring.NodeID) bool { return n.coord.Answers(id) },
+		Busy:    func() bool { return n.gate.Shedding() },
+		Streamed: func(bytes int) time.Duration {
+			count, took := n.ops.waited()
+			return streams.took(time.Now(), n.db.Metrics(), count, took, bytes)
+		},
 		Random:   rand.Float64,
 		Interval: n.cfg.Repair.Interval,
 		Settle:   settle,

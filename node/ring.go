@@ -71,14 +71,22 @@ func (a ringAdmin) Check(i ring.Intent) error {
 	return nil
 }
 
+// CheckGiveUp implements rpc.RingAdmin.
+func (a ringAdmin) CheckGiveUp(lost []ring.NodeID) error {
+	if err := a.Gossip.CheckGiveUp(lost); err != nil {
+		return fmt.Errorf("%s: %w", ring.VerbGiveUp, err)
+	}
+	return nil
+}
+
 // transfers are what is moved to and from this node.
 func (n *Node) transfers() []rpc.Transfer {
-	list := n.repair.Transfers()
+	list, v := n.repair.Transfers(), n.gossip.Snapshot()
 	out := make([]rpc.Transfer, len(list))
 	for i := range list {
 		t := &list[i]
 		out[i] = rpc.Transfer{
-			ID: t.ID, Kind: t.Kind, Partition: t.Span.Partition, RF: t.Span.RF, From: t.From, To: t.To,
+			ID: t.ID, Kind: t.Kind, Partition: t.Span.Partition, Copies: v.Copies(t.Span.Class).To, From: t.From, To: t.To,
 			KeysDone: t.KeysDone, BytesDone: t.BytesDone, BytesTotal: t.BytesTotal, State: t.State, Error: t.Error,
 		}
 	}

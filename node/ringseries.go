@@ -11,12 +11,14 @@ func (n *Node) ringSeries() ([]series, func(emit)) {
 	stage := gauge("pairdb_ring_change_stage", "1 for the stage that the open change of the ring is in, else 0; stable: none is open.", "stage")
 	intents := gauge("pairdb_ring_open_intents", "Changes of nodes that were asked for and have not begun.")
 	joiners := gauge("pairdb_ring_joiners", "Nodes that wait to become members, as far as this node knows.")
+	entries := gauge("pairdb_ring_log_entries", "Entries of the cluster's log that this node keeps; a snapshot stands for those before them.")
+	size := gauge("pairdb_ring_log_bytes", "Bytes of what this node keeps of the cluster's log, by part.", "part")
 	spans := gauge("pairdb_transfer_spans", "Partitions, for each replication factor, that this node fetches (gain) or hands over and drops (cleanup), by state.", "kind", "state")
 	rows := counter("pairdb_streamed_rows_total", "Objects moved because of a change of the ring: fetched by this node, or handed over to owners that lacked them before it dropped its copy.", "direction")
 	bytes := counter("pairdb_streamed_bytes_total", "Bytes of those objects.", "direction")
 	gained := counter("pairdb_gained_spans_total", "Partitions, for each replication factor, that this node has fetched all of.")
 	dropped := counter("pairdb_dropped_spans_total", "Partitions, for each replication factor, that this node has dropped after handing them over.")
-	all := []series{moving, stage, intents, joiners, spans, rows, bytes, gained, dropped}
+	all := []series{moving, stage, intents, joiners, entries, size, spans, rows, bytes, gained, dropped}
 	return all, func(e emit) {
 		snap := n.gossip.Snapshot()
 		at, touched := ring.Stable, 0
@@ -38,6 +40,10 @@ func (n *Node) ringSeries() ([]series, func(emit)) {
 		}
 		e(intents, float64(open))
 		e(joiners, float64(len(n.gossip.Joiners())))
+		l := n.gossip.Log()
+		e(entries, float64(l.Entries))
+		e(size, float64(l.Bytes), "entries")
+		e(size, float64(l.SnapshotBytes), "snapshot")
 		type group struct{ kind, state string }
 		count := make(map[group]int)
 		for _, t := range n.repair.Transfers() {

@@ -159,7 +159,7 @@ func (s *scrubber) scrub(ctx context.Context) {
 	s.mu.last = scrubState{Running: true, Began: n.clock.Now()}
 	s.mu.runs++
 	s.mu.Unlock()
-	p := &scrubPace{n: n, ctx: ctx, pacer: pace.Pacer{Most: int64(n.cfg.Scrub.Rate)}}
+	p := &scrubPace{n: n, ctx: ctx, diskPace: diskPace{loadPace{pacer: pace.Pacer{Most: int64(n.cfg.Scrub.Rate)}}}}
 	r, err := n.db.VerifyWith(ctx, engine.VerifyOptions{
 		Pace: func(bytes int) error {
 			err := p.wait(bytes)
@@ -236,13 +236,9 @@ func (s *scrubber) tell(r *scrubState) {
 
 // scrubPace says when a scrub may read on.
 type scrubPace struct {
-	n     *Node
-	ctx   context.Context
-	pacer pace.Pacer
-
-	thought  time.Time // when the rate was last thought over
-	syncs    int64
-	syncTime time.Duration
+	n   *Node
+	ctx context.Context
+	diskPace
 }
 
 // wait returns when so many more bytes may be read, or why no more are.
@@ -254,7 +250,7 @@ func (p *scrubPace) wait(bytes int) error {
 	}
 	for {
 		now := time.Now()
-		p.think(now)
+		p.look(now, p.n.db.Metrics())
 		d := p.pacer.Wait(now)
 		if d <= 0 {
 			p.pacer.Take(now, int64(bytes))
@@ -264,18 +260,6 @@ func (p *scrubPace) wait(bytes int) error {
 			return err
 		}
 	}
-}
-
-// think has the pacer look at how long writers wait for the disk.
-func (p *scrubPace) think(now time.Time) {
-	if !p.thought.IsZero() && now.Sub(p.thought) < pace.Interval {
-		return
-	}
-	m := p.n.db.Metrics()
-	if !p.thought.IsZero() {
-		p.pacer.Adjust(pace.Load{Syncs: m.WALSyncs - p.syncs, SyncTime: m.WALSyncTime - p.syncTime, Elapsed: now.Sub(p.thought)})
-	}
-	p.thought, p.syncs, p.syncTime = now, m.WALSyncs, m.WALSyncTime
 }
 
 func (p *scrubPace) sleep(d time.Duration) error {

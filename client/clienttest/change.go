@@ -142,7 +142,35 @@ func (c clusterService) Remove(_ context.Context, req *pairdbv1.RemoveRequest) (
 	if !req.GetAcceptLoss() {
 		return nil, refusedChange(errcode.InvalidArgument, "accept_loss is not set")
 	}
-	return c.note("remove", req.GetNode(), req.GetCheckOnly(), true)
+	m, err := c.note("remove", req.GetNode(), req.GetCheckOnly(), true)
+	if m != nil && len(req.GetAlsoLost()) > 0 { // told when it is checked
+		m.GivenUp = givenUp()
+	}
+	return m, err
+}
+
+// givenUp is what goes with more than one node of the pretended cluster.
+func givenUp() []*pairdbv1.GivenUp {
+	return []*pairdbv1.GivenUp{{ReplicationFactor: 3, TenantIds: []string{"default", "shop"}, Partitions: []uint32{0, 1, 2, 5, 7, 8}, EmptyPartitions: []uint32{5}}}
+}
+
+// Recover implements pairdbv1.ClusterServer: only if the lost node is named.
+func (c clusterService) Recover(_ context.Context, req *pairdbv1.RecoverRequest) (*pairdbv1.RecoverResponse, error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	id, name := identity(0)
+	switch {
+	case !req.GetAcceptLoss():
+		return nil, refusedChange(errcode.InvalidArgument, "accept_loss is not set")
+	case len(req.GetLost()) == 0 || req.GetLost()[0] == name:
+		return nil, refusedChange(errcode.NodeInUse, "the node is alive: "+name)
+	case req.GetLost()[0] != lost:
+		return nil, refusedChange(errcode.PreconditionFailed, "a majority of the voters is left")
+	}
+	return &pairdbv1.RecoverResponse{
+		Ring: c.store.ringNowLocked(), Lost: []*pairdbv1.TransferNode{{NodeId: "ff", Name: lost}},
+		Voters: []*pairdbv1.TransferNode{{NodeId: id, Name: name}}, Left: []*pairdbv1.TransferNode{{NodeId: id, Name: name}}, GivenUp: givenUp(),
+	}, nil
 }
 
 // Weigh implements pairdbv1.ClusterServer.

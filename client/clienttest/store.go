@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +43,7 @@ type Store struct {
 		ahead   time.Duration // of the clock that values expire by
 		repair  *pairdbv1.RepairRun
 		changed changed
+		drain   *pairdbv1.NodeDrain
 	}
 }
 
@@ -290,58 +290,6 @@ func level(c pairdbv1.Consistency) pairdbv1.Consistency {
 		return pairdbv1.Consistency_CONSISTENCY_QUORUM
 	}
 	return c
-}
-
-type tenantService struct {
-	pairdbv1.UnimplementedTenantsServer
-	store *Store
-}
-
-func (t tenantService) Create(_ context.Context, req *pairdbv1.CreateTenantRequest) (*pairdbv1.Tenant, error) {
-	s := t.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rf, policy := uint32(3), req.GetConflictPolicy()
-	if req.ReplicationFactor != nil {
-		rf = req.GetReplicationFactor()
-	}
-	if policy == pairdbv1.ConflictPolicy_CONFLICT_POLICY_UNSPECIFIED {
-		policy = pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW
-	}
-	switch {
-	case !regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`).MatchString(req.GetTenantId()):
-		return nil, Fail(errcode.InvalidTenantID, fmt.Sprintf("%q is no tenant id", req.GetTenantId()), nil)
-	case rf < 1 || rf > 7:
-		return nil, Fail(errcode.InvalidReplicationFactor, fmt.Sprintf("the replication factor is %d", rf), nil)
-	case s.mu.tenants[req.GetTenantId()] != nil:
-		return nil, Fail(errcode.TenantExists, fmt.Sprintf("tenant %q exists", req.GetTenantId()), nil)
-	}
-	tenant := newTenant(req.GetTenantId(), rf, policy)
-	s.mu.tenants[req.GetTenantId()] = tenant
-	return proto.CloneOf(tenant), nil
-}
-
-func (t tenantService) Get(_ context.Context, req *pairdbv1.GetTenantRequest) (*pairdbv1.Tenant, error) {
-	s := t.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tenant := s.mu.tenants[req.GetTenantId()]
-	if tenant == nil {
-		return nil, Fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", req.GetTenantId()), nil)
-	}
-	return proto.CloneOf(tenant), nil
-}
-
-func (t tenantService) List(context.Context, *pairdbv1.ListTenantsRequest) (*pairdbv1.ListTenantsResponse, error) {
-	s := t.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	resp := &pairdbv1.ListTenantsResponse{}
-	for _, tenant := range s.mu.tenants {
-		resp.Tenants = append(resp.Tenants, proto.CloneOf(tenant))
-	}
-	slices.SortFunc(resp.Tenants, func(a, b *pairdbv1.Tenant) int { return strings.Compare(a.GetTenantId(), b.GetTenantId()) })
-	return resp, nil
 }
 
 type clusterService struct {

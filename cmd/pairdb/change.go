@@ -17,8 +17,8 @@ import (
 const changeNote = `Any node takes this, from its own machine only until there are credentials.`
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Plan, begin and abort changes of the ring", groupCluster,
-		a.clusterPlanCommand(), a.clusterCommitCommand(), a.clusterAbortCommand())
+	return group("cluster", "Plan, begin and abort changes of the ring, recover from lost voters", groupCluster,
+		a.clusterPlanCommand(), a.clusterCommitCommand(), a.clusterAbortCommand(), a.clusterRecoverCommand())
 }
 
 func (a *app) clusterPlanCommand() *cobra.Command {
@@ -83,10 +83,12 @@ func planView(p *pairdbv1.PlanChangeResponse) view {
 	return v
 }
 
-// changeText says in words what is to become of a node.
+// changeText says in words what is to become of a node or tenant.
 func changeText(c *pairdbv1.NodeChange) string {
 	name := visible(c.GetName())
 	switch c.GetVerb() {
+	case "replicate":
+		return "tenant " + visible(c.GetTenantId()) + " gets " + number(c.GetReplicationFactor()) + " replicas"
 	case "join":
 		return name + " joins"
 	case "leave":

@@ -31,7 +31,8 @@ type dumpJSON struct {
 // dumpSpanJSON is another: what the node knows of a partition beside its objects.
 type dumpSpanJSON struct {
 	Partition uint16        `json:"partition"`
-	Owners    uint8         `json:"owners"`
+	Owners    int           `json:"owners,omitempty"`
+	Tenant    uint32        `json:"tenant,omitempty"`
 	Confirmed dumpConfirmed `json:"confirmed"`
 	Released  dumpConfirmed `json:"released"`
 }
@@ -139,7 +140,7 @@ func (d *dumper) object(k node.StorageKey, o *node.Object) error {
 }
 
 func (d *dumper) span(s node.Span) error {
-	return d.lines.Encode(dumpSpanJSON{s.Partition, s.RF, newDumpConfirmed(&s.Confirmed), newDumpConfirmed(&s.Released)})
+	return d.lines.Encode(dumpSpanJSON{s.Partition, s.RF, s.Tenant, newDumpConfirmed(&s.Confirmed), newDumpConfirmed(&s.Released)})
 }
 
 func newDumpConfirmed(c *node.Confirmed) dumpConfirmed {

@@ -29,7 +29,8 @@ type endpointHealth struct {
 func (a *app) healthCommand() *cobra.Command {
 	var f clientFlags
 	var wait time.Duration
-	var addrFile string
+	var addrFile, node string
+	var safe bool
 	cmd := a.clientCommand(&cobra.Command{
 		Use:   "health",
 		Short: "Ask nodes whether they serve; exit code 10 says that one does not",
@@ -37,11 +38,19 @@ func (a *app) healthCommand() *cobra.Command {
 10 if one says that it does not, and 6 if one cannot be reached.
 
 A check of one node on its own machine, such as that of a container, names with
---addr-file the file that the agent writes, and so asks that node and no other.`,
+--addr-file the file that the agent writes, and so asks that node and no other.
+
+With --safe it asks instead whether a node can be stopped now so that every partition keeps a
+majority of owners that have all there is: the others are up, nothing waits to be delivered,
+fetched or moved, and all owners were compared since one was away. The exit code is 0 if it can,
+and 10 with each reason and what to wait for if it cannot. For an upgrade, restart a node when
+that is so, and wait for it before the next one.`,
 		GroupID: groupCluster,
 		Args:    args(),
 	}, &f)
-	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until all are healthy, at most this long")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until all are healthy, or with --safe until the node can be stopped, at most this long")
+	cmd.Flags().BoolVar(&safe, "safe", false, "ask whether a node can be stopped")
+	cmd.Flags().StringVar(&node, "node", "", "with --safe: which node, by its name, its id, or the beginning of either (default the one at --endpoint)")
 	cmd.Flags().StringVar(&addrFile, "addr-file", "", "ask the node that wrote this file, its listen.addr_file, in place of --endpoint")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if wait < 0 {
@@ -56,6 +65,15 @@ A check of one node on its own machine, such as that of a container, names with
 				return err
 			}
 			f.endpoints = []string{endpoint}
+		}
+		switch {
+		case cmd.Flags().Changed("node") && (!safe || node == ""):
+			return usagef("pairdb health: --node names the node that --safe is about; give both, or --endpoint for the nodes to ask")
+		case safe:
+			if err := oneNode(cmd, &f, node, "Name it with --node; see pairdb status for the nodes."); err != nil {
+				return err
+			}
+			return a.safety(cmd.Context(), &f, node, wait)
 		}
 		return f.withClient(func(c *client.Client) error {
 			all, err := waitHealthy(cmd.Context(), c, wait)

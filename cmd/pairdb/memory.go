@@ -12,8 +12,19 @@ import (
 
 // memoryPercent is how much of the memory there is this process may use. The
 // rest is for what Go does not count: the program itself, mapped files, and what
-// the kernel holds for sockets and files, some 70 MiB of a loaded node.
-const memoryPercent = 80
+// the kernel holds for sockets and files, some 70 MiB of a loaded node. The heap goes
+// beyond its limit for a moment, too, when many values of the largest size come at
+// once: so as much as that is left at the least, though no more than half.
+const (
+	memoryPercent = 80
+	memoryLeft    = 184 << 20
+)
+
+// usableOf is how much of the memory there is this process may use, in bytes.
+func usableOf(there uint64) int64 {
+	n := int64(min(there, math.MaxInt64))
+	return min(n/100*memoryPercent, max(n-memoryLeft, n/2))
+}
 
 // memoryLimit is how much memory this process may use. All are bytes.
 type memoryLimit struct {
@@ -38,7 +49,7 @@ func decideMemory(cgroup, machine uint64, goSet bool, goLimit int64) memoryLimit
 		if there.bytes == 0 {
 			continue
 		}
-		if usable := int64(min(there.bytes, math.MaxInt64) / 100 * memoryPercent); usable < l.usable {
+		if usable := usableOf(there.bytes); usable < l.usable {
 			l.usable, l.from = usable, there.from
 		}
 	}

@@ -32,7 +32,8 @@ func TestDecideMemory(t *testing.T) {
 		goLimit         int64
 		want            memoryLimit
 	}{
-		"container":            {512 * mib, 8192 * mib, false, math.MaxInt64, memoryLimit{512 * mib / 100 * 80, 512 * mib / 100 * 80, "cgroup"}},
+		"container":            {512 * mib, 8192 * mib, false, math.MaxInt64, memoryLimit{328 * mib, 328 * mib, "cgroup"}},
+		"small container":      {256 * mib, 8192 * mib, false, math.MaxInt64, memoryLimit{128 * mib, 128 * mib, "cgroup"}},
 		"machine":              {0, 1000 * mib, false, math.MaxInt64, memoryLimit{800 * mib, 800 * mib, "machine"}},
 		"limit beyond machine": {8000 * mib, 1000 * mib, false, math.MaxInt64, memoryLimit{800 * mib, 800 * mib, "machine"}},
 		"nothing known":        {0, 0, false, math.MaxInt64, memoryLimit{math.MaxInt64, math.MaxInt64, ""}},

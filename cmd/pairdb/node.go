@@ -30,8 +30,8 @@ const nodeNote = `NODE is a node's name, its id, or the beginning of either that
 Ctrl-C ends the waiting, not the change.`
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Have nodes leave, replace or remove lost ones, give them other shares", groupCluster,
-		a.nodeDecommissionCommand(), a.nodeReplaceCommand(), a.nodeRemoveCommand(), a.nodeWeighCommand())
+	return group("node", "Have nodes leave, replace or remove lost ones, give them other shares, prepare restarts", groupCluster,
+		a.nodeDrainCommand(), a.nodeDecommissionCommand(), a.nodeReplaceCommand(), a.nodeRemoveCommand(), a.nodeWeighCommand())
 }
 
 // nodeFlags are the flags of a command that changes one node.
@@ -77,27 +77,41 @@ func (a *app) change(cmd *cobra.Command, f *nodeFlags, ask func(context.Context,
 		if err != nil {
 			return err
 		}
-		if f.wait {
-			if limited {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, f.timeout)
-				defer cancel()
-			}
-			if m, err = a.waitForChange(ctx, c, m); err != nil {
-				return err
-			}
+		return a.showChange(ctx, c, f, m, limited)
+	})
+}
+
+// showChange tells what was asked for, with --wait once it is done.
+func (a *app) showChange(ctx context.Context, c *client.Client, f *nodeFlags, m *pairdbv1.NodeChange, limited bool) error {
+	if f.wait {
+		if limited {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, f.timeout)
+			defer cancel()
 		}
-		if err := a.show(f.output, nodeChangeView(m, f.wait)); err != nil {
+		lost := m.GetGivenUp()
+		var err error
+		if m, err = a.waitForChange(ctx, c, m); err != nil {
 			return err
 		}
-		if f.wait && m.GetState() == "aborted" {
-			return &failure{
-				exit: errcode.ExitFailed, what: "the change was ended before it was done: " + changeText(m),
-				why: []string{"somebody aborted it, or a node it needs was away for too long"}, next: "See pairdb events and pairdb cluster plan; ask for it again when the nodes are up.",
-			}
+		m.GivenUp = lost
+	}
+	return a.showEndedChange(f.output, m, f.wait)
+}
+
+// showEndedChange shows a change, which has ended if it was waited for: one that was
+// aborted is a failure then.
+func (a *app) showEndedChange(output string, m *pairdbv1.NodeChange, waited bool) error {
+	if err := a.show(output, nodeChangeView(m, waited)); err != nil {
+		return err
+	}
+	if waited && m.GetState() == "aborted" {
+		return &failure{
+			exit: errcode.ExitFailed, what: "the change was ended before it was done: " + changeText(m),
+			why: []string{"somebody aborted it, or a node it needs was away for too long"}, next: "See pairdb events and pairdb cluster plan; ask for it again when the nodes are up.",
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func nodeChangeView(m *pairdbv1.NodeChange, waited bool) view {
@@ -106,9 +120,17 @@ func nodeChangeView(m *pairdbv1.NodeChange, waited bool) view {
 		head = changeText(m) + ": " + visible(m.GetState())
 	}
 	return view{
-		data: m, head: []string{head}, columns: []string{"CHANGE", "NODE", "STATE", "MOVED", "WAITS FOR", "ID"},
-		rows: [][]string{{visible(m.GetVerb()), visible(m.GetName()), visible(m.GetState()), fmt.Sprintf("%.0f %%", m.GetPercent()), visibleText(m.GetWaitsFor()), m.GetId()}},
+		data: m, head: append([]string{head}, givenUpLines(m.GetGivenUp())...), columns: []string{"CHANGE", "OF", "STATE", "MOVED", "WAITS FOR", "ID"},
+		rows: [][]string{{visible(m.GetVerb()), subjectText(m), visible(m.GetState()), fmt.Sprintf("%.0f %%", m.GetPercent()), visibleText(m.GetWaitsFor()), m.GetId()}},
 	}
+}
+
+// subjectText names what a change is of: a node, or a tenant.
+func subjectText(m *pairdbv1.NodeChange) string {
+	if m.GetTenantId() != "" {
+		return visible(m.GetTenantId())
+	}
+	return visible(m.GetName())
 }
 
 // waitForChange follows a change until it has ended.
@@ -190,59 +212,6 @@ has copies.
 			return c.Decommission(ctx, &pairdbv1.DecommissionRequest{Node: cmp.Or(checked.GetNodeId(), args[0]), CheckOnly: checked == nil})
 		}, func(m *pairdbv1.NodeChange) string {
 			return fmt.Sprintf("%s (%s) hands over its partitions and leaves for good. Go on?", visible(m.GetName()), m.GetNodeId())
-		})
-	}
-	return cmd
-}
-
-func (a *app) nodeReplaceCommand() *cobra.Command {
-	var f nodeFlags
-	var dead, by string
-	cmd := a.nodeChangeCommand(&cobra.Command{
-		Use: "replace --dead NODE [--by NODE]", Short: "Have a new node take the place of one that is lost", Args: args(),
-		Long: `Have a node that waits to join take the partitions of one that is lost, whose disk is gone, say. Its
-data is fetched from the other owners. The lost node can never come back: its data directory is
-refused from then on. Start the new node with --join first; with one that waits --by is not needed.
-` + nodeNote,
-	}, &f, true)
-	cmd.Flags().StringVar(&dead, "dead", "", "the node that is lost")
-	cmd.Flags().StringVar(&by, "by", "", "the node that takes its place (default the only one that waits to join)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if dead == "" {
-			fail := usagef("%s: --dead is missing: the node that is lost", cmd.CommandPath())
-			fail.next = "See pairdb status for the nodes that are down."
-			return fail
-		}
-		return a.change(cmd, &f, func(ctx context.Context, c *client.Client, checked *pairdbv1.NodeChange) (*pairdbv1.NodeChange, error) {
-			return c.ReplaceNode(ctx, &pairdbv1.ReplaceRequest{Dead: cmp.Or(checked.GetNodeId(), dead), By: cmp.Or(checked.GetByNodeId(), by), CheckOnly: checked == nil})
-		}, func(m *pairdbv1.NodeChange) string {
-			return fmt.Sprintf("%s takes the place of %s (%s), which can never come back. Go on?", visible(m.GetByName()), visible(m.GetName()), m.GetNodeId())
-		})
-	}
-	return cmd
-}
-
-func (a *app) nodeRemoveCommand() *cobra.Command {
-	var f nodeFlags
-	var accept bool
-	cmd := a.nodeChangeCommand(&cobra.Command{
-		Use: "remove NODE --accept-loss", Short: "Give up a node that is lost; the others take its partitions", Args: args("the node"),
-		Long: `Give up a node that is lost: the other nodes take its partitions and fetch the data from each other.
-What it alone had, such as writes at level one that reached no other owner, is lost. It can never
-come back. A node that is alive is refused: decommission it.
-` + nodeNote,
-	}, &f, true)
-	cmd.Flags().BoolVar(&accept, "accept-loss", false, "what the node alone had may be lost")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !accept {
-			fail := usagef("%s: --accept-loss is missing: what the node alone had is lost when it is removed", cmd.CommandPath())
-			fail.next = "Start the node again and use pairdb node decommission if its disk is sound; else add --accept-loss."
-			return fail
-		}
-		return a.change(cmd, &f, func(ctx context.Context, c *client.Client, checked *pairdbv1.NodeChange) (*pairdbv1.NodeChange, error) {
-			return c.RemoveNode(ctx, &pairdbv1.RemoveRequest{Node: cmp.Or(checked.GetNodeId(), args[0]), AcceptLoss: true, CheckOnly: checked == nil})
-		}, func(m *pairdbv1.NodeChange) string {
-			return fmt.Sprintf("%s (%s) is given up: it can never come back, and what it alone had is lost. Go on?", visible(m.GetName()), m.GetNodeId())
 		})
 	}
 	return cmd

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 )
 
 func (a *app) tenantCommand() *cobra.Command {
-	return group("tenant", "Create and show tenants", groupData,
-		a.tenantCreateCommand(), a.tenantListCommand(), a.tenantShowCommand())
+	return group("tenant", "Create, show, change and delete tenants", groupData,
+		a.tenantCreateCommand(), a.tenantListCommand(), a.tenantShowCommand(), a.tenantUpdateCommand(), a.tenantDeleteCommand())
 }
 
 func (a *app) tenantCreateCommand() *cobra.Command {
@@ -92,9 +91,13 @@ func (a *app) showTenants(format string, whole any, tenants ...*pairdbv1.Tenant)
 		if t.GetUnderReplicated() {
 			state = "under-replicated"
 		}
+		rf := number(t.GetReplicationFactor())
+		if next := t.GetNextReplicationFactor(); next > 0 {
+			rf += " -> " + number(next)
+		}
 		v.items = append(v.items, t)
 		v.rows = append(v.rows, []string{
-			visible(t.GetTenantId()), strconv.FormatUint(uint64(t.GetReplicationFactor()), 10), policyText(t.GetConflictPolicy()),
+			visible(t.GetTenantId()), rf, policyText(t.GetConflictPolicy()),
 			secondText(t.GetCreatedAt()), secondText(t.GetUpdatedAt()), state,
 		})
 	}

@@ -3,6 +3,7 @@ package repair
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
@@ -17,6 +18,9 @@ const (
 	maxFrameKeys = 1024
 	// frameBudget bounds the entries of the engine that are looked at for one.
 	frameBudget = 1 << 16
+	// maxHold bounds how long an answer is held back for the sake of clients: who asked is
+	// not to take this node for one that does not answer.
+	maxHold = 2 * time.Second
 	// fewToBulk is how many siblings of a tenant are not worth a bulk.
 	fewToBulk = 64
 )
@@ -59,7 +63,10 @@ func (m *Manager) bulk(fb *fiber, at ring.Version, r *round, j *job, g *gain, no
 			}
 		}
 		t, ok := r.view.TenantByNumber(s.tenant)
-		if !ok || t.RF != int(j.RF) {
+		if !ok && r.view.Deleted(s.tenant) {
+			continue
+		}
+		if !ok || t.Class() != j.Class {
 			return 0, fmt.Errorf("there is a tenant %d that this node does not know yet: %w", s.tenant, errRing)
 		}
 		m.mu.Lock()
@@ -204,7 +211,7 @@ func (b *bulking) store(fb *fiber, a *objectReply) error {
 		}
 		lww := t.Policy == schema.PolicyLWW
 		items = append(items, coord.MergeItem{
-			Address: coord.Address{Partition: j.Partition, Tenant: t.Number, Token: token, Key: row.key, RF: j.RF, LWW: lww, PV: j.pv},
+			Address: coord.Address{Partition: j.Partition, Tenant: t.Number, Token: token, Key: row.key, Class: j.Class, LWW: lww, PV: j.pv},
 			Object:  row.object, LastWriteWins: lww, Refetch: &j.agreed,
 		})
 		size += len(row.key) + len(row.object)
@@ -224,11 +231,11 @@ func (s *service) objects(fb *fiber, span Span, q *request) (*objectReply, error
 	}
 	v := s.opts.View()
 	t, ok := v.TenantByNumber(q.tenant)
-	if v.Layout == nil || !ok || t.RF != int(span.RF) {
+	if v.Layout == nil || !ok || t.Class() != span.Class {
 		return nil, errRing
 	}
 	r := &coord.ScanRange{
-		Partition: span.Partition, Tenant: t.Number, RF: span.RF, LWW: t.Policy == schema.PolicyLWW, Mode: coord.ScanValues,
+		Partition: span.Partition, Tenant: t.Number, Class: span.Class, LWW: t.Policy == schema.PolicyLWW, Mode: coord.ScanValues,
 		MaxKeys: maxFrameKeys, MaxBytes: frameBytes, Budget: frameBudget,
 	}
 	if r.From.Token = v.Layout.FirstToken(span.Partition); q.from != nil {
@@ -251,8 +258,15 @@ func (s *service) objects(fb *fiber, span Span, q *request) (*objectReply, error
 	for i := range piece.Entries {
 		a.rows = append(a.rows, objectRow{piece.Entries[i].Key, piece.Entries[i].Object})
 	}
+	// Whoever asks waits for the answer before it asks for more.
+	if d := min(s.opts.Streamed(a.size()), maxHold); d > 0 && !fb.sleep(d) {
+		return nil, errClosed
+	}
 	if piece.Next != nil {
 		a.next = &position{piece.Next.Token, piece.Next.Key}
+	}
+	if err := s.has(span, q.tenant); err != nil {
+		return nil, err
 	}
 	// What was read is settled by what was confirmed before and after.
 	return a, s.settledBy(span, q.agreed)

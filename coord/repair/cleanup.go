@@ -52,8 +52,8 @@ func (m *Manager) lookForeign(v *schema.Snapshot) {
 // foreign returns the spans that are here and not owned. What the open change touches is
 // left alone until that is over.
 func (m *Manager) foreign(v *schema.Snapshot) ([]Span, error) {
-	return m.opts.Replica.Foreign(func(p ring.Partition, rf uint8) bool {
-		return int(p) >= v.Layout.Partitions() || v.Change.Touches(p) || v.Layout.IsOwner(m.opts.Self, p, int(rf))
+	return m.opts.Replica.Foreign(func(s Span) bool {
+		return int(s.Partition) >= v.Layout.Partitions() || v.Change.Touches(s.Partition) || m.owns(v, s)
 	})
 }
 
@@ -72,7 +72,7 @@ func (m *Manager) cleanUp(fb *fiber, v *schema.Snapshot) {
 		m.mu.clean.spans = make(map[Span]*Transfer, len(spans))
 		for _, span := range spans {
 			m.mu.clean.spans[span] = &Transfer{
-				ID: fmt.Sprintf("cleanup-%d-%d-%d", v.Layout.PV(span.Partition), span.Partition, span.RF), Kind: TransferCleanup,
+				ID: fmt.Sprintf("cleanup-%d-%d-%d", v.Layout.PV(span.Partition), span.Partition, span.Class), Kind: TransferCleanup,
 				Span: span, From: []ring.NodeID{m.opts.Self}, State: TransferWaiting,
 			}
 		}
@@ -162,8 +162,8 @@ func (m *Manager) giveUpLost(v *schema.Snapshot, p ring.Partition) error {
 	if !m.opts.Quarantined(p) {
 		return nil
 	}
-	for rf, known := range m.factors(v) {
-		if known && m.owns(v, Span{p, uint8(rf)}) {
+	for _, c := range v.Classes() {
+		if m.owns(v, Span{p, c.Class}) {
 			return fmt.Errorf("partition %d is under quarantine here: what is owned of it is to be fetched before the rest is handed over", p)
 		}
 	}
@@ -304,7 +304,7 @@ func (c *comparison) handFrame(fb *fiber, t *schema.Tenant, rows []objectRow) er
 	for i := range rows {
 		f := fix{tenant: t, at: coord.Address{
 			Partition: c.job.Partition, Tenant: t.Number, Token: ring.KeyToken(t.Number, rows[i].key), Key: rows[i].key,
-			RF: c.job.RF, LWW: t.Policy == schema.PolicyLWW, PV: c.job.pv,
+			Class: c.job.Class, LWW: t.Policy == schema.PolicyLWW, PV: c.job.pv,
 		}}
 		for k := range c.job.owners {
 			if f.here = append(f.here, k); k != c.job.self {

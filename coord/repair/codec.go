@@ -93,13 +93,13 @@ type diffItem struct {
 }
 
 func (q *request) encode() []byte {
-	b := coord.RepairBody(make([]byte, 0, 256), q.spans[0].RF)
+	b := coord.RepairBody(make([]byte, 0, 256), q.spans[0].Class)
 	b = append(b, byte(q.kind))
 	b = binary.AppendUvarint(b, uint64(len(q.spans)))
 	for i := range q.spans {
 		s := &q.spans[i]
 		b = binary.BigEndian.AppendUint16(b, uint16(s.Partition))
-		b = append(b, s.RF)
+		b = ring.AppendClass(b, s.Class)
 		b = appendU64(b, uint64(s.pv))
 		if q.kind == kindAdopt || q.kind == kindRelease {
 			b = appendU64(b, s.session)
@@ -152,7 +152,7 @@ const (
 
 // decodeRequest reads a request; slices alias b.
 func decodeRequest(b []byte) (*request, error) {
-	rf, rest, ok := coord.RepairRF(b)
+	class, rest, ok := coord.RepairClass(b)
 	if !ok {
 		return nil, errBody
 	}
@@ -167,15 +167,12 @@ func decodeRequest(b []byte) (*request, error) {
 	q.spans = make([]spanItem, r.count(maxSpans, size))
 	for i := range q.spans {
 		s := &q.spans[i]
-		s.Partition, s.RF, s.pv = ring.Partition(r.u16()), r.u8(), ring.Version(r.u64())
+		s.Partition, s.Class, s.pv = ring.Partition(r.u16()), r.class(), ring.Version(r.u64())
 		if hands {
 			s.session, s.repairedAt, s.confirmed = r.u64(), int64(r.u64()), r.confirmed()
 		}
-		if s.RF < 1 || s.RF > ring.MaxRF {
-			r.fail()
-		}
 	}
-	if len(q.spans) == 0 || q.spans[0].RF != rf || one && len(q.spans) != 1 {
+	if len(q.spans) == 0 || q.spans[0].Class != class || one && len(q.spans) != 1 {
 		r.fail()
 	}
 	switch q.kind {

@@ -12,6 +12,7 @@ import (
 func someRequests() []*request {
 	conf := causal.Confirmed{Seen: causal.NewContext(causal.Dot{Actor: 5, Counter: 9}), Expired: 77}
 	one := []spanItem{{Span: Span{3, 2}, pv: 4}}
+	own := Span{3, ring.OwnClass(9, 2)}
 	return []*request{
 		{kind: kindState, spans: []spanItem{{Span: Span{3, 2}, pv: 4}, {Span: Span{1, 7}, pv: 1}}},
 		{kind: kindAdopt, spans: []spanItem{{Span: Span{3, 2}, pv: 4, session: 8, confirmed: conf, repairedAt: 12}}},
@@ -25,6 +26,9 @@ func someRequests() []*request {
 		{kind: kindRecords, spans: one},
 		{kind: kindRecords, spans: one, after: &RecordRow{Tenant: 7, Token: 9, KeyHash: [16]byte{1, 15: 2}, IdempotencyKey: []byte("i"), Record: []byte{1, 2}}},
 		{kind: kindDirty, spans: one},
+		{kind: kindState, spans: []spanItem{{Span: own, pv: 4}, {Span: Span{3, 2}, pv: 4}}},
+		{kind: kindAdopt, spans: []spanItem{{Span: own, pv: 4, session: 8, confirmed: conf}}},
+		{kind: kindSums, spans: []spanItem{{Span: own, pv: 4}}, agreed: 6},
 		{kind: kindRecords, spans: one, votes: true},
 		{kind: kindKnown, spans: []spanItem{{Span: Span{3, 2}, pv: 4}, {Span: Span{1, 7}, pv: 1}}},
 		{kind: kindObjects, spans: one, agreed: 6, tenant: 7},

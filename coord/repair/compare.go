@@ -153,7 +153,10 @@ func (c *comparison) roots(fb *fiber) ([]part, error) {
 			continue
 		}
 		t, ok := c.view.TenantByNumber(all[i].tenant)
-		if !ok || t.RF != int(j.RF) {
+		if !ok && c.view.Deleted(all[i].tenant) {
+			continue // who tells of it has not learned that yet
+		}
+		if !ok || t.Class() != j.Class {
 			return nil, fmt.Errorf("there is a tenant %d that this node does not know yet: %w", all[i].tenant, errRing)
 		}
 		p := part{tenant: t, leaf: int(all[i].depth), count: all[i].sum.Count}
@@ -219,7 +222,11 @@ func (m *Manager) paid(fb *fiber, b *bucket, n int) error {
 	if b == nil {
 		b = m.bucket
 	}
-	if d := b.take(int64(n), m.opts.Clock.Now()); d > 0 && !fb.sleep(d) {
+	d := b.take(int64(n), m.opts.Clock.Now())
+	if b == m.stream {
+		d = max(d, m.opts.Streamed(n))
+	}
+	if d > 0 && !fb.sleep(d) {
 		return errClosed
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
@@ -51,6 +52,7 @@ type fakeNode struct {
 	data  *fakeReplica
 	coord *coord.Coordinator
 	m     *Manager
+	lives uint64 // its incarnation
 	up    bool
 	notes []Note
 	// state is what the node knows of the log.
@@ -104,6 +106,7 @@ func (n *fakeNode) stop() {
 }
 
 func (n *fakeNode) boot(edit func(int, *Options)) {
+	n.lives++
 	random := rand.New(rand.NewPCG(1, uint64(n.i)))
 	o := Options{
 		Self: n.id, View: n.view, Replica: n.data, Objects: n.data, Transport: n, Clock: realClock{}, Scheduler: goScheduler{},
@@ -146,8 +149,13 @@ func (n *fakeNode) view() *schema.Snapshot {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := schema.Snapshot{ClusterID: ring.ClusterID{9}, Self: n.id, Version: 1, Layout: n.layout, Ready: true}
+	tenants := slices.Clone(n.tenants)
 	if st := n.state.Load(); st != nil {
 		s.Version, s.Ring, s.Layout, s.Change = st.Version(), st, st.Layout(), st.Change()
+		tenants = nil
+		for _, t := range st.Tenants() {
+			tenants = append(tenants, meta.TenantOf(t, st.Change()))
+		}
 	}
 	for _, m := range n.nodes {
 		r := n.reports[m.id]
@@ -155,9 +163,9 @@ func (n *fakeNode) view() *schema.Snapshot {
 		if !m.up {
 			l = schema.Dead
 		}
-		s.Members = append(s.Members, schema.Member{ID: m.id, Name: string(rune('a' + m.i)), Liveness: l, SyncedVersion: r.Synced, CleanVersion: r.Clean})
+		s.Members = append(s.Members, schema.Member{ID: m.id, Name: string(rune('a' + m.i)), Liveness: l, Incarnation: m.lives, AckedVersion: s.Version, SyncedVersion: r.Synced, CleanVersion: r.Clean})
 	}
-	return schema.Build(s, slices.Clone(n.tenants))
+	return schema.Build(s, tenants)
 }
 
 // Send implements coord.Transport.
@@ -241,7 +249,32 @@ func (f *fakeReplica) restart() {
 	f.drawn = map[ring.Partition]uint64{}
 }
 
-func (f *fakeReplica) span(p ring.Partition) Span { return Span{p, uint8(f.c.tenants[0].RF)} }
+// span is the span of a tenant's keys, as far as the node knows.
+func (f *fakeReplica) span(t ring.TenantNumber, p ring.Partition) Span {
+	if st := f.c.nodes[f.i].state.Load(); st != nil {
+		if r, ok := st.TenantByNumber(t); ok {
+			return Span{p, r.Class()}
+		}
+	}
+	return Span{p, f.c.tenants[0].Class()}
+}
+
+// in reports whether a tenant's keys of a partition are in a span.
+func (f *fakeReplica) in(s Span, t ring.TenantNumber, p ring.Partition) bool {
+	return p == s.Partition && f.span(t, p) == s
+}
+
+// part gives tenants that have a class for themselves what is known of the one that they
+// were born in, before that changes, or something becomes known of them. The replica is
+// locked.
+func (f *fakeReplica) part(p ring.Partition) {
+	for _, t := range []ring.TenantNumber{tenantA, tenantB} {
+		s := f.span(t, p)
+		if _, ok := f.confirmed[s]; !ok && s.Class != s.Class.Born() {
+			f.confirmed[s], f.released[s] = f.confirmed[Span{p, s.Class.Born()}], f.released[Span{p, s.Class.Born()}]
+		}
+	}
+}
 
 func lww(t ring.TenantNumber) bool { return t == tenantA }
 
@@ -284,7 +317,8 @@ func (f *fakeReplica) join(t ring.TenantNumber, key string, o causal.Object) {
 func (f *fakeReplica) Read(at coord.Address, done func([]byte, error)) {
 	f.mu.Lock()
 	o := f.rows[at.Tenant][string(at.Key)]
-	c := f.confirmed[f.span(at.Partition)]
+	f.part(at.Partition)
+	c := f.confirmed[f.span(at.Tenant, at.Partition)]
 	o = o.Settled(&c, lww(at.Tenant))
 	f.mu.Unlock()
 	if o.IsZero() {
@@ -317,11 +351,12 @@ func (f *fakeReplica) Merge(items []coord.MergeItem, done func(int, []byte, erro
 			f.rows[it.Tenant][string(it.Key)] = causal.JoinFetched(&held, &o, it.Refetch)
 			continue
 		}
-		if it.Gaining != 0 && f.told[f.span(it.Partition)] != it.Gaining {
+		if it.Gaining != 0 && f.told[f.span(it.Tenant, it.Partition)] != it.Gaining {
 			f.rows[it.Tenant][string(it.Key)] = causal.Join(&held, &o)
 			continue
 		}
-		c := f.confirmed[f.span(it.Partition)]
+		f.part(it.Partition)
+		c := f.confirmed[f.span(it.Tenant, it.Partition)]
 		joined, stripped := causal.JoinUnder(&held, &o, &c, it.LWW)
 		if stripped {
 			errs[i] = coord.ErrStripped
@@ -341,11 +376,12 @@ func (f *fakeReplica) State(s Span) (State, error) {
 	st := State{Session: f.session, Actor: f.actor, Drawn: f.drawn[s.Partition], Now: time.Now().UnixMilli(), Votes: slices.Clone(f.votes)}
 	for t, rows := range f.rows {
 		for key, o := range rows {
-			if _, p := f.place(t, key); p == s.Partition {
+			if _, p := f.place(t, key); f.in(s, t, p) {
 				st.Seen = causal.JoinContext(st.Seen, o.Context)
 			}
 		}
 	}
+	f.part(s.Partition)
 	st.Confirmed, st.Released = f.confirmed[s], f.released[s]
 	if f.fail != nil {
 		return st, f.fail("state")
@@ -362,6 +398,7 @@ func (f *fakeReplica) Adopt(s Span, c *causal.Confirmed) error {
 			return err
 		}
 	}
+	f.part(s.Partition)
 	old := f.confirmed[s]
 	f.confirmed[s] = old.Join(c)
 	return nil
@@ -376,12 +413,13 @@ func (f *fakeReplica) Release(s Span, c *causal.Confirmed) error {
 			return err
 		}
 	}
+	f.part(s.Partition)
 	old := f.released[s]
 	now := old.Join(c)
 	f.released[s] = now
 	for t, rows := range f.rows {
 		for key, o := range rows {
-			if _, p := f.place(t, key); p != s.Partition {
+			if _, p := f.place(t, key); !f.in(s, t, p) {
 				continue
 			}
 			if o = o.Settled(&now, lww(t)); o.IsZero() {
@@ -454,7 +492,8 @@ func (f *fakeReplica) Rows(r Range, after *Row, limit int) (rows []Row, more boo
 		return nil, false, err
 	}
 	f.mu.Lock()
-	c := f.confirmed[f.span(r.Partition)]
+	f.part(r.Partition)
+	c := f.confirmed[f.span(r.Tenant, r.Partition)]
 	f.mu.Unlock()
 	for _, row := range f.sorted(r) {
 		if after != nil && row.at().compare(after.at()) <= 0 {
@@ -482,7 +521,7 @@ func (f *fakeReplica) Records(s Span, after *RecordRow, limit int, votes bool) (
 		if !votes && strings.HasPrefix(name, "vote") {
 			continue
 		}
-		if f.c.layout.PartitionOf(r.Token) == s.Partition && (after == nil || name > string(after.IdempotencyKey)) {
+		if f.in(s, r.Tenant, f.c.layout.PartitionOf(r.Token)) && (after == nil || name > string(after.IdempotencyKey)) {
 			names = append(names, name)
 		}
 	}

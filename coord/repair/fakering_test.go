@@ -1,6 +1,8 @@
 package repair
 
 import (
+	"slices"
+
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -10,6 +12,7 @@ import (
 func (f *fakeReplica) Known(s Span) (confirmed, released causal.Confirmed, floor uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.part(s.Partition)
 	return f.confirmed[s], f.released[s], 0, nil
 }
 
@@ -17,6 +20,7 @@ func (f *fakeReplica) Known(s Span) (confirmed, released causal.Confirmed, floor
 func (f *fakeReplica) Inherit(s Span, _ ring.Version, confirmed, released *causal.Confirmed, _ uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.part(s.Partition)
 	c, r := f.confirmed[s], f.released[s]
 	f.confirmed[s], f.released[s] = c.Join(confirmed), r.Join(released)
 	return nil
@@ -37,12 +41,14 @@ func (f *fakeReplica) Told(s Span, change ring.Version) error {
 }
 
 // Foreign implements Replica.
-func (f *fakeReplica) Foreign(owns func(ring.Partition, uint8) bool) (all []Span, err error) {
+func (f *fakeReplica) Foreign(owns func(Span) bool) (all []Span, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for p := range f.c.layout.Partitions() {
-		if s := f.span(ring.Partition(p)); !owns(s.Partition, s.RF) && f.holds(s) {
-			all = append(all, s)
+		for _, t := range []ring.TenantNumber{tenantA, tenantB} {
+			if s := f.span(t, ring.Partition(p)); !owns(s) && f.holds(s) && !slices.Contains(all, s) {
+				all = append(all, s)
+			}
 		}
 	}
 	return all, nil
@@ -55,11 +61,11 @@ func (f *fakeReplica) holds(s Span) bool {
 	for t, rows := range f.rows {
 		for key := range rows {
 			_, p := f.place(t, key)
-			held = held || p == s.Partition
+			held = held || f.in(s, t, p)
 		}
 	}
 	for _, r := range f.records {
-		held = held || f.c.layout.PartitionOf(r.Token) == s.Partition
+		held = held || f.in(s, r.Tenant, f.c.layout.PartitionOf(r.Token))
 	}
 	return held
 }
@@ -78,18 +84,18 @@ func (f *fakeReplica) Drop(s Span, still func() bool) error {
 	}
 	for t, rows := range f.rows {
 		for key := range rows {
-			if _, p := f.place(t, key); p == s.Partition {
+			if _, p := f.place(t, key); f.in(s, t, p) {
 				delete(rows, key)
 			}
 		}
 	}
 	for name, r := range f.records {
-		if f.c.layout.PartitionOf(r.Token) == s.Partition {
+		if f.in(s, r.Tenant, f.c.layout.PartitionOf(r.Token)) {
 			delete(f.records, name)
 		}
 	}
-	delete(f.confirmed, s)
-	delete(f.released, s)
+	f.part(s.Partition)
+	f.confirmed[s], f.released[s] = causal.Confirmed{}, causal.Confirmed{}
 	return nil
 }
 
@@ -98,7 +104,8 @@ func (f *fakeReplica) Scan(r *coord.ScanRange, done func(coord.ScanPiece, error)
 	first, last := tokens(f.c.layout, r.Partition)
 	var p coord.ScanPiece
 	f.mu.Lock()
-	c := f.confirmed[f.span(r.Partition)]
+	f.part(r.Partition)
+	c := f.confirmed[f.span(r.Tenant, r.Partition)]
 	f.mu.Unlock()
 	for _, row := range f.sorted(Range{r.Partition, r.Tenant, first, last}) {
 		at := coord.Position{Token: row.Token, Key: row.Key}

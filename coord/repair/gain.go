@@ -80,42 +80,17 @@ func (m *Manager) gainingOf(v *schema.Snapshot, spans []Span, p ring.Partition) 
 	if !v.Change.Touches(p) {
 		return spans
 	}
-	factors := m.factors(v)
-	for rf := 1; rf <= ring.MaxRF; rf++ {
-		if factors[rf] && v.Change.Gains(v.Layout, m.opts.Self, p, rf) {
-			spans = append(spans, Span{p, uint8(rf)})
+	for _, c := range v.Classes() {
+		if v.Change.Gains(v.Layout, m.opts.Self, p, c.Copies) {
+			spans = append(spans, Span{p, c.Class})
 		}
 	}
 	return spans
 }
 
-// factors says which replication factors there are. It is asked for each message of a
-// partition that is gained, and there may be many tenants.
-func (m *Manager) factors(v *schema.Snapshot) [ring.MaxRF + 1]bool {
-	tenants := v.Tenants()
-	if f := m.known.Load(); f != nil && f.version == v.Version && f.tenants == len(tenants) {
-		return f.in
-	}
-	f := &factors{version: v.Version, tenants: len(tenants)}
-	for _, t := range tenants {
-		if t.RF >= 1 && t.RF <= ring.MaxRF {
-			f.in[t.RF] = true
-		}
-	}
-	m.known.Store(f)
-	return f.in
-}
-
-// factors are the replication factors of the tenants at one version of the ring.
-type factors struct {
-	version ring.Version
-	tenants int
-	in      [ring.MaxRF + 1]bool
-}
-
 // owns reports whether this node is an owner of a span in the layout that is in force.
 func (m *Manager) owns(v *schema.Snapshot, span Span) bool {
-	return v.Layout.IsOwner(m.opts.Self, span.Partition, int(span.RF))
+	return v.Layout.IsOwner(m.opts.Self, span.Partition, v.Copies(span.Class).From)
 }
 
 // Horizon reports whether this node knows what was confirmed of a partition that it is
@@ -224,6 +199,9 @@ func (m *Manager) lookGains(v *schema.Snapshot) {
 	for _, span := range spans {
 		m.gainLocked(span)
 	}
+	if c != nil {
+		over = append(over, m.idleLocked(v)...)
+	}
 	m.mu.Unlock()
 	m.run(over)
 	if c == nil {
@@ -243,7 +221,7 @@ func (m *Manager) gainLocked(span Span) *gain {
 	if g == nil {
 		g = &gain{
 			Transfer: Transfer{
-				ID: fmt.Sprintf("gain-%d-%d-%d", m.mu.gains.at, span.Partition, span.RF), Kind: TransferGain,
+				ID: fmt.Sprintf("gain-%d-%d-%d", m.mu.gains.at, span.Partition, span.Class), Kind: TransferGain,
 				Span: span, To: m.opts.Self, State: TransferWaiting,
 			},
 			from: make(map[ring.TenantNumber]*position), bulked: make(map[ring.TenantNumber]bool), avoid: make(map[ring.NodeID]bool),
@@ -251,6 +229,13 @@ func (m *Manager) gainLocked(span Span) *gain {
 		m.mu.gains.spans[span] = g
 	}
 	return g
+}
+
+// anew has a span that was fetched be fetched once more.
+func (g *gain) anew() {
+	*g = gain{Transfer: g.Transfer, from: g.from, bulked: g.bulked, avoid: g.avoid}
+	g.State = TransferWaiting
+	clear(g.from)
 }
 
 // under fails unless the change that was proposed at a version still is.
@@ -278,6 +263,9 @@ func (m *Manager) gainAll(fb *fiber, at ring.Version) {
 		}
 		ready, left := m.ready(v, spans)
 		switch {
+		case left == 0 && v.Report(m.opts.Self).Acked < at:
+			// What was let through as of an older version of the ring may not have ended
+			// here. There may be nothing to fetch, so that this is not waited for above.
 		case left == 0:
 			err := m.synced(at, spans)
 			if err == nil || m.under(at) != nil {
@@ -308,9 +296,7 @@ func (m *Manager) ready(v *schema.Snapshot, spans []Span) (parts [][]Span, left 
 	for _, span := range spans {
 		g := m.gainLocked(span)
 		if g.done && m.opts.Quarantined(span.Partition) {
-			*g = gain{Transfer: g.Transfer, from: g.from, bulked: g.bulked, avoid: g.avoid}
-			g.State = TransferWaiting
-			clear(g.from)
+			g.anew()
 		}
 		if g.done {
 			continue

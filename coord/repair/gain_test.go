@@ -224,7 +224,7 @@ func TestGainResurrectsNothing(t *testing.T) {
 					f := r.nodes[3].data
 					f.mu.Lock()
 					defer f.mu.Unlock()
-					c, held := f.confirmed[f.span(p)], f.rows[tenantA][key]
+					c, held := f.confirmed[f.span(tenantA, p)], f.rows[tenantA][key]
 					joined, _ := causal.JoinUnder(&held, &o, &c, true)
 					if !joined.IsZero() {
 						f.rows[tenantA][key] = joined
@@ -265,7 +265,7 @@ func TestHorizonWaits(t *testing.T) {
 		r.propose(r.members(0, 4))
 		var mine ring.Partition
 		for p := range 8 {
-			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), 3) {
+			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), ring.Same(3)) {
 				mine = ring.Partition(p)
 			}
 		}
@@ -539,7 +539,7 @@ func TestGainUnderQuarantine(t *testing.T) {
 		r.propose(r.members(0, 4))
 		var bad ring.Partition
 		for p := range 8 {
-			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), 3) {
+			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), ring.Same(3)) {
 				bad = ring.Partition(p)
 			}
 		}

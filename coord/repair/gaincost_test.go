@@ -28,7 +28,7 @@ func TestGainCosts(t *testing.T) {
 		r.until("synced", func() bool { return r.report(r.nodes[3].id).Synced > 0 })
 		gained := 0
 		for p := range 8 {
-			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), 3) {
+			if r.log.Change().Gains(r.log.Layout(), r.nodes[3].id, ring.Partition(p), ring.Same(3)) {
 				gained++
 			}
 		}

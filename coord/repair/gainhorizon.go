@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -90,14 +91,20 @@ func (m *Manager) askHorizons(fb *fiber, at ring.Version, v *schema.Snapshot, un
 	items := make(map[ring.NodeID][]spanItem)
 	var ids []ring.NodeID
 	var room [ring.MaxRF]ring.NodeID
+	var ready []Span // of those that are left all have answered before
 	for _, span := range unknown {
 		h := heard[span]
 		if h == nil {
 			h = new(horizon)
 			heard[span] = h
 		}
-		for _, id := range v.Layout.Owners(room[:0], span.Partition, int(span.RF)) {
-			if !m.healthy(v, id) || h.has(id) {
+		owners := v.Layout.Owners(room[:0], span.Partition, v.Copies(span.Class).From)
+		if len(h.from) >= v.Sources(owners) {
+			ready = append(ready, span)
+			continue
+		}
+		for _, id := range owners {
+			if !m.healthy(v, id) || v.Retired(id) || h.has(id) {
 				continue
 			}
 			if items[id] == nil {
@@ -119,6 +126,22 @@ func (m *Manager) askHorizons(fb *fiber, at ring.Version, v *schema.Snapshot, un
 		}
 	}
 	var mu sync.Mutex // of heard
+	know := func(fb *fiber, ready []Span) {
+		fb.each(len(ready), inherited, func(_ *fiber, k int) {
+			mu.Lock()
+			known := heard[ready[k]].all
+			mu.Unlock()
+			if err := m.service.inherit(ready[k], v.Layout.PV(ready[k].Partition), &known); err != nil {
+				m.opts.Logger.Warn("what the old owners of a partition have confirmed could not be stored", "partition", ready[k].Partition, "err", err)
+				mu.Lock()
+				*heard[ready[k]] = horizon{} // once more
+				mu.Unlock()
+				return
+			}
+			m.nowKnown(at, ready[k])
+		})
+	}
+	know(fb, ready)
 	fb.each(len(asks), maxAsked, func(fb *fiber, i int) {
 		q := &request{kind: kindKnown, spans: asks[i].spans}
 		body, err := m.askWithin(fb, asks[i].to, q, horizonTimeout)
@@ -137,25 +160,13 @@ func (m *Manager) askHorizons(fb *fiber, at ring.Version, v *schema.Snapshot, un
 				continue
 			}
 			span := q.spans[k].Span
-			n := len(v.Layout.Owners(nil, span.Partition, int(span.RF)))
-			if h := heard[span]; h.add(asks[i].to, &all[k]) == ring.Meeting(n) {
+			need := v.Sources(v.Layout.Owners(nil, span.Partition, v.Copies(span.Class).From))
+			if h := heard[span]; h.add(asks[i].to, &all[k]) == need {
 				ready = append(ready, span)
 			}
 		}
 		mu.Unlock()
-		fb.each(len(ready), inherited, func(_ *fiber, k int) {
-			mu.Lock()
-			known := heard[ready[k]].all
-			mu.Unlock()
-			if err := m.service.inherit(ready[k], v.Layout.PV(ready[k].Partition), &known); err != nil {
-				m.opts.Logger.Warn("what the old owners of a partition have confirmed could not be stored", "partition", ready[k].Partition, "err", err)
-				mu.Lock()
-				*heard[ready[k]] = horizon{} // once more
-				mu.Unlock()
-				return
-			}
-			m.nowKnown(at, ready[k])
-		})
+		know(fb, ready)
 	})
 }
 
@@ -189,11 +200,35 @@ func (m *Manager) nowKnown(at ring.Version, span Span) {
 	if g.at == at {
 		g.known[span] = true
 		if v.Change != nil && m.knownLocked(v, span.Partition) {
-			over = g.waiters[span.Partition]
-			delete(g.waiters, span.Partition)
-			g.waiting -= len(over)
+			over = g.takeLocked(span.Partition)
 		}
 	}
 	m.mu.Unlock()
 	m.run(over)
+}
+
+// takeLocked takes out what waits for a partition.
+func (g *gains) takeLocked(p ring.Partition) []func() {
+	some := g.waiters[p]
+	delete(g.waiters, p)
+	g.waiting -= len(some)
+	return some
+}
+
+// idleLocked takes out what waits for partitions of which all is known by now, in order: a
+// tenant that nobody could tell of may have been deleted.
+func (m *Manager) idleLocked(v *schema.Snapshot) (all []func()) {
+	g := &m.mu.gains
+	var known []ring.Partition
+	//seams:ordered they are sorted
+	for p := range g.waiters {
+		if m.knownLocked(v, p) {
+			known = append(known, p)
+		}
+	}
+	slices.Sort(known)
+	for _, p := range known {
+		all = append(all, g.takeLocked(p)...)
+	}
+	return all
 }

@@ -7,14 +7,22 @@ import (
 	"strings"
 
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
+// errSetAside puts off what this node gains of a partition.
+var errSetAside = errors.New("it is under quarantine, and what this node owns of it is fetched first")
+
 // gainPartition brings all that this node gains of a partition. One that came under
-// quarantine meanwhile is fetched as any that is, and served again then.
+// quarantine meanwhile is fetched as any that is, and served again then; if this node owns
+// more of it than that, it is fetched and served by refetchAll before.
 func (m *Manager) gainPartition(fb *fiber, at ring.Version, spans []Span) error {
 	p := spans[0].Partition
 	damaged := m.opts.Quarantined(p)
 	if damaged {
+		if m.ownsBeside(m.opts.View(), p, spans) {
+			return errSetAside
+		}
 		m.opts.Fetching(p)
 	}
 	for _, span := range spans {
@@ -51,6 +59,14 @@ func (m *Manager) gainPartition(fb *fiber, at ring.Version, spans []Span) error 
 	return err
 }
 
+// ownsBeside reports whether this node owns spans of a partition besides some.
+func (m *Manager) ownsBeside(v *schema.Snapshot, p ring.Partition, some []Span) bool {
+	return slices.ContainsFunc(v.Classes(), func(c schema.ClassCopies) bool {
+		span := Span{p, c.Class}
+		return m.owns(v, span) && !slices.Contains(some, span)
+	})
+}
+
 // gainSpan brings this node's copy of a span it gains all that so many old owners have
 // that every acknowledged write is among it. What was brought before stands. If a source
 // does not answer, it goes on at once with others.
@@ -73,8 +89,12 @@ func (m *Manager) gainOnce(fb *fiber, at ring.Version, g *gain) (again bool, err
 	// An owner that stays has what it was told as of this version of the ring, and
 	// before, unless that was damaged.
 	sound := m.owns(r.view, g.Span) && !m.opts.Quarantined(g.Span.Partition)
-	if sound {
+	switch {
+	case sound:
 		j.need--
+	case m.owns(r.view, g.Span):
+		// What is damaged here and only lost nodes have besides is given up with them.
+		j.need = min(j.need, m.left(r.view, j))
 	}
 	j.trust(sound)
 	if err := m.choose(r, j, g); err != nil {
@@ -96,6 +116,16 @@ func (m *Manager) gainOnce(fb *fiber, at ring.Version, g *gain) (again bool, err
 	return err != nil && m.turnFrom(j), err
 }
 
+// left is how many other owners of a span are not given up.
+func (m *Manager) left(v *schema.Snapshot, j *job) (n int) {
+	for i, id := range j.owners {
+		if i != j.self && !v.Retired(id) {
+			n++
+		}
+	}
+	return n
+}
+
 // choose takes as many sources as are needed: those that answer and have not failed
 // before, the least busy with this node first, and those that did not answer lately last.
 func (m *Manager) choose(r *round, j *job, g *gain) error {
@@ -105,7 +135,8 @@ func (m *Manager) choose(r *round, j *job, g *gain) error {
 	fresh := 0
 	for i, id := range j.owners {
 		switch {
-		case i == j.self:
+		case i == j.self, r.view.Retired(id):
+			j.here[i] = i == j.self
 		case !j.here[i]:
 			away = append(away, i)
 		default:

@@ -17,7 +17,7 @@ import (
 // hints do.
 func (r *ringed) arrive(i int, t ring.TenantNumber, key string, o causal.Object) (err error) {
 	tok, p := r.nodes[i].data.place(t, key)
-	a := coord.Address{Partition: p, Tenant: t, Token: tok, Key: []byte(key), RF: uint8(r.tenants[0].RF), LWW: lww(t)}
+	a := coord.Address{Partition: p, Tenant: t, Token: tok, Key: []byte(key), Class: r.tenants[0].Class(), LWW: lww(t)}
 	it := coord.MergeItem{Address: a, Object: o.Append(nil), LastWriteWins: lww(t), Gaining: r.log.Change().ProposedAt}
 	r.nodes[i].data.Merge([]coord.MergeItem{it}, func(_ int, _ []byte, e error) { err = e })
 	return err
@@ -47,7 +47,7 @@ func (r *ringed) confirmed(keys []string) {
 			f := r.nodes[0].data
 			_, p := f.place(tenantB, key)
 			f.mu.Lock()
-			c, o := f.released[f.span(p)], f.rows[tenantB][key]
+			c, o := f.released[f.span(tenantB, p)], f.rows[tenantB][key]
 			f.mu.Unlock()
 			if !c.Seen.CoversAll(o.Context) {
 				return false

@@ -63,6 +63,11 @@ func (c *comparison) list(fb *fiber, some []part) (next []part, err error) {
 	if err := c.m.service.settledBy(c.job.Span, hashOf(&c.job.agreed)); err != nil {
 		return nil, err
 	}
+	for i := range pages {
+		if err := c.m.service.has(c.job.Span, pages[i].part.tenant.Number); err != nil {
+			return nil, err
+		}
+	}
 	var fixes []fix
 	at := make([]int, len(ids))
 	for n := range pages {
@@ -233,7 +238,7 @@ func (c *comparison) decide(pg *page, at *position, rows []*Row) (f fix, ok bool
 	f.tenant = pg.part.tenant
 	f.at = coord.Address{
 		Partition: j.Partition, Tenant: f.tenant.Number, Token: at.Token, Key: slices.Clone(at.Key),
-		RF: j.RF, LWW: f.tenant.Policy == schema.PolicyLWW, PV: j.pv,
+		Class: j.Class, LWW: f.tenant.Policy == schema.PolicyLWW, PV: j.pv,
 	}
 	c.young = c.young || f.young
 	if f.damaged {

@@ -1,11 +1,11 @@
 package repair
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pairdb/pairdb/coord"
@@ -36,10 +36,9 @@ type Manager struct {
 	bucket  *bucket
 	stream  *bucket // of what changes of the ring move
 	room    room
-	large   room // of large spans that are compared because the ring changes
-	ticks   int  // of look, of which one runs at a time
-	known   atomic.Pointer[factors]
-	layout  *ring.Layout // that look saw last
+	large   room         // of large spans that are compared because the ring changes
+	ticks   int          // of look, of which one runs at a time
+	version ring.Version // that look saw last
 
 	mu struct {
 		sync.Mutex
@@ -82,6 +81,8 @@ type schedule struct {
 type seen struct {
 	alive       bool
 	incarnation uint64
+	// back is when it was last found to be there again, zero for never.
+	back time.Time
 }
 
 // New returns a manager, or what is wrong with the options.
@@ -193,11 +194,10 @@ func (m *Manager) spansOf(v *schema.Snapshot) (all []Span) {
 	if v.Layout == nil || !v.Ready {
 		return nil
 	}
-	factors := m.factors(v)
 	for p := range v.Layout.Partitions() {
-		for rf := 1; rf <= ring.MaxRF; rf++ {
-			if factors[rf] && v.Layout.IsOwner(m.opts.Self, ring.Partition(p), rf) {
-				all = append(all, Span{ring.Partition(p), uint8(rf)})
+		for _, c := range v.Classes() {
+			if v.Layout.IsOwner(m.opts.Self, ring.Partition(p), c.Copies.From) {
+				all = append(all, Span{ring.Partition(p), c.Class})
 			}
 		}
 	}
@@ -216,7 +216,7 @@ func (m *Manager) driver(v *schema.Snapshot, span Span) (id ring.NodeID) {
 		return id
 	}
 	var room [ring.MaxRF]ring.NodeID
-	for _, owner := range v.Layout.Owners(room[:0], span.Partition, int(span.RF)) {
+	for _, owner := range v.Layout.Owners(room[:0], span.Partition, v.Copies(span.Class).From) {
 		if m.healthy(v, owner) && (id.IsZero() || owner.Compare(id) < 0) {
 			id = owner
 		}
@@ -229,20 +229,23 @@ func (m *Manager) look(*fiber) {
 	v, now := m.opts.View(), m.opts.Clock.Now()
 	m.lookGains(v)
 	m.lookForeign(v)
-	if v.Layout != m.layout {
-		m.layout = v.Layout
+	if v.Version != m.version {
+		m.version = v.Version
 		m.forget(v, now)
 	}
 	back := m.returned(v)
 	m.mu.Lock()
 	all, telling := now.After(m.mu.periodic), m.mu.telling
 	m.mu.Unlock()
-	var due, fetch []Span
+	var due []Span
+	var fetch []ring.Partition
 	var room [ring.MaxRF]ring.NodeID
 	tell := make(map[ring.NodeID][]Span)
 	for _, span := range m.spansOf(v) {
 		if m.opts.Quarantined(span.Partition) {
-			fetch = append(fetch, span)
+			if n := len(fetch); n == 0 || fetch[n-1] != span.Partition {
+				fetch = append(fetch, span.Partition)
+			}
 			m.mu.Lock()
 			m.leftLocked(span, now)
 			m.mu.Unlock()
@@ -266,14 +269,17 @@ func (m *Manager) look(*fiber) {
 			delete(m.mu.told, span)
 			m.dueLocked(span, now.Add(debounce))
 		}
-		for _, owner := range v.Layout.Owners(room[:0], span.Partition, int(span.RF)) {
+		for _, owner := range v.Layout.Owners(room[:0], span.Partition, v.Copies(span.Class).From) {
 			if back[owner] {
 				m.dueLocked(span, now.Add(debounce))
 			}
 		}
 		if v.Change.Touches(span.Partition) {
-			// Once the change is over, with whoever owns it then.
-			m.dueLocked(span, now)
+			// Nothing could be confirmed. Once the change is over, with whoever owns it
+			// then; if that is who owns it now, there is no more reason to than before.
+			if all || m.moves(v, span) {
+				m.dueLocked(span, now)
+			}
 			m.mu.Unlock()
 			continue
 		}
@@ -316,23 +322,38 @@ func (m *Manager) look(*fiber) {
 	m.mu.Unlock()
 }
 
-// forget lets go of spans that this node owns no more.
+// moves reports whether the open change gives a span other owners.
+func (m *Manager) moves(v *schema.Snapshot, span Span) bool {
+	var room [ring.MaxOwners]ring.NodeID
+	return v.Sets(room[:0], span.Partition, v.Copies(span.Class)).Stage != ring.Stable
+}
+
+// forget lets go of spans that this node owns no more, and of classes that have no
+// tenants any more.
 func (m *Manager) forget(v *schema.Snapshot, now time.Time) {
+	m.service.forget(v)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	gone := func(span Span) bool { return v.Layout == nil || !m.owns(v, span) || !hasClass(v, span.Class) }
 	//seams:ordered each is let go of by itself
 	for span := range m.mu.spans {
-		if v.Layout == nil || !m.owns(v, span) {
+		if gone(span) {
 			delete(m.mu.spans, span)
 			m.leftLocked(span, now)
 		}
 	}
 	//seams:ordered each is let go of by itself
 	for span := range m.mu.told {
-		if v.Layout == nil || !m.owns(v, span) {
+		if gone(span) {
 			delete(m.mu.told, span)
 		}
 	}
+}
+
+// hasClass reports whether there are tenants of a class.
+func hasClass(v *schema.Snapshot, class ring.Class) bool {
+	_, ok := slices.BinarySearchFunc(v.Classes(), class, func(c schema.ClassCopies, class ring.Class) int { return cmp.Compare(c.Class, class) })
+	return ok
 }
 
 // tell tells the drivers of spans that those are dirty. One that does not answer takes
@@ -372,11 +393,12 @@ func (m *Manager) returned(v *schema.Snapshot) map[ring.NodeID]bool {
 	back := make(map[ring.NodeID]bool)
 	for i := range v.Members {
 		e := &v.Members[i]
-		now := seen{m.healthy(v, e.ID), e.Incarnation}
-		m.mu.members[e.ID] = now
-		if old, ok := before[e.ID]; ok && now.alive && (!old.alive || old.incarnation != now.incarnation) {
-			back[e.ID] = true
+		old, ok := before[e.ID]
+		now := seen{m.healthy(v, e.ID), e.Incarnation, old.back}
+		if ok && now.alive && (!old.alive || old.incarnation != now.incarnation) {
+			back[e.ID], now.back = true, m.opts.Clock.Now()
 		}
+		m.mu.members[e.ID] = now
 	}
 	return back
 }
@@ -413,5 +435,5 @@ func (m *Manager) drive(fb *fiber, v *schema.Snapshot, due []Span) {
 }
 
 func (span Span) String() string {
-	return fmt.Sprintf("partition %d at %d owners", span.Partition, span.RF)
+	return fmt.Sprintf("partition %d of the tenants with %s", span.Partition, span.Class)
 }

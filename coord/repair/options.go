@@ -51,6 +51,10 @@ type Options struct {
 	// rounds pause between two steps, each time for a quarter of a second at most.
 	// Default: never.
 	Busy func() bool
+	// Streamed is told of bytes that are moved because the ring changes, read from this
+	// node's copy or about to be written to it, and returns for how long it should move
+	// no more, so that clients do not wait for it. Default: it may go on at once.
+	Streamed func(bytes int) time.Duration
 	// Random returns a number from 0 to below 1. Rounds are spread with it, so that
 	// nodes do not compare all at the same time.
 	Random func() float64
@@ -112,6 +116,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Busy == nil {
 		o.Busy = func() bool { return false }
+	}
+	if o.Streamed == nil {
+		o.Streamed = func(int) time.Duration { return 0 }
 	}
 	if o.Note == nil {
 		o.Note = func(Note) {}

@@ -11,6 +11,7 @@ import (
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // refetchPause is how long a refetch that failed, or for which too few owners are
@@ -45,7 +46,7 @@ type fetchState struct {
 var errMetAgain = errors.New("more damage was met while it was fetched; it is fetched once more")
 
 // refetchAll fetches partitions under quarantine, one after the other.
-func (m *Manager) refetchAll(fb *fiber, spans []Span) {
+func (m *Manager) refetchAll(fb *fiber, parts []ring.Partition) {
 	began := m.opts.Clock.Now()
 	m.mu.Lock()
 	m.mu.fetch.keys, m.mu.fetch.bytes = 0, 0
@@ -76,13 +77,11 @@ func (m *Manager) refetchAll(fb *fiber, spans []Span) {
 		}
 		ready, served = nil, m.opts.Clock.Now()
 	}
-	for open && len(spans) > 0 && !m.fibers.isClosed() {
-		n := 1
-		for n < len(spans) && spans[n].Partition == spans[0].Partition {
-			n++
+	for _, p := range parts {
+		if !open || m.fibers.isClosed() {
+			break
 		}
-		p := spans[0].Partition
-		if err := m.refetchPartition(fb, spans[:n]); err != nil {
+		if err := m.refetchPartition(fb, p); err != nil {
 			failed[p] = err
 		} else {
 			ready = append(ready, p)
@@ -90,7 +89,6 @@ func (m *Manager) refetchAll(fb *fiber, spans []Span) {
 		if m.opts.Clock.Now().Sub(served) >= fetchedEach {
 			serve()
 		}
-		spans = spans[n:]
 	}
 	serve()
 	tell := m.fetchEnded(failed)
@@ -143,23 +141,58 @@ func (m *Manager) fetchEnded(failed map[ring.Partition]error) (tell []Note) {
 	return tell
 }
 
-// refetchPartition fetches all spans of one partition.
-func (m *Manager) refetchPartition(fb *fiber, spans []Span) error {
-	p := spans[0].Partition
+// refetchPartition fetches all spans of one partition that are owned. It is in vain if the
+// ring moves meanwhile: there may be others by then, of a tenant that has left a class that
+// was yet to be fetched, say, and the whole partition is served when it returns nil.
+func (m *Manager) refetchPartition(fb *fiber, p ring.Partition) (err error) {
+	v := m.opts.View()
 	m.mu.Lock()
 	m.mu.fetch.under = int(p)
 	m.mu.Unlock()
 	m.opts.Fetching(p)
-	var err error
-	for _, span := range spans {
-		if err = m.refetch(fb, span); err != nil {
-			break
+	for _, c := range v.Classes() {
+		if span := (Span{p, c.Class}); err == nil && m.owns(v, span) {
+			err = m.refetch(fb, span)
 		}
+	}
+	if err == nil {
+		err = m.gainsAnew(v, p)
+	}
+	if err == nil && m.opts.View().Layout.PV(p) != v.Layout.PV(p) {
+		err = fmt.Errorf("while it was fetched: %w", errRing)
 	}
 	m.mu.Lock()
 	m.mu.fetch.under = -1
 	m.mu.Unlock()
 	return err
+}
+
+// errToOwn keeps a partition under quarantine that this node is about to own more of: it has
+// said that it has that, which may be lost, and is not served before it is fetched again.
+var errToOwn = errors.New("this node is about to own more of it, and fetches that again once the change of the ring is over")
+
+// gainsAnew has what this node gains of a damaged partition, and does not own, be fetched
+// anew, or fails if it is too late for that.
+func (m *Manager) gainsAnew(v *schema.Snapshot, p ring.Partition) error {
+	if !v.Change.Touches(p) {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range v.Classes() {
+		span := Span{p, c.Class}
+		if !v.Change.Next.IsOwner(m.opts.Self, p, c.Copies.To) || m.owns(v, span) {
+			continue
+		}
+		g := &m.mu.gains
+		if v.Change.Stage == ring.Committed || g.at == v.Change.ProposedAt && g.synced {
+			return errToOwn
+		}
+		if g.at == v.Change.ProposedAt {
+			m.gainLocked(span).anew()
+		}
+	}
+	return nil
 }
 
 // errAlone says that nobody else has a partition's data.
@@ -173,6 +206,8 @@ func (m *Manager) refetch(fb *fiber, span Span) error {
 	if len(j.owners) < 2 {
 		return m.alone(span)
 	}
+	// What is damaged here and only lost nodes have besides is given up with them.
+	j.need = min(j.need, m.left(r.view, j))
 	j.trust(false)
 	if err := r.meet(fb, j); err != nil {
 		return err
@@ -249,21 +284,10 @@ func (m *Manager) alone(span Span) error {
 	if err != nil {
 		return err
 	}
-	if len(tenants) == 0 && !m.tenantWith(span) {
-		return nil
+	if len(tenants) == 0 && !hasClass(m.opts.View(), span.Class) {
+		return nil // else the keys of a tenant may have been lost altogether
 	}
 	return errAlone
-}
-
-// tenantWith reports whether any tenant has the span's replication factor: its keys may
-// have been lost altogether.
-func (m *Manager) tenantWith(span Span) bool {
-	for _, t := range m.opts.View().Tenants() {
-		if t.RF == int(span.RF) {
-			return true
-		}
-	}
-	return false
 }
 
 // enough fails unless this node and so many others take part that they have all that

@@ -4,17 +4,23 @@
 package repair
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
-// Span names the data in one partition of all tenants with one replication
-// factor: its owners are the first RF owners of the partition.
+// Span names the data in one partition of all tenants of one class: they have the same
+// owners.
 type Span struct {
 	Partition ring.Partition
-	RF        uint8
+	Class     ring.Class
+}
+
+// Compare orders spans by partition and class.
+func (s Span) Compare(o Span) int {
+	return cmp.Or(cmp.Compare(s.Partition, o.Partition), cmp.Compare(s.Class, o.Class))
 }
 
 // Range is a stretch of the keys of one tenant in one partition: the tokens from
@@ -133,7 +139,7 @@ type Replica interface {
 	// Foreign returns the spans that are not owned of which there is anything here,
 	// sorted. Whatever was written as of an older version of the ring than owns goes by
 	// is in it. Data of tenants that nobody knows is not.
-	Foreign(owns func(p ring.Partition, rf uint8) bool) ([]Span, error)
+	Foreign(owns func(Span) bool) ([]Span, error)
 	// Drop removes all there is of a span, on disk when it returns nil, but for the
 	// counters of its partition. still is called once nothing is being written any more:
 	// if it says false nothing is removed, and the error is ErrNotForeign.

@@ -40,7 +40,13 @@ func newRinged(t *testing.T, nodes, founders, rf int) *ringed {
 	r.add(&ring.Entry{Kind: ring.KindFound, Found: &ring.Found{
 		ClusterID: ring.ClusterID{9}, ClusterName: "test", Founder: layout.Nodes()[0].ID, Layout: layout, TokenKeyID: 1, TokenKey: [32]byte{1}, CreatedAtMs: 1,
 	}})
-	for _, tenant := range r.tenants {
+	tenants := slices.Clone(r.tenants)
+	for len(tenants) < int(tenantB)-1 { // there is one before them, which every cluster has
+		other := *r.tenants[0]
+		other.Name = fmt.Sprint("other", len(tenants))
+		tenants = slices.Insert(tenants, 0, &other)
+	}
+	for _, tenant := range tenants {
 		r.add(&ring.Entry{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: tenant.Name, RF: uint8(tenant.RF), Policy: uint8(tenant.Policy), CreatedAtMs: 1}})
 	}
 	r.install()
@@ -104,7 +110,7 @@ func (r *ringed) propose(members []ring.LayoutNode) {
 	r.proposeLayout(next)
 }
 
-func (r *ringed) proposeLayout(next *ring.Layout) {
+func (r *ringed) proposeLayout(next *ring.Layout, factors ...ring.Factor) {
 	r.t.Helper()
 	v := r.log.Version() + 1
 	b := ring.AppendLayout(nil, next)
@@ -114,7 +120,7 @@ func (r *ringed) proposeLayout(next *ring.Layout) {
 		r.t.Fatal(err)
 	}
 	r.change = [16]byte{200, byte(v)}
-	r.add(&ring.Entry{Kind: ring.KindPropose, Op: r.change, Propose: &ring.Propose{Parent: r.log.Layout().Version(), Layout: next}})
+	r.add(&ring.Entry{Kind: ring.KindPropose, Op: r.change, Propose: &ring.Propose{Parent: r.log.Layout().Version(), Layout: next, Factors: factors}})
 	if r.log.Change() == nil {
 		r.t.Fatal("the proposal is void")
 	}
@@ -172,10 +178,16 @@ func (r *ringed) start() {
 	}
 }
 
+// rf is how many copies a tenant wants by now.
+func (r *ringed) rf(t ring.TenantNumber) int {
+	known, _ := r.log.TenantByNumber(t)
+	return int(known.RF)
+}
+
 // owners are the nodes that own a key in a layout.
 func (r *ringed) owners(l *ring.Layout, t ring.TenantNumber, key string) (all []int) {
 	_, p := r.nodes[0].data.place(t, key)
-	for _, id := range l.Owners(nil, p, r.tenants[0].RF) {
+	for _, id := range l.Owners(nil, p, r.rf(t)) {
 		all = append(all, int(id[0])-1)
 	}
 	return all
@@ -216,20 +228,20 @@ func (r *ringed) check() {
 			}
 		}
 	}
-	for p := range l.Partitions() {
-		first, last := tokens(l, ring.Partition(p))
+	for i := range 2 * l.Partitions() {
+		p, t := ring.Partition(i/2), []ring.TenantNumber{tenantA, tenantB}[i%2]
+		first, last := tokens(l, p)
 		var want, who string
 		for i, n := range r.nodes {
 			var b strings.Builder
-			for _, t := range []ring.TenantNumber{tenantA, tenantB} {
-				for _, row := range n.data.sorted(Range{ring.Partition(p), t, first, last}) {
-					for _, s := range row.Object.Siblings {
-						fmt.Fprintf(&b, "%d %s %v %q\n", t, row.Key, s.Dot, s.Value)
-					}
+			for _, row := range n.data.sorted(Range{p, t, first, last}) {
+				for _, s := range row.Object.Siblings {
+					fmt.Fprintf(&b, "%d %s %v %q\n", t, row.Key, s.Dot, s.Value)
 				}
 			}
 			switch got := b.String(); {
-			case !l.IsOwner(n.id, ring.Partition(p), r.tenants[0].RF):
+			case r.log.IsRetired(n.id): // it is given up
+			case !l.IsOwner(n.id, p, r.rf(t)):
 				if got != "" {
 					r.t.Errorf("partition %d: node %d does not own it and has\n%.500s", p, i, got)
 				}
@@ -261,8 +273,10 @@ func (r *ringed) cleaned() {
 	r.t.Helper()
 	r.until("clean", func() bool {
 		for p := range r.log.Layout().Partitions() {
-			if !r.log.Clean(ring.Partition(p), r.tenants[0].RF, r.report) {
-				return false
+			for _, t := range []ring.TenantNumber{tenantA, tenantB} {
+				if !r.log.Clean(ring.Partition(p), r.rf(t), r.report) {
+					return false
+				}
 			}
 		}
 		return true

@@ -91,7 +91,7 @@ type round struct {
 
 func (r *round) add(span Span) *job {
 	j := r.guest(span)
-	if !r.view.Clean(span.Partition, int(span.RF)) {
+	if !r.view.Clean(span.Partition, span.Class) {
 		j.dirty = "nodes that owned it before, or were about to, have not said yet that they hold nothing of it any more"
 	}
 	return j
@@ -100,8 +100,8 @@ func (r *round) add(span Span) *job {
 // guest adds a span to which this node need not belong: it takes part beside the owners.
 func (r *round) guest(span Span) *job {
 	j := &job{Span: span, pv: r.view.Layout.PV(span.Partition)}
-	j.owners = r.view.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF+1), span.Partition, int(span.RF))
-	j.need = ring.Meeting(len(j.owners))
+	j.owners = r.view.Layout.Owners(make([]ring.NodeID, 0, ring.MaxRF+1), span.Partition, r.view.Copies(span.Class).From)
+	j.need = r.view.Sources(j.owners)
 	if j.self = slices.Index(j.owners, r.m.opts.Self); j.self < 0 {
 		j.self = len(j.owners)
 		j.owners = append(j.owners, r.m.opts.Self)

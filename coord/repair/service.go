@@ -54,8 +54,10 @@ type entry struct {
 	// handed counts what a round has confirmed or released and is being taken in.
 	handed int
 	// repairedAt is when the last round began that ended with all owners equal, in
-	// Unix milliseconds.
+	// Unix milliseconds, by the clock of whoever drove it.
 	repairedAt int64
+	// toldAt is when this node was last told so, by its own clock.
+	toldAt time.Time
 }
 
 // The errors of what a span is asked for; they travel as phrases.
@@ -65,6 +67,7 @@ var (
 	errRestarted   = errors.New("it was restarted or stood still meanwhile")
 	errForeign     = errors.New("it does not own the partition")
 	errRing        = errors.New("it has another ring version")
+	errDeleted     = errors.New("the tenant was deleted")
 	errClosed      = errors.New("the node is stopping")
 )
 
@@ -258,7 +261,9 @@ func (s *service) fence(it *spanItem) error {
 	switch {
 	case v.Layout == nil || v.Layout.PV(it.Partition) != it.pv:
 		return errRing
-	case !v.Layout.IsOwner(s.opts.Self, it.Partition, int(it.RF)):
+	case v.Copies(it.Class).From == 0:
+		return errDeleted
+	case !v.Layout.IsOwner(s.opts.Self, it.Partition, v.Copies(it.Class).From):
 		return errForeign
 	case s.opts.Quarantined(it.Partition):
 		return errQuarantined
@@ -376,9 +381,15 @@ func (s *service) hand(it *spanItem, k kind, fenced bool) error {
 	case err == nil && k == kindRelease:
 		return s.opts.Replica.Release(it.Span, &it.confirmed)
 	case err == nil, !fenced && errors.Is(err, errQuarantined):
-		return s.change(it.Span, &it.confirmed, it.repairedAt, func() error {
+		err = s.change(it.Span, &it.confirmed, it.repairedAt, func() error {
 			return s.opts.Replica.Adopt(it.Span, &it.confirmed)
 		})
+		if err != nil {
+			return err
+		}
+		// A tenant may have left the class before it was adopted: then it was not adopted
+		// of that one, and nobody may take it to be released.
+		return s.admit(it, fenced)
 	case !fenced && errors.Is(err, errForeign):
 		return s.inherit(it.Span, it.pv, &stateReply{state: State{Confirmed: it.confirmed}})
 	}
@@ -387,6 +398,9 @@ func (s *service) hand(it *spanItem, k kind, fenced bool) error {
 
 // inherit takes over what old owners know of a span.
 func (s *service) inherit(span Span, pv ring.Version, a *stateReply) error {
+	if s.opts.View().Copies(span.Class).From == 0 {
+		return errDeleted // or it would be here when all else of the tenant is gone
+	}
 	c := a.state.Confirmed.Join(&a.state.Released)
 	return s.change(span, &c, 0, func() error {
 		return s.opts.Replica.Inherit(span, pv, &a.state.Confirmed, &a.state.Released, a.floor)
@@ -406,6 +420,9 @@ func (s *service) change(span Span, c *causal.Confirmed, repairedAt int64, do fu
 	if e.changing--; err == nil {
 		e.note(c)
 		e.repairedAt = max(e.repairedAt, repairedAt)
+		if repairedAt > 0 {
+			e.toldAt = s.opts.Clock.Now()
+		}
 	}
 	return err
 }
@@ -418,7 +435,7 @@ func (s *service) drop(span Span, still func() bool) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			e := s.entryLocked(span)
-			e.confirmed, e.repairedAt = causal.Confirmed{}, 0
+			e.confirmed, e.repairedAt, e.toldAt = causal.Confirmed{}, 0, time.Time{}
 		}
 		return err
 	})

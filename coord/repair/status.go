@@ -112,13 +112,13 @@ func (m *Manager) StartRepair(tenant string, partition int) (id string, err erro
 	if v.Layout == nil || !v.Ready {
 		return bad(errcode.Unavailable, "the node is not part of a ready cluster yet")
 	}
-	rf := 0
+	class := ring.Class(0)
 	if tenant != "" {
 		t, ok := v.Tenant(tenant)
 		if !ok {
 			return bad(errcode.TenantNotFound, "there is no tenant %q", tenant)
 		}
-		rf = t.RF
+		class = t.Class()
 	}
 	if partition < -1 || partition >= v.Layout.Partitions() {
 		return bad(errcode.InvalidArgument, "there is no partition %d; there are 0 to %d", partition, v.Layout.Partitions()-1)
@@ -126,7 +126,7 @@ func (m *Manager) StartRepair(tenant string, partition int) (id string, err erro
 	now := m.opts.Clock.Now()
 	run := &Run{Tenant: tenant, Partition: partition, Started: now, pending: make(map[Span]bool)}
 	for _, span := range m.spansOf(v) {
-		if (rf == 0 || rf == int(span.RF)) && (partition < 0 || partition == int(span.Partition)) && m.driver(v, span) == m.opts.Self {
+		if (class == 0 || class == span.Class) && (partition < 0 || partition == int(span.Partition)) && m.driver(v, span) == m.opts.Self {
 			run.pending[span] = true
 		}
 	}
@@ -212,7 +212,7 @@ func (m *Manager) overdue(v *schema.Snapshot, now time.Time) {
 		if late = append(late, span); since.IsZero() || last.Before(since) {
 			since, why = last, s.why
 		}
-		for _, id := range v.Layout.Owners(room[:0], span.Partition, int(span.RF)) {
+		for _, id := range v.Layout.Owners(room[:0], span.Partition, v.Copies(span.Class).From) {
 			if !m.healthy(v, id) {
 				away[id] = true
 			}

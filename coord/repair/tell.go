@@ -4,6 +4,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // settledBy fails unless exactly that is confirmed here whose hash is given.
@@ -12,6 +13,15 @@ func (s *service) settledBy(span Span, agreed uint64) error {
 	defer s.mu.Unlock()
 	if e := s.mu.ledger[span]; e == nil || e.changing > 0 || e.hash != agreed {
 		return errMoved
+	}
+	return nil
+}
+
+// has fails unless a tenant is one of a span's. What nothing is told of because the
+// tenant was deleted must not be taken for superseded, or for lost.
+func (s *service) has(span Span, t ring.TenantNumber) error {
+	if known, ok := s.opts.View().TenantByNumber(t); !ok || known.Class() != span.Class {
+		return errRing
 	}
 	return nil
 }
@@ -29,6 +39,9 @@ func (s *service) sums(span Span, q *request) (*sumReply, error) {
 	}
 	for i := range q.sums {
 		it := &q.sums[i]
+		if err := s.has(span, it.tenant); err != nil {
+			return nil, err
+		}
 		sums, err := s.opts.Replica.Sums(Range{span.Partition, it.tenant, it.first, it.last}, int(it.bits))
 		if err != nil {
 			return nil, err
@@ -49,7 +62,7 @@ func (s *service) roots(span Span) (all []tenantSum, err error) {
 	first, last := tokens(v.Layout, span.Partition)
 	for _, t := range s.opts.Replica.Tenants(span.Partition) {
 		known, ok := v.TenantByNumber(t)
-		if !ok || known.RF != int(span.RF) {
+		if !ok || known.Class() != span.Class {
 			continue
 		}
 		sums, err := s.opts.Replica.Sums(Range{span.Partition, t, first, last}, 0)
@@ -90,11 +103,19 @@ func (s *service) diff(span Span, q *request) (*diffReply, error) {
 	left := maxReplies
 	for i := range q.diffs {
 		it := &q.diffs[i]
+		if err := s.has(span, it.tenant); err != nil {
+			return nil, err
+		}
 		p, err := s.diffOf(span, it, &left)
 		if err != nil {
 			return nil, err
 		}
 		a.parts = append(a.parts, p)
+	}
+	for i := range q.diffs { // once more: it may have been deleted meanwhile
+		if err := s.has(span, q.diffs[i].tenant); err != nil {
+			return nil, err
+		}
 	}
 	// What was read is settled by what was confirmed before and after.
 	return a, s.settledBy(span, q.agreed)
@@ -141,6 +162,18 @@ func (s *service) diffOf(span Span, it *diffItem, left *int) (p diffPart, err er
 		}
 		if !more && *left > 0 {
 			return p, nil
+		}
+	}
+}
+
+// forget lets go of what is known of classes that have no tenants any more.
+func (s *service) forget(v *schema.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	//seams:ordered each is let go of by itself
+	for span, e := range s.mu.ledger {
+		if e.changing == 0 && e.handed == 0 && !hasClass(v, span.Class) {
+			delete(s.mu.ledger, span)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -62,13 +63,8 @@ func (m *Manager) Transfers() []Transfer {
 		add(c)
 	}
 	slices.SortFunc(all, func(a, b Transfer) int {
-		switch {
-		case a.Kind != b.Kind:
-			return strings.Compare(b.Kind, a.Kind) // what is gained first
-		case a.Span.Partition != b.Span.Partition:
-			return int(a.Span.Partition) - int(b.Span.Partition)
-		}
-		return int(a.Span.RF) - int(b.Span.RF)
+		// What is gained first.
+		return cmp.Or(strings.Compare(b.Kind, a.Kind), a.Span.Compare(b.Span))
 	})
 	return all
 }

@@ -38,6 +38,14 @@ func (r *reader) u8() byte {
 	return 0
 }
 
+func (r *reader) class() ring.Class {
+	c, rest, ok := ring.CutClass(r.b)
+	if r.b = rest; !ok {
+		r.fail()
+	}
+	return c
+}
+
 func (r *reader) u16() uint16 {
 	if b := r.take(2); b != nil {
 		return binary.BigEndian.Uint16(b)

@@ -4,7 +4,10 @@
 // and sleep are the caller's.
 package pace
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 const (
 	// slowSync is the latency of a sync below which nothing is slowed down.
@@ -12,7 +15,7 @@ const (
 	// slowFactor is how many times slower than on a quiet disk a sync has to
 	// be before compactions yield.
 	slowFactor = 3
-	// leastRate is what compactions may always write, in bytes a second.
+	// leastRate is what compactions may always write, in bytes a second, see Least.
 	leastRate = 8 << 20
 	// mostRate is the rate from which on there is none.
 	mostRate = 1 << 30
@@ -39,6 +42,8 @@ type Load struct {
 type Pacer struct {
 	// Most is a hard bound in bytes a second, 0 for none.
 	Most int64
+	// Least is what may always be taken, in bytes a second; 0: 8 MiB.
+	Least int64
 
 	rate    int64         // of the moment, by load; 0: no bound
 	quiet   time.Duration // latency of syncs while nothing was compacted
@@ -75,7 +80,8 @@ func (p *Pacer) Adjust(l Load) {
 		if p.rate == 0 || p.rate > speed {
 			p.rate = speed
 		}
-		least := leastRate + int64(max(0, l.Urgency)*float64(max(0, speed-leastRate)))
+		least := cmp.Or(p.Least, leastRate)
+		least += int64(max(0, l.Urgency) * float64(max(0, speed-least)))
 		p.rate = max(p.rate/2, least)
 	case p.rate > 0:
 		if p.rate += p.rate / 4; p.rate >= mostRate {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"github.com/pairdb/pairdb/gossip/crdt"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -37,6 +36,8 @@ type Options struct {
 	// Partitions is used by a founder.
 	Partitions int
 	Logger     *slog.Logger
+	// Trim bounds the log. Zero is the default.
+	Trim Trim
 }
 
 // Send is a request to a peer. The owner calls HandleReply with it and the
@@ -86,18 +87,24 @@ type Core struct {
 	actor      uint64
 	seq        uint64
 	state      *ring.State
-	// entries[i] is the encoded log entry i+1.
+	// tail is the log as far as it is kept.
 	//
-	// Invariant: len(entries) == state.Version(), and all are durable.
-	entries [][]byte
+	// Invariant: it ends with state.Version(), and all of it is durable.
+	tail tail
+	// stale are entries that are to go from the store.
+	stale span
+	// pieces is how many pieces of a snapshot the store may hold.
+	pieces int
+	// fetch is a snapshot that is being put together, nil for none.
+	fetch *assembly
 	// reg is this node's durable vote.
 	reg ring.Register
 	// votes are the registers of others in the next slot, as far as known.
 	votes map[ring.NodeID]ring.Register
 	nodes crdt.Nodes
 	live  map[ring.NodeID]schema.Liveness
-	// withdrawn are the nodes that say so of themselves.
-	withdrawn map[ring.NodeID]struct{}
+	// withdrawn and drained are the nodes that say so of themselves.
+	withdrawn, drained map[ring.NodeID]struct{}
 	// founder is whom this node has durably endorsed; zero: nobody.
 	founder ring.NodeID
 	// joining is the cluster that this node has durably bound itself to without
@@ -129,8 +136,9 @@ type Core struct {
 	promised uint64
 	founding *founding
 	proposal *proposal
-	// founderOf is who founded the cluster, once it was looked up.
-	founderOf ring.NodeID
+	// forsaken are those whom a recovery gives up that this node has accepted and of
+	// which it does not know yet whether it is chosen.
+	forsaken []ring.NodeID
 	// offered is the version of the peer whose log is being learned, 0 for none.
 	offered ring.Version
 	// twin is the node that was last complained about for having a joiner's name.
@@ -157,6 +165,8 @@ func Open(o Options) (*Core, error) {
 		state: &ring.State{}, votes: map[ring.NodeID]ring.Register{}, live: map[ring.NodeID]schema.Liveness{},
 		gone: map[ring.NodeID]int64{},
 	}
+	c.tail.trim = o.Trim
+	c.tail.trim.ensureDefaults()
 	if err := c.load(o.HasData); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
@@ -166,141 +176,16 @@ func Open(o Options) (*Core, error) {
 	if err := c.boot(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
-	c.live[c.self], c.withdrawn = schema.Alive, map[ring.NodeID]struct{}{}
+	c.live[c.self], c.withdrawn, c.drained = schema.Alive, map[ring.NodeID]struct{}{}, map[ring.NodeID]struct{}{}
 	c.acked = c.state.Version() // nothing older is under way in this life
 	if err := c.refresh(); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	c.maybeReady()
+	c.forsake(c.reg)
+	c.trim()
 	c.out.Changed = true
 	return c, c.fatal
-}
-
-func (c *Core) load(hasData bool) error {
-	cluster, lost := "", damage{}
-	err := c.store.Load(func(key string, value []byte) error {
-		err := c.loadRecord(key, value, &cluster)
-		switch {
-		case errors.Is(err, ring.ErrNewerFormat), errors.Is(err, ring.ErrUnknownKind):
-			return fmt.Errorf("%w: %w", ErrNewerFormat, err)
-		case errors.Is(err, ErrNewerFormat):
-			return err
-		case broken(err):
-			lost.note(key, err)
-			return nil
-		}
-		return err
-	})
-	var unread *DamageError
-	if errors.As(err, &unread) {
-		for _, key := range unread.Keys {
-			lost.note(key, unread.Err)
-		}
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.examine(lost, hasData); err != nil {
-		return err
-	}
-	if cluster != "" && cluster != c.name && c.bound() {
-		return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, cluster, c.name)
-	}
-	for _, id := range []string{c.state.ClusterName(), c.witness.ClusterName} {
-		if id != "" && id != c.name && c.bound() {
-			return fmt.Errorf("data directory %w: it is of %q, not of %q", ErrOtherCluster, id, c.name)
-		}
-	}
-	return nil
-}
-
-// bound says that the node has a cluster, or has promised itself to one.
-func (c *Core) bound() bool {
-	return len(c.entries) > 0 || c.floor > 0 || !c.founder.IsZero() || !c.joining.IsZero()
-}
-
-func (c *Core) loadRecord(key string, value []byte, cluster *string) error {
-	switch {
-	case len(value) > MaxRecordBytes:
-		return fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, key, len(value))
-	case key == keyCluster:
-		b, err := unformat(key, value, -1)
-		*cluster = string(b)
-		return err
-	case key == keyFormat:
-		_, err := unformat(key, value, 0)
-		return err
-	case key == keyIdentity:
-		b, err := unformat(key, value, ed25519.SeedSize)
-		if err != nil {
-			return err
-		}
-		c.setKey(ed25519.NewKeyFromSeed(b))
-		return nil
-	case key == keyBoot:
-		b, err := unformat(key, value, 16)
-		if err == nil {
-			c.inc = binary.BigEndian.Uint64(b)
-		}
-		return err
-	case key == keyPledge:
-		b, err := unformat(key, value, 16)
-		copy(c.founder[:], b)
-		return err
-	case key == keyJoining:
-		b, err := unformat(key, value, 16)
-		copy(c.joining[:], b)
-		return err
-	case key == keyRetired:
-		c.retired = true
-		return nil
-	case key == keyReport:
-		b, err := unformat(key, value, 16)
-		if err == nil {
-			c.synced, c.clean = ring.Version(binary.BigEndian.Uint64(b)), ring.Version(binary.BigEndian.Uint64(b[8:]))
-		}
-		return err
-	case key == keyReady:
-		_, err := unformat(key, value, 0)
-		c.ready = err == nil
-		return err
-	case key == keyVote:
-		b, err := unformat(key, value, -1)
-		if err != nil {
-			return err
-		}
-		c.reg, err = ring.DecodeRegister(append([]byte(nil), b...))
-		c.round = max(c.round, c.reg.Promised.Round)
-		return err
-	case strings.HasPrefix(key, prefixLog):
-		return c.loadEntry(key, value)
-	case strings.HasPrefix(key, prefixNode):
-		e, err := crdt.DecodeNode(value)
-		if err == nil {
-			c.nodes.Merge(e)
-		}
-		return err
-	default:
-		return fmt.Errorf("%w: unknown record %q", ErrCorrupt, key)
-	}
-}
-
-func (c *Core) loadEntry(key string, value []byte) error {
-	e, err := ring.DecodeEntry(value)
-	if err != nil {
-		return err
-	}
-	if key != logKey(e.Version) {
-		return fmt.Errorf("%w: %s holds entry %d", ErrCorrupt, key, e.Version)
-	}
-	next, err := c.state.Next(e)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	c.state = next
-	c.entries = append(c.entries, append([]byte(nil), value...))
-	return nil
 }
 
 func (c *Core) setKey(key ed25519.PrivateKey) {
@@ -398,10 +283,13 @@ func (c *Core) Ready() bool { return c.ready && c.state.Version() >= c.floor }
 // Founder is whom this node has endorsed, zero if nobody.
 func (c *Core) Founder() ring.NodeID { return c.founder }
 
-// IsMember says whether id is a member: it has partitions, is to have some, or had.
-func (c *Core) IsMember(id ring.NodeID) bool {
-	_, ok := c.state.Member(id)
-	return ok
+// IsMember says whether id is a member: it has partitions, is to have some, or had, and
+// was not given up.
+func (c *Core) IsMember(id ring.NodeID) bool { return isMember(c.state, id) }
+
+func isMember(s *ring.State, id ring.NodeID) bool {
+	_, ok := s.Member(id)
+	return ok && !s.IsRetired(id)
 }
 
 // SetInfo changes what the node says about itself.
@@ -432,14 +320,20 @@ func (c *Core) SetLiveness(id ring.NodeID, l schema.Liveness) {
 
 // SetWithdrawn records whether a node says that it cannot do its part, this node
 // included.
-func (c *Core) SetWithdrawn(id ring.NodeID, withdrawn bool) {
-	if _, was := c.withdrawn[id]; was == withdrawn || withdrawn && len(c.withdrawn) >= 2*crdt.MaxNodes {
+func (c *Core) SetWithdrawn(id ring.NodeID, withdrawn bool) { c.say(c.withdrawn, id, withdrawn) }
+
+// SetDrained records whether a node says that it has sent its clients away, this node
+// included.
+func (c *Core) SetDrained(id ring.NodeID, drained bool) { c.say(c.drained, id, drained) }
+
+func (c *Core) say(who map[ring.NodeID]struct{}, id ring.NodeID, yes bool) {
+	if _, was := who[id]; was == yes || yes && len(who) >= 2*crdt.MaxNodes {
 		return
 	}
-	if withdrawn {
-		c.withdrawn[id] = struct{}{}
+	if yes {
+		who[id] = struct{}{}
 	} else {
-		delete(c.withdrawn, id)
+		delete(who, id)
 	}
 	c.out.Changed = true
 }

@@ -117,9 +117,7 @@ func (c *Core) examine(d damage, hasData bool) error {
 		if len(d) > 0 {
 			return fmt.Errorf("%w: %s", ErrCorrupt, d)
 		}
-		for _, e := range c.entries {
-			c.witness.Log = logHash(c.witness.Log, e)
-		}
+		c.witness.Log = c.tail.last
 		c.witness.Vote, c.witness.Founder = c.reg, c.founder
 		c.witness.Vote.AcceptedBytes = nil
 		c.witness.Version, c.witness.Cluster = c.state.Version(), c.cluster()
@@ -191,38 +189,47 @@ func (c *Core) readWitness() (*Witness, error) {
 // examineLog drops the log if it lacks an entry that was durable once, or holds
 // another: it is fetched again from peers, who have the same entries.
 func (c *Core) examineLog(d damage, w *Witness) {
-	sum := uint64(0)
-	for _, e := range c.entries[:min(len(c.entries), int(w.Version))] {
-		sum = logHash(sum, e)
-	}
-	// A witness that is one write behind does not have the newest entries.
-	if c.state.Version() >= w.Version && sum == w.Log {
-		for _, e := range c.entries[w.Version:] {
-			c.witness.Log = logHash(c.witness.Log, e)
-		}
-		c.witness.Version, c.witness.Cluster = c.state.Version(), c.cluster()
+	// A witness that is one write behind does not have the newest entries, or the
+	// snapshot of a peer that this node has put in their place.
+	sum, known := c.tail.hashAt(w.Version)
+	if c.state.Version() >= w.Version && (!known || sum == w.Log) {
+		c.witness.Version, c.witness.Log, c.witness.Cluster = c.state.Version(), c.tail.last, c.cluster()
 		if d.hasLog() {
 			// Behind what was ever spoken of.
-			c.mend = append(c.mend, d.dropLog()...)
+			c.mend = append(c.mend, c.dropDamaged(d)...)
 		}
 		return
 	}
 	d.note(prefixLog, fmt.Errorf("%w: entries up to %d, or another log; %d were durable once", ErrCorrupt, c.state.Version(), w.Version))
-	for v := range c.entries {
-		c.mend = append(c.mend, Record{logKey(ring.Version(v) + 1), nil})
+	c.stale.add(c.tail.base.version()+1, c.state.Version())
+	for v := c.stale.from; v <= c.stale.to; v++ {
+		c.mend = append(c.mend, Record{logKey(v), nil})
 	}
-	c.mend = append(c.mend, d.dropLog()...)
-	c.floor, c.floorLog, c.state, c.entries = w.Version, w.Log, &ring.State{}, nil
+	c.mend = append(append(c.mend, c.dropDamaged(d)...), c.dropBase()...)
+	c.floor, c.floorLog = w.Version, w.Log
+	c.state, c.tail, c.stale = &ring.State{}, tail{trim: c.tail.trim}, span{}
 }
 
-func (d damage) hasLog() bool { return len(d.dropLog()) > 0 }
+func (d damage) hasLog() bool {
+	for key := range d { //seams:ordered any
+		if strings.HasPrefix(key, prefixLog) || strings.HasPrefix(key, keyBase) {
+			return true
+		}
+	}
+	return false
+}
 
-// dropLog deletes the log entries that are damaged.
-func (d damage) dropLog() (out []Record) {
+// dropDamaged deletes the log entries that are damaged, and a damaged snapshot.
+func (c *Core) dropDamaged(d damage) (out []Record) {
+	base := false
 	for key := range d { //seams:ordered deletions of different keys, in one write
-		if strings.HasPrefix(key, prefixLog) && key != prefixLog {
+		base = base || strings.HasPrefix(key, keyBase)
+		if strings.HasPrefix(key, keyBase) || strings.HasPrefix(key, prefixLog) && key != prefixLog {
 			out = append(out, Record{key, nil})
 		}
+	}
+	if base {
+		out = append(out, c.dropBase()...)
 	}
 	return out
 }
@@ -256,8 +263,8 @@ func (c *Core) recovered(state *ring.State, learned [][]byte) error {
 	if c.floor == 0 || c.state.Version() >= c.floor || state.Version() < c.floor {
 		return nil
 	}
-	sum, v := uint64(0), ring.Version(0)
-	for _, log := range [][][]byte{c.entries, learned} {
+	sum, v := c.tail.base.log, c.tail.base.version()
+	for _, log := range [][][]byte{c.tail.entries, learned} {
 		for _, e := range log {
 			if v++; v <= c.floor {
 				sum = logHash(sum, e)
@@ -265,8 +272,13 @@ func (c *Core) recovered(state *ring.State, learned [][]byte) error {
 		}
 	}
 	if sum != c.floorLog {
-		c.fail(fmt.Errorf("%w: the log that peers have is not the one that this node had up to entry %d", ErrFork, c.floor))
-		return c.fatal
+		return c.forked()
 	}
 	return nil
+}
+
+// forked ends a node whose log was another one than that of the members.
+func (c *Core) forked() error {
+	c.fail(fmt.Errorf("%w: the log that peers have is not the one that this node had up to entry %d", ErrFork, c.floor))
+	return c.fatal
 }

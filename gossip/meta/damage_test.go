@@ -17,7 +17,7 @@ func (w *world) reopen(i int, s *storetest.Mem, data bool) (*meta.Core, error) {
 	s.Restart()
 	return meta.Open(meta.Options{
 		Store: s, Witness: w.nodes[i].witness, HasData: data, Rand: w.seed, ClusterName: "test", Partitions: 8,
-		Logger: discard(), Info: meta.Info{Name: w.nodes[i].name, Capacity: 100},
+		Logger: discard(), Trim: w.trim, Info: meta.Info{Name: w.nodes[i].name, Capacity: 100},
 	})
 }
 
@@ -26,7 +26,12 @@ func (w *world) reopen(i int, s *storetest.Mem, data bool) (*meta.Core, error) {
 // lost, or it has lost nothing that counts; it is never a new one, and never serves
 // or votes with a log or a promise that it has forgotten.
 func TestAnyRecordLost(t *testing.T) {
-	w := up(t, 31, 3)
+	for name, w := range map[string]*world{"a whole log": up(t, 31, 3), "a snapshot and a tail": trimmed(t, 34, 3)} {
+		t.Run(name, func(t *testing.T) { anyRecordLost(t, w) })
+	}
+}
+
+func anyRecordLost(t *testing.T, w *world) {
 	w.create(0, "shop")
 	w.calm(400)
 	const at = 1
@@ -162,6 +167,66 @@ func TestLogIsFetchedAgain(t *testing.T) {
 			t.Errorf("from %d: it cannot create a tenant: %v", from, w.failed)
 		}
 		w.check(3)
+	}
+}
+
+// TestTrimmedLogIsFetchedAgain: a node that lacks its snapshot, a piece of it or an entry
+// behind it gets what there is from the others, be it that they have all of its log still
+// or nothing of it, and holds it against what it had.
+func TestTrimmedLogIsFetchedAgain(t *testing.T) {
+	for _, lost := range []string{"base", "base/0000", "base/0003", "log/0000000000000005", "log/0000000000000006"} {
+		for _, later := range []int{0, 1, 9} {
+			w := trimmed(t, 47, 3)
+			m := w.nodes[1]
+			w.crash(1)
+			w.createAll("later", later)
+			m.damaged = true
+			m.store.Lose(lost)
+			w.boot(1)
+			if upTo, recovering := m.core.Recovering(); !recovering || upTo != 6 || m.core.Snapshot().Ready || m.core.Log().Base != 0 {
+				t.Fatalf("without %s: recovering %v up to %d", lost, recovering, upTo)
+			}
+			w.calm(100)
+			if _, recovering := m.core.Recovering(); recovering || !m.core.Snapshot().Ready || int(m.core.Version()) != 6+later {
+				t.Fatalf("without %s: version %d, ready %v", lost, m.core.Version(), m.core.Snapshot().Ready)
+			}
+			w.create(1, "late")
+			w.calm(300)
+			if len(w.won["late"]) != 1 {
+				t.Errorf("without %s it cannot create a tenant: %v", lost, w.failed)
+			}
+			w.check(3)
+			m.damaged = false
+			w.crash(1)
+			w.boot(1)
+			w.calm(100)
+			w.check(3)
+		}
+	}
+}
+
+// A node whose log was not that of the others ends, also if they have but a snapshot.
+func TestTrimmedLogOfAnother(t *testing.T) {
+	for _, later := range []int{0, 1, 2} { // the tail has the entry, or the snapshot ends with it
+		w := trimmed(t, 48, 3)
+		m := w.nodes[1]
+		w.crash(1)
+		w.createAll("later", later)
+		known, err := meta.DecodeWitness(m.witness.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known.Log++
+		if m.witness.Bytes, err = meta.AppendWitness(nil, known); err != nil {
+			t.Fatal(err)
+		}
+		m.damaged = true
+		m.store.Lose("base")
+		w.boot(1)
+		w.calm(40)
+		if !errors.Is(m.ended, meta.ErrFork) {
+			t.Errorf("%d entries later it goes on: %v", later, m.ended)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func (c *Core) View(now time.Duration) View {
 	for _, o := range c.state.Outsiders() {
 		switch {
 		case o.Leaving || c.live[o.ID] != schema.Alive && o.ID != c.self:
-		case c.reopened(o.Since):
+		case o.Reopened:
 			v.Wanting = append(v.Wanting, o.LayoutNode)
 		default:
 			v.TurnedAway = append(v.TurnedAway, o.LayoutNode)
@@ -56,13 +56,6 @@ func (c *Core) View(now time.Duration) View {
 	}
 	slices.SortFunc(v.Wanting, func(a, b ring.LayoutNode) int { return a.ID.Compare(b.ID) })
 	return v
-}
-
-// reopened says whether a change was aborted so that what it was to do is done later.
-// What an operator has aborted is not.
-func (c *Core) reopened(v ring.Version) bool {
-	e, err := ring.DecodeEntry(c.entries[v-1])
-	return err == nil && e.Kind == ring.KindAbort && e.Step.Reopens
 }
 
 func (v *View) member(id ring.NodeID) *schema.Member {
@@ -74,8 +67,8 @@ func (v *View) member(id ring.NodeID) *schema.Member {
 }
 
 func (v *View) alive(id ring.NodeID) bool {
-	if id == v.Self {
-		return true
+	if id == v.Self || v.State.IsRetired(id) {
+		return id == v.Self
 	}
 	m := v.member(id)
 	return m != nil && (m.Liveness == schema.Alive || m.Liveness == schema.Suspect)
@@ -209,6 +202,9 @@ func (d *Driver) watch(v *View) {
 	for _, i := range v.State.Intents() {
 		note(i.Op)
 	}
+	for _, n := range v.State.Lost() {
+		note(n.ID)
+	}
 	d.seen = wanted
 	for i := range v.Members {
 		id := v.Members[i].ID
@@ -286,6 +282,9 @@ func (d *Driver) advance(v *View, c *ring.Change) *ring.Entry {
 // hopeless says why the change that is proposed will not get further, "" if it may.
 func (d *Driver) hopeless(v *View, c *ring.Change, waiting []ring.NodeID) string {
 	for _, n := range c.Next.Nodes() {
+		if v.State.IsRetired(n.ID) {
+			return fmt.Sprintf("%s (%s) is given up for lost", n.Name, n.ID.Short())
+		}
 		if _, had := v.State.Layout().Node(n.ID); !had && d.lost(v, n.ID) {
 			return fmt.Sprintf("joiner %s (%s) does not answer for %s", n.Name, n.ID.Short(), d.opts.Patience)
 		}
@@ -300,7 +299,7 @@ func (d *Driver) hopeless(v *View, c *ring.Change, waiting []ring.NodeID) string
 
 // propose opens a change, once what is wanted has settled.
 func (d *Driver) propose(v *View) *ring.Entry {
-	if len(v.Wanting) == 0 && len(v.State.Intents()) == 0 || !d.settled(v.Now) {
+	if len(v.Wanting) == 0 && len(v.State.Intents()) == 0 && len(v.State.Lost()) == 0 || !d.settled(v.Now) {
 		return nil
 	}
 	plan := d.planOf(v)
@@ -347,6 +346,6 @@ func (d *Driver) planOf(v *View) *ring.Plan {
 // ProposeEntry is the entry that opens the change of a plan made from s.
 func ProposeEntry(s *ring.State, p *ring.Plan) *ring.Entry {
 	return &ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{
-		Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes,
+		Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes, Factors: p.Factors,
 	}}
 }

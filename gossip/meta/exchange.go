@@ -33,6 +33,7 @@ func (c *Core) PullFrom(to ring.NodeID) (Send, bool) {
 		// A member says whose place this node may want, or keeps it as one that waits.
 		m.nodes, m.joins = append(m.nodes, own.Append(nil)), true
 	}
+	c.askPart(&m)
 	return Send{To: to, Method: MethodExchange, Payload: m.encode(), pull: true}, true
 }
 
@@ -53,15 +54,13 @@ func (c *Core) Push(to ring.NodeID) {
 }
 
 // content is an exchange with what a peer at version and vector lacks, as much
-// of it as fits.
+// of it as fits. If that begins with entries that are not kept any more it has none, and
+// the first that is kept says so.
 func (c *Core) content(version ring.Version, vector []crdt.VectorItem) *exchange {
 	m := &exchange{header: c.header(), version: c.state.Version(), vector: c.nodes.Vector()}
 	room := contentBytes
-	m.first = version + 1
-	for v := m.first; v <= c.state.Version() && room > 0; v++ {
-		b := c.entries[v-1]
-		m.log = append(m.log, b)
-		room -= len(b)
+	if m.first = c.tail.base.version() + 1; version >= c.tail.base.version() {
+		room = c.addLog(m, version, room)
 	}
 	for _, e := range c.nodes.Newer(vector) {
 		if room <= 0 {
@@ -79,6 +78,17 @@ func (c *Core) content(version ring.Version, vector []crdt.VectorItem) *exchange
 		}
 	}
 	return m
+}
+
+// addLog adds the entries behind version, and gives the room that is left.
+func (c *Core) addLog(m *exchange, version ring.Version, room int) int {
+	m.first = version + 1
+	for v := m.first; v <= c.state.Version() && room > 0; v++ {
+		b := c.tail.at(v)
+		m.log = append(m.log, b)
+		room -= len(b)
+	}
+	return room
 }
 
 // currentVotes are the known registers of the next slot, in the order of voters.
@@ -102,6 +112,9 @@ func (c *Core) currentVotes() []vote {
 func (c *Core) HandleRequest(from ring.NodeID, method string, payload []byte) ([]byte, error) {
 	if c.fatal != nil {
 		return nil, c.fatal
+	}
+	if err := c.hears(from); err != nil {
+		return nil, err
 	}
 	var reply []byte
 	var err error
@@ -137,6 +150,7 @@ func (c *Core) serveExchange(from ring.NodeID, payload []byte) ([]byte, error) {
 			}
 		}
 		if !c.IsMember(from) {
+			c.askForGap(from, m)
 			return c.serveStranger(from, m).encode(), nil
 		}
 	}
@@ -152,7 +166,20 @@ func (c *Core) serveExchange(from ring.NodeID, payload []byte) ([]byte, error) {
 		}
 		return reply.encode(), nil
 	}
-	return c.content(m.version, m.vector).encode(), nil
+	c.askForGap(from, m)
+	reply := c.content(m.version, m.vector)
+	if m.version < c.tail.base.version() {
+		c.addPart(reply, m.part)
+	}
+	return reply.encode(), nil
+}
+
+// askForGap asks a peer that knows more of the log than this node and could not hand it
+// over: snapshots are only sent to those that ask.
+func (c *Core) askForGap(from ring.NodeID, m *exchange) {
+	if m.cluster == c.state.ClusterID() && m.version > c.state.Version() && m.first > c.state.Version()+1 && !c.state.IsRetired(from) {
+		c.Exchange(from)
+	}
 }
 
 // absorb merges the content of an exchange: the log first, since it says who is
@@ -194,6 +221,9 @@ func (c *Core) HandleReply(s Send, payload []byte, err error) error {
 	if c.fatal != nil {
 		return c.fatal
 	}
+	if err == nil {
+		err = c.hears(s.To)
+	}
 	switch s.Method {
 	case MethodExchange, MethodFound:
 		if err != nil {
@@ -222,10 +252,18 @@ func (c *Core) exchanged(s Send, payload []byte) error {
 	if m.outside {
 		return c.standOutside(s.To, m)
 	}
-	if !c.Founded() && !m.cluster.IsZero() && len(m.log) == 0 {
+	if !c.Founded() && !m.cluster.IsZero() && len(m.log) == 0 && m.part == nil {
 		return nil // it could not tell yet whether this node is a member
 	}
 	before := c.progress()
+	if m.part != nil {
+		c.offered = m.version
+		err := c.takePart(m)
+		c.offered = 0
+		if err != nil {
+			return err
+		}
+	}
 	if err := c.absorb(m); err != nil {
 		return err
 	}
@@ -238,11 +276,14 @@ func (c *Core) exchanged(s Send, payload []byte) error {
 		return nil
 	}
 	next := c.content(m.version, m.vector)
+	c.askPart(next)
 	c.out.Send = append(c.out.Send, Send{To: s.To, Method: MethodExchange, Payload: next.encode(), round: s.round + 1, last: had})
 	return nil
 }
 
-func (c *Core) progress() uint64 { return vectorHash(c.state.Version(), c.nodes.Vector()) }
+func (c *Core) progress() uint64 {
+	return vectorHash(c.state.Version(), c.nodes.Vector()) + uint64(c.Fetched())
+}
 
 func (c *Core) peerLacks(m *exchange) bool {
 	return m.version < c.state.Version() || len(c.nodes.Newer(m.vector)) > 0 ||

@@ -94,7 +94,7 @@ func (c *Core) serveStranger(from ring.NodeID, m *exchange) *exchange {
 		reply.refused, reply.retired = true, true
 		return reply
 	}
-	reply.outside, reply.founder = true, c.firstFounder()
+	reply.outside, reply.founder = true, c.state.Founder()
 	if !m.joins || len(m.nodes) != 1 {
 		return reply
 	}
@@ -110,19 +110,6 @@ func (c *Core) serveStranger(from ring.NodeID, m *exchange) *exchange {
 		c.out.Changed, c.out.Spread = true, true
 	}
 	return reply
-}
-
-// firstFounder is who founded the cluster.
-func (c *Core) firstFounder() ring.NodeID {
-	if len(c.entries) == 0 {
-		return ring.NodeID{}
-	}
-	if c.founderOf.IsZero() {
-		if e, err := ring.DecodeEntry(c.entries[0]); err == nil && e.Found != nil {
-			c.founderOf = e.Found.Founder
-		}
-	}
-	return c.founderOf
 }
 
 // standOutside is called when a member has said that this node is none. A node without
@@ -222,7 +209,7 @@ func (c *Core) mayLearn(state *ring.State) error {
 	if c.Founded() || c.joining.IsZero() || c.floor > 0 || state.Version() < c.offered {
 		return nil
 	}
-	if _, ok := state.Member(c.self); !ok {
+	if !isMember(state, c.self) {
 		return fmt.Errorf("a log up to entry %d does not make this node a member: %w", state.Version(), errMessage)
 	}
 	return nil

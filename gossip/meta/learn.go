@@ -28,7 +28,7 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 			return nil // a gap: an exchange will fill it
 		}
 		if v <= c.state.Version() {
-			if !bytes.Equal(c.entries[v-1], b) {
+			if old := c.tail.at(v); old != nil && !bytes.Equal(old, b) {
 				err := fmt.Errorf("%w at entry %d", ErrFork, v)
 				c.log.Error("the log of a peer differs from this node's; it is not merged", "version", v)
 				return err
@@ -48,8 +48,8 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 		if state, err = state.Next(e); err != nil {
 			return err
 		}
-		steps = append(steps, step{before, state, e})
 		b = bytes.Clone(b)
+		steps = append(steps, step{before, state, e, b})
 		learned = append(learned, b)
 		records = append(records, Record{logKey(v), b})
 	}
@@ -62,8 +62,28 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 	if err := c.mayLearn(state); err != nil {
 		return err
 	}
-	for _, e := range c.nodes.All() { // new members are worth remembering, old ones are not
-		_, is := state.Member(e.ID)
+	if err := c.write(append(records, c.memberRecords(state)...)); err != nil {
+		return err
+	}
+	full := false
+	for _, s := range steps {
+		c.concludeProposal(s.before, s.after, s.entry)
+		full = c.tail.add(s.encoded, s.after) || full
+	}
+	if err := c.install(state); err != nil {
+		return err
+	}
+	if full {
+		c.trim()
+	}
+	return c.fatal
+}
+
+// memberRecords remember the entries of nodes that a state makes members, and forget
+// those of nodes that are none any more.
+func (c *Core) memberRecords(state *ring.State) (records []Record) {
+	for _, e := range c.nodes.All() {
+		is := isMember(state, e.ID)
 		switch {
 		case is && !c.IsMember(e.ID) && e.ID != c.self:
 			records = append(records, Record{nodeKey(e.ID), e.Append(nil)})
@@ -71,27 +91,23 @@ func (c *Core) learn(first ring.Version, log [][]byte) error {
 			records = append(records, Record{nodeKey(e.ID), nil})
 		}
 	}
-	if err := c.write(records); err != nil {
-		return err
-	}
-	for _, s := range steps {
-		c.concludeProposal(s.before, s.after, s.entry)
-	}
-	return c.install(state, learned)
+	return records
 }
 
 // step is an entry with what the log said before and after it.
 type step struct {
 	before, after *ring.State
 	entry         *ring.Entry
+	encoded       []byte
 }
 
-// install shows what learn has made durable.
-func (c *Core) install(state *ring.State, learned [][]byte) error {
+// install shows a state that is durable, and to which the tail leads.
+func (c *Core) install(state *ring.State) error {
 	whole, behind := c.whole(), c.state.Version() < c.floor
 	old := c.state
-	c.state, c.entries = state, append(c.entries, learned...)
+	c.state = state
 	clear(c.votes) // they were of an earlier slot
+	c.forsake(c.reg)
 	c.founding = nil
 	for _, id := range state.Retired() {
 		if !old.IsRetired(id) {
@@ -99,6 +115,7 @@ func (c *Core) install(state *ring.State, learned [][]byte) error {
 			delete(c.live, id)
 			delete(c.gone, id)
 			delete(c.withdrawn, id)
+			delete(c.drained, id)
 		}
 	}
 	if state.IsRetired(c.self) {
@@ -212,7 +229,7 @@ func (c *Core) Snapshot() *schema.Snapshot {
 	}
 	var tenants []*schema.Tenant
 	for _, t := range c.state.Tenants() {
-		tenants = append(tenants, TenantOf(t))
+		tenants = append(tenants, TenantOf(t, c.state.Change()))
 	}
 	var keys []schema.TokenKey
 	for _, k := range c.state.TokenKeys() {
@@ -236,7 +253,8 @@ func (c *Core) members() []schema.Member {
 	for _, n := range c.state.Members() {
 		if _, ok := c.nodes.Get(n.ID); !ok {
 			_, withdrawn := c.withdrawn[n.ID]
-			out = append(out, schema.Member{ID: n.ID, Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Liveness: c.live[n.ID], Withdrawn: withdrawn})
+			_, drained := c.drained[n.ID]
+			out = append(out, schema.Member{ID: n.ID, Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Liveness: c.live[n.ID], Withdrawn: withdrawn, Drained: drained})
 		}
 	}
 	return out
@@ -244,9 +262,10 @@ func (c *Core) members() []schema.Member {
 
 func (c *Core) memberOf(e *crdt.NodeEntry) schema.Member {
 	_, withdrawn := c.withdrawn[e.ID]
+	_, drained := c.drained[e.ID]
 	return schema.Member{
 		ID: e.ID, Name: e.Name, Zone: e.Zone, Capacity: e.Capacity, Incarnation: e.Incarnation, Actor: e.Actor,
-		Addresses: e.Addresses, Liveness: c.live[e.ID], Withdrawn: withdrawn, AckedVersion: e.AckedVersion,
+		Addresses: e.Addresses, Liveness: c.live[e.ID], Withdrawn: withdrawn, Drained: drained, AckedVersion: e.AckedVersion,
 		SyncedVersion: e.SyncedVersion, CleanVersion: e.CleanVersion, Software: e.Software,
 	}
 }

@@ -26,6 +26,19 @@ func (s listStore) Load(visit func(key string, value []byte) error) error {
 
 func (s listStore) Write([]Record) error { return nil }
 
+// openList starts a node on a store of records.
+func openList(t *testing.T, s listStore, trim Trim) *Core {
+	t.Helper()
+	c, err := Open(Options{
+		Store: s, Rand: rand.NewChaCha8([32]byte{1}), ClusterName: "test", Partitions: 1, Trim: trim,
+		Logger: slog.New(slog.DiscardHandler), Info: Info{Name: "n0", Capacity: 100, Software: "test"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // oneOfThree is the store of one of three nodes, with the first tenant.
 func oneOfThree(t *testing.T) listStore {
 	t.Helper()
@@ -60,13 +73,7 @@ func createAt(v ring.Version) []byte {
 // A create that loses the last place to another must end: every further entry of
 // it would be void, and it would propose one after the other.
 func TestCreateThatLosesTheLastPlaceEnds(t *testing.T) {
-	c, err := Open(Options{
-		Store: oneOfThree(t), Rand: rand.NewChaCha8([32]byte{1}), ClusterName: "test", Partitions: 1,
-		Logger: slog.New(slog.DiscardHandler), Info: Info{Name: "n0", Capacity: 100, Software: "test"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := openList(t, oneOfThree(t), Trim{})
 	c.maxTenants = 2
 	mine := ring.TenantCreate{Name: "mine", RF: 3, Policy: uint8(schema.PolicyLWW), CreatedAtMs: 1}
 	if err := c.ProposeTenant(mine); err != nil || c.Proposal() != nil {
@@ -85,5 +92,11 @@ func TestCreateThatLosesTheLastPlaceEnds(t *testing.T) {
 	}
 	if err := c.ProposeTenant(mine); !errors.Is(err, ErrTenantLimit) {
 		t.Errorf("the next create: %v", err)
+	}
+	if err := c.learn(last+1, [][]byte{ring.AppendEntry(nil, &ring.Entry{Version: last + 1, Kind: ring.KindTenantDelete, Op: [16]byte{2}, Delete: &ring.TenantDelete{Number: 2}})}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ProposeTenant(mine); err != nil || c.Proposal() != nil {
+		t.Errorf("after one was deleted: %v, %+v", err, c.Proposal())
 	}
 }

@@ -374,7 +374,11 @@ func FuzzHandleRequest(f *testing.F) {
 // Whatever a joiner is answered: it does not end but by a refusal, and is ready only if
 // a log names it.
 func FuzzJoinerHandlesReply(f *testing.F) {
-	w := up(f, 13, 2)
+	w := trimmed(f, 13, 2)
+	w.trim.Piece = 0 // so that all is in one answer
+	w.crash(0)
+	w.boot(0)
+	w.calm(40)
 	at := w.join("n3")[0]
 	w.boot(at)
 	w.calm(20)

@@ -20,6 +20,8 @@ var (
 	ErrBusy = errors.New("another proposal is under way at this node")
 	// ErrVoid: the entry changes nothing, since something else came before it.
 	ErrVoid = errors.New("it is overtaken and changes nothing")
+	// ErrSkipped: this node got a snapshot in the place of the entries that decide.
+	ErrSkipped = errors.New("what became of it is in entries that this node has not got any more")
 	// ErrTenantLimit: the cluster has as many tenants as it can.
 	ErrTenantLimit = errors.New("too many tenants")
 )
@@ -30,10 +32,15 @@ type UnreachableError struct {
 	Need, Voters int
 	// Silent are the names of voters that did not answer, with the cause.
 	Silent []string
+	// Recovery: it takes all members that are left, instead of voters.
+	Recovery bool
 }
 
 // Error names the silent voters.
 func (e *UnreachableError) Error() string {
+	if e.Recovery {
+		return fmt.Sprintf("all %d members that are left have to agree, start those that do not, or name them as lost, too: %s", e.Need, strings.Join(e.Silent, "; "))
+	}
 	return fmt.Sprintf("need %d of %d voters to change the log, no answer from: %s", e.Need, e.Voters, strings.Join(e.Silent, "; "))
 }
 
@@ -41,7 +48,8 @@ func (e *UnreachableError) Error() string {
 type Result struct {
 	// Op names the entry.
 	Op [16]byte
-	// Tenant is the one there is now, if the entry was to create one.
+	// Tenant is the one there is now, if the entry was to create one, or the one that there
+	// was, if it was to delete it.
 	Tenant *ring.TenantRecord
 	Err    error
 	// Version is the log entry that decided; 0 if none did.
@@ -98,8 +106,9 @@ func (c *Core) Propose(e ring.Entry) error {
 		return fmt.Errorf("propose %s: draw: %w", e.Kind, err)
 	}
 	pr := &proposal{entry: e, failures: map[ring.NodeID]error{}}
-	pr.entry.Version = c.state.Version() + 1
-	pr.relayout()
+	if err := c.fit(pr); err != nil {
+		return err
+	}
 	if _, err := c.state.Next(&pr.entry); err != nil {
 		return err
 	}
@@ -108,13 +117,15 @@ func (c *Core) Propose(e ring.Entry) error {
 	return c.fatal
 }
 
-// relayout gives a proposed layout the version of the entry.
-func (pr *proposal) relayout() {
+// fit makes the entry one of the next slot.
+func (c *Core) fit(pr *proposal) error {
+	pr.entry.Version = c.state.Version() + 1
 	if p := pr.entry.Propose; p != nil && p.Layout.Version() != pr.entry.Version {
 		next := *p
 		next.Layout = p.Layout.At(pr.entry.Version)
 		pr.entry.Propose = &next
 	}
+	return c.fitRecovery(pr)
 }
 
 // effective says whether e, which led from one state to the next, changed anything.
@@ -124,6 +135,9 @@ func effective(before, after *ring.State, e *ring.Entry) bool {
 	case ring.KindTenantCreate:
 		t, ok := after.Tenant(e.Tenant.Name)
 		return ok && t.Version == e.Version
+	case ring.KindTenantDelete:
+		_, was := before.TenantByNumber(e.Delete.Number)
+		return was
 	case ring.KindPropose:
 		return change != nil && change.ProposedAt == e.Version
 	case ring.KindCommit:
@@ -132,6 +146,8 @@ func effective(before, after *ring.State, e *ring.Entry) bool {
 		return before.Change() != nil && change == nil
 	case ring.KindRetire:
 		return len(after.Retired()) > len(before.Retired())
+	case ring.KindRecover:
+		return !slices.Equal(before.Voters(), after.Voters())
 	case ring.KindIntent:
 		if e.Intent.Verb == ring.VerbCancel {
 			return len(after.Intents()) < len(before.Intents())
@@ -168,9 +184,20 @@ func (c *Core) concludeProposal(before, after *ring.State, e *ring.Entry) {
 	if e.Tenant != nil {
 		pr.result.Tenant, _ = after.Tenant(e.Tenant.Name)
 	}
+	if e.Delete != nil {
+		pr.result.Tenant, _ = before.TenantByNumber(e.Delete.Number)
+	}
 	if !effective(before, after, e) {
 		pr.result = c.overtaken(pr, after, nil)
 		pr.result.Version = e.Version
+	}
+}
+
+// skipProposal ends a proposal that a voter may have accepted in a slot of which this node
+// will not see the entry.
+func (c *Core) skipProposal() {
+	if pr := c.proposal; pr != nil && pr.result == nil && pr.spoken {
+		pr.result = &Result{Op: pr.entry.Op, Err: ErrSkipped}
 	}
 }
 
@@ -186,9 +213,12 @@ func (c *Core) settleProposal() {
 		return
 	}
 	// Wherever the entry may have been accepted before, there it was not chosen.
-	pr.entry.Version = slot
-	pr.relayout()
-	if next, err := c.state.Next(&pr.entry); err != nil || !effective(c.state, next, &pr.entry) {
+	err := c.fit(pr)
+	next := c.state
+	if err == nil {
+		next, err = c.state.Next(&pr.entry)
+	}
+	if err != nil || !effective(c.state, next, &pr.entry) {
 		pr.result = c.overtaken(pr, c.state, err)
 		return
 	}
@@ -197,7 +227,7 @@ func (c *Core) settleProposal() {
 		return
 	}
 	lost := pr.p != nil
-	pr.p = ring.NewProposer(slot, c.state.Voters(), c.self, c.inc, c.round, ring.AppendEntry(nil, &pr.entry))
+	pr.p = c.proposer(pr)
 	if lost {
 		// Whoever lost the last slot would now meet all others who did.
 		pr.wait = c.backoff()
@@ -217,6 +247,9 @@ func (c *Core) overtaken(pr *proposal, state *ring.State, err error) *Result {
 		r.Err = err
 		return r
 	}
+	if d := pr.entry.Delete; d != nil {
+		r.Err = fmt.Errorf("%w: the one with number %d was deleted before", ring.ErrUnknownTenant, d.Number)
+	}
 	if t := pr.entry.Tenant; t != nil {
 		var there bool
 		if r.Tenant, there = state.Tenant(t.Name); there {
@@ -228,7 +261,7 @@ func (c *Core) overtaken(pr *proposal, state *ring.State, err error) *Result {
 	return r
 }
 
-// full says that every create is void from now on: no tenant ever goes.
+// full says that every create is void until a tenant is deleted.
 func (c *Core) full() bool { return len(c.state.Tenants()) >= c.maxTenants }
 
 // deferring says that this voter has lately made a promise to another proposer of
@@ -262,14 +295,15 @@ func (c *Core) drive() {
 	}
 	pr.wait = answerTicks
 	slot, b, p := pr.p.Slot(), pr.p.Ballot(), pr.p
-	m := ballotRequest{header: c.header(), slot: slot, ballot: b, value: value}
-	for _, id := range c.state.Voters() {
+	m := ballotRequest{header: c.header(), slot: slot, ballot: b, value: value, lost: pr.lost()}
+	voters, _ := c.electorate(pr)
+	for _, id := range voters {
 		if id != c.self {
 			c.out.Send = append(c.out.Send, Send{To: id, Method: method, Payload: m.encode(), ballot: b})
 		}
 	}
-	if slices.Contains(c.state.Voters(), c.self) {
-		reg, err := c.ballot(slot, b, value)
+	if slices.Contains(voters, c.self) {
+		reg, err := c.ballot(slot, b, value, m.lost)
 		if (err == nil || errors.Is(err, ring.ErrOutbid)) && c.proposal == pr && pr.p == p && p.OnRegister(c.self, reg) {
 			c.drive()
 		}
@@ -336,8 +370,8 @@ func (c *Core) ballotFailed(s Send, err error) {
 		return
 	}
 	pr.failures[s.To] = err
-	voters := len(c.state.Voters())
-	if voters-len(pr.failures) >= ring.Majority(voters) {
+	voters, need := c.electorate(pr)
+	if len(voters)-len(pr.failures) >= need {
 		return
 	}
 	pr.futile++
@@ -349,11 +383,11 @@ func (c *Core) ballotFailed(s Send, err error) {
 }
 
 func (c *Core) unreachable() error {
-	voters := c.state.Voters()
-	e := &UnreachableError{Need: ring.Majority(len(voters)), Voters: len(voters)}
+	voters, need := c.electorate(c.proposal)
+	e := &UnreachableError{Need: need, Voters: len(voters), Recovery: c.proposal.entry.Recover != nil}
 	for _, id := range voters {
 		if err, ok := c.proposal.failures[id]; ok {
-			n, _ := c.state.Layout().Node(id)
+			n, _ := c.state.Member(id)
 			e.Silent = append(e.Silent, fmt.Sprintf("%s (%v)", n.Name, err))
 		}
 	}
@@ -369,6 +403,9 @@ func (c *Core) Tick(nowMs int64) error {
 	}
 	c.ticks++
 	c.nowMs = nowMs
+	if c.fetch != nil && c.ticks-c.fetch.at > answerTicks {
+		c.fetch = nil // who had it does not go on
+	}
 	if pr := c.proposal; pr != nil && pr.result == nil && pr.p != nil {
 		if pr.wait--; pr.wait <= 0 && !c.deferring(pr.p.Slot()) {
 			pr.p.Retry()
@@ -383,6 +420,6 @@ func (c *Core) Tick(nowMs int64) error {
 
 // Busy says whether Tick has something to do.
 func (c *Core) Busy() bool {
-	return c.fatal == nil && (c.founding != nil || c.state.Version() < c.floor || c.Founded() && !c.ready || !c.joining.IsZero() && !c.whole() ||
+	return c.fatal == nil && (c.founding != nil || c.fetch != nil || c.state.Version() < c.floor || c.Founded() && !c.ready || !c.joining.IsZero() && !c.whole() ||
 		c.proposal != nil && c.proposal.result == nil)
 }

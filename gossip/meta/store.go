@@ -66,6 +66,8 @@ const (
 	keyReport   = "report"   // synced u64, clean u64
 	keyReady    = "ready"    // nothing
 	keyVote     = "vote"     // ring.Register
+	keyBase     = "base"     // head of the snapshot that stands for the first entries
+	prefixBase  = "base/"    // + number, 4 digits: a piece of that snapshot, without format byte
 	prefixLog   = "log/"     // + version, 16 digits: ring.Entry
 	prefixNode  = "node/"    // + node id: crdt.NodeEntry
 )
@@ -76,6 +78,7 @@ const storeFormat = 1
 const MaxRecordBytes = ring.MaxEntryBytes + 64
 
 func logKey(v ring.Version) string       { return fmt.Sprintf("%s%016x", prefixLog, uint64(v)) }
+func pieceKey(n int) string              { return fmt.Sprintf("%s%04x", prefixBase, n) }
 func nodeKey(id ring.NodeID) string      { return prefixNode + id.String() }
 func withFormat(value ...byte) []byte    { return append([]byte{storeFormat}, value...) }
 func u64Bytes(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }

@@ -26,7 +26,7 @@ func (c *Core) serveBallot(from ring.NodeID, method string, payload []byte) ([]b
 	if m.slot <= c.state.Version()+1 && !c.IsMember(from) {
 		err = fmt.Errorf("node %s is no member", from.Short())
 	} else {
-		reg, err = c.ballot(m.slot, m.ballot, m.value)
+		reg, err = c.ballot(m.slot, m.ballot, m.value, m.lost)
 	}
 	switch {
 	case c.fatal != nil:
@@ -44,10 +44,15 @@ func (c *Core) serveBallot(from ring.NodeID, method string, payload []byte) ([]b
 	return reply.encode(), nil
 }
 
-// ballot handles a promise (no value) or a vote at this node. A register comes
-// back if there is no error, or with ErrOutbid.
-func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte) (ring.Register, error) {
-	if !slices.Contains(c.state.Voters(), c.self) {
+// ballot handles a promise (no value) or a vote at this node, in a recovery with those
+// that are lost. A register comes back if there is no error, or with ErrOutbid.
+func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte, lost []ring.NodeID) (ring.Register, error) {
+	switch {
+	case len(lost) > 0:
+		if err := c.mayRecover(slot, lost, value); err != nil {
+			return ring.Register{}, err
+		}
+	case !slices.Contains(c.state.Voters(), c.self):
 		return ring.Register{}, fmt.Errorf("node %s is no voter", c.self.Short())
 	}
 	if slot <= c.abstain || c.state.Version() < c.floor {
@@ -74,6 +79,7 @@ func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte) (ring.Regi
 	}
 	c.reg = reg
 	c.round = max(c.round, b.Round)
+	c.forsake(reg)
 	if len(value) > 0 {
 		return reg, c.learnFromVotes()
 	}

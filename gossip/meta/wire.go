@@ -94,7 +94,8 @@ var errMessage = errors.New("bad metadata message")
 // u64, counted lists of vector items (id 16, two u64), node entries, log entries
 // after u64 first, and votes (id 16, register). A refusal whose flags have lost goes
 // on with a LostNode: id 16, name, address, liveness u8, since i64; an answer whose
-// flags have outside ends with the founder 16.
+// flags have outside goes on with the founder 16. With the flag of a part it ends with
+// that: head 45, offset u32, piece.
 type exchange struct {
 	header
 	// refused ends the receiver: it is retired, or wants a place that is taken.
@@ -117,6 +118,15 @@ type exchange struct {
 	first ring.Version
 	log   [][]byte
 	votes []vote
+	part  *part
+}
+
+// part is a piece of a snapshot of the log, or, without a piece, says in a question how
+// much of one is there.
+type part struct {
+	head   [headBytes]byte
+	offset int
+	piece  []byte
 }
 
 type vote struct {
@@ -130,7 +140,7 @@ func (m *exchange) encode() []byte {
 	for _, f := range []struct {
 		set  bool
 		flag byte
-	}{{m.refused, flagRefused}, {m.refused && m.lost != nil, flagLost}, {m.retired, flagRetired}, {m.outside, flagOutside}, {m.joins, flagJoins}} {
+	}{{m.refused, flagRefused}, {m.refused && m.lost != nil, flagLost}, {m.retired, flagRetired}, {m.outside, flagOutside}, {m.joins, flagJoins}, {m.part != nil, flagPart}} {
 		if f.set {
 			flags |= f.flag
 		}
@@ -164,6 +174,10 @@ func (m *exchange) encode() []byte {
 	if m.outside {
 		b = append(b, m.founder[:]...)
 	}
+	if p := m.part; p != nil {
+		b = binary.BigEndian.AppendUint32(append(b, p.head[:]...), uint32(p.offset))
+		b = appendBytes(b, p.piece)
+	}
 	return b
 }
 
@@ -174,6 +188,7 @@ const (
 	flagRetired = 4
 	flagOutside = 8
 	flagJoins   = 16
+	flagPart    = 32
 )
 
 func decodeExchange(b []byte) (*exchange, error) {
@@ -209,24 +224,44 @@ func decodeExchange(b []byte) (*exchange, error) {
 	if m.outside {
 		m.founder = r.id()
 	}
+	if flags&flagPart != 0 {
+		m.part = &part{}
+		copy(m.part.head[:], r.take(headBytes))
+		m.part.offset, m.part.piece = int(r.uint(4)), r.bytes()
+	}
 	if !r.done() {
 		return nil, fmt.Errorf("decode exchange: %w", errMessage)
 	}
 	return m, nil
 }
 
+// AnswersFor is the cluster that a node belongs to, by its answer to an exchange; zero
+// if it has none, or the answer cannot be read.
+func AnswersFor(reply []byte) ring.ClusterID {
+	m, err := decodeExchange(reply)
+	if err != nil {
+		return ring.ClusterID{}
+	}
+	return m.cluster
+}
+
 // ballotRequest is Prepare, or Accept if value is not empty: header, slot u64,
-// ballot, value.
+// ballot, value, and of a recovery who is lost (16 each).
 type ballotRequest struct {
 	header
 	slot   ring.Version
 	ballot ring.Ballot
 	value  []byte
+	lost   []ring.NodeID
 }
 
 func (m *ballotRequest) encode() []byte {
 	b := u64Bytes(m.header.append(nil), uint64(m.slot))
-	return appendBytes(ring.AppendBallot(b, m.ballot), m.value)
+	b = appendBytes(ring.AppendBallot(b, m.ballot), m.value)
+	for _, id := range m.lost {
+		b = append(b, id[:]...)
+	}
+	return b
 }
 
 func decodeBallotRequest(b []byte) (*ballotRequest, error) {
@@ -237,6 +272,9 @@ func decodeBallotRequest(b []byte) (*ballotRequest, error) {
 	m := &ballotRequest{header: r.header(), slot: ring.Version(r.uint(8))}
 	raw := r.take(ring.BallotBytes)
 	m.value = r.bytes()
+	for !r.bad && len(r.b) > 0 && len(m.lost) < ring.MaxNodes {
+		m.lost = append(m.lost, r.id())
+	}
 	if !r.done() {
 		return nil, fmt.Errorf("decode ballot: %w", errMessage)
 	}

@@ -19,6 +19,8 @@ func exchanges() []*exchange {
 		{header: h, refused: true, lost: lost},
 		{header: h, refused: true, retired: true},
 		{header: h, first: 4, log: [][]byte{{5}}, votes: []vote{{ring.NodeID{3}, []byte{6}}}},
+		{header: h, version: 7, part: &part{head: [headBytes]byte{1, 2}, offset: 3, piece: []byte{}}},
+		{header: h, version: 7, first: 5, outside: true, founder: ring.NodeID{9}, part: &part{piece: []byte{4, 5}}},
 	}
 }
 

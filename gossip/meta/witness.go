@@ -171,6 +171,14 @@ func (c *Core) witnessed(records []Record) error {
 			copy(w.Cluster[:], r.Value[1:])
 		case r.Key == keyPledge:
 			copy(w.Founder[:], r.Value[1:])
+		case r.Key == keyBase:
+			h, err := decodeHead(r.Value)
+			if err != nil {
+				return fmt.Errorf("witness a snapshot: %w", err)
+			}
+			if h.version > w.Version { // of a peer
+				w.Cluster, w.Version, w.Log = h.cluster, h.version, h.log
+			}
 		case strings.HasPrefix(r.Key, prefixLog):
 			e, err := ring.DecodeEntry(r.Value)
 			if err != nil {

@@ -32,7 +32,11 @@ type member struct {
 	inc     uint64
 	// acked is the highest version that this node has told anyone.
 	acked ring.Version
-	want  string // the tenant it is creating
+	// version is that of the last look at it.
+	version ring.Version
+	// ring is what it showed then.
+	ring *ring.State
+	want string // the tenant it is creating
 	// driver decides what it proposes of the layout, step is what it does, "" for
 	// nothing.
 	driver *meta.Driver
@@ -43,6 +47,8 @@ type member struct {
 	synced, clean ring.Version
 	// idle: it does not fetch what it gains.
 	idle bool
+	// parted: it was given up, and may have learned what nobody else has.
+	parted bool
 }
 
 type parcel struct {
@@ -75,6 +81,14 @@ type world struct {
 	pace    meta.DriverOptions
 	// mild: faults strike so seldom that things get done between them.
 	mild bool
+	// trim bounds the logs, and tenants is how many names there are to create.
+	trim    meta.Trim
+	tenants int
+	// states[v] is what the log says up to v, encoded, and replayed how far that is.
+	states   map[ring.Version][]byte
+	replayed *ring.State
+	// adopted counts the snapshots that nodes have got from others.
+	adopted int
 	// steps counts what drivers have brought about.
 	steps map[string]int
 }
@@ -84,7 +98,7 @@ func newWorld(t testing.TB, seed uint64, n, expect int) *world {
 	copy(s[:], fmt.Sprint("world ", seed))
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), seed: rand.NewChaCha8(s), expect: expect, cut: map[[2]int]bool{},
-		steps: map[string]int{}, pace: meta.DriverOptions{AutoApply: true, Settle: time.Second, Patience: 5 * time.Second, Stagger: 2 * time.Second},
+		states: map[ring.Version][]byte{}, replayed: &ring.State{}, tenants: 4, steps: map[string]int{}, pace: meta.DriverOptions{AutoApply: true, Settle: time.Second, Patience: 5 * time.Second, Stagger: 2 * time.Second},
 		log: map[ring.Version][]byte{}, ids: map[ring.ClusterID]bool{}, won: map[string][]int{}, lost: map[string][]int{},
 	}
 	for i := range n {
@@ -102,7 +116,7 @@ func (w *world) boot(i int) {
 		m.witness = &storetest.Witness{}
 	}
 	c, err := meta.Open(meta.Options{
-		Store: m.store, Witness: m.witness, Rand: w.seed, ClusterName: "test", Partitions: 8, Logger: discard(),
+		Store: m.store, Witness: m.witness, Rand: w.seed, ClusterName: "test", Partitions: 8, Logger: discard(), Trim: w.trim,
 		Info: meta.Info{Name: m.name, Capacity: 100, Addresses: schema.Addresses{Peer: m.name}, Software: "test"},
 	})
 	if errors.Is(err, meta.ErrRetired) && errors.Is(m.ended, meta.ErrRetired) {
@@ -184,6 +198,7 @@ func (w *world) settle(i int) {
 	}
 	m.acked = max(m.acked, s.Version)
 	w.checkLog(m)
+	w.checkState(m, s)
 	if w.slow == 0 || w.rng.IntN(w.slow) == 0 { // what is done under older versions is over
 		if err := c.SetAcked(s.Version); err != nil {
 			w.settle(i)
@@ -256,10 +271,12 @@ func (w *world) checkLog(m *member) {
 		if n, _ := fmt.Sscanf(key, "log/%016x", &v); n != 1 {
 			return nil
 		}
-		if old, ok := w.log[ring.Version(v)]; ok && !bytes.Equal(old, value) {
+		if old, ok := w.log[ring.Version(v)]; ok && !bytes.Equal(old, value) && !m.parted {
 			return fmt.Errorf("slot %d has two entries", v)
 		}
-		w.log[ring.Version(v)] = bytes.Clone(value)
+		if !m.parted {
+			w.log[ring.Version(v)] = bytes.Clone(value)
+		}
 		return nil
 	})
 	if err != nil {
@@ -353,7 +370,7 @@ func (w *world) faults() {
 		j := w.rng.IntN(len(w.nodes))
 		w.cut[[2]int{i, j}] = !w.cut[[2]int{i, j}]
 	case k < 19:
-		w.create(i, fmt.Sprintf("t%d", w.rng.IntN(4)))
+		w.create(i, fmt.Sprintf("t%d", w.rng.IntN(w.tenants)))
 	case k < 30:
 		w.tick(i)
 	case k < 34:

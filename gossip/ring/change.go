@@ -1,8 +1,6 @@
 package ring
 
-import (
-	"slices"
-)
+import "slices"
 
 // Stage says how far a change of the layout is.
 type Stage uint8
@@ -46,13 +44,37 @@ type Change struct {
 	// Removed are members that go for good with the change because they are lost,
 	// sorted.
 	Removed []NodeID
+	// Factors are the replication factors that it changes, sorted by tenant.
+	Factors []Factor
 	// Carries are the intents that it carries out, in the order of the log.
 	Carries []*IntentRecord
 
 	touched []bool // by partition
 }
 
-// Touches says whether the change moves owners of p for some replication factor.
+// Factor is a replication factor that a change gives to a tenant.
+type Factor struct {
+	Tenant TenantNumber
+	RF     uint8
+	// AskedAtMs is the wall clock of who asked for it, in Unix milliseconds.
+	AskedAtMs int64
+}
+
+// Copies says how many copies a tenant with the replication factor rf wants before and
+// after the change.
+func (c *Change) Copies(t TenantNumber, rf int) Copies {
+	n := Same(rf)
+	if c == nil {
+		return n
+	}
+	if f, ok := factorOf(c.Factors, t); ok {
+		n.To = int(f.RF)
+	}
+	return n
+}
+
+// Touches says whether the change moves owners of p for some replication factor. One that
+// changes replication factors touches all partitions.
 func (c *Change) Touches(p Partition) bool {
 	return c != nil && int(p) < len(c.touched) && c.touched[p]
 }
@@ -86,22 +108,23 @@ type Sets struct {
 	W1, W2, R1, R2 uint16
 }
 
-// SetsOf gives the owners of p for a tenant with the replication factor rf, under a
+// SetsOf gives the owners of p for a tenant that wants that many copies, under a
 // finalised layout and the change that is open, nil for none. Owners are appended to
 // dst, which needs room for MaxOwners if nothing is to be allocated.
-func SetsOf(l *Layout, c *Change, dst []NodeID, p Partition, rf int) Sets {
-	if !c.Touches(p) || sameOwners(l, c.Next, p, rf) {
-		owners := l.Owners(dst, p, rf)
+func SetsOf(l *Layout, c *Change, dst []NodeID, p Partition, n Copies) Sets {
+	if !c.Touches(p) || sameOwners(l, c.Next, p, n) {
+		owners := l.Owners(dst, p, n.From)
 		all := uint16(1)<<len(owners) - 1
 		return Sets{Owners: owners, W1: all, R1: all}
 	}
 	first, second := l, c.Next
 	if c.Stage == Committed {
 		first, second = second, first
+		n.From, n.To = n.To, n.From
 	}
-	s := Sets{Stage: c.Stage, Owners: first.Owners(dst, p, rf)}
+	s := Sets{Stage: c.Stage, Owners: first.Owners(dst, p, n.From)}
 	a, b := uint16(1)<<len(s.Owners)-1, uint16(0)
-	for _, i := range second.row(p, rf) {
+	for _, i := range second.row(p, n.To) {
 		id := second.nodes[i].ID
 		at := slices.Index(s.Owners, id)
 		if at < 0 {
@@ -119,13 +142,13 @@ func SetsOf(l *Layout, c *Change, dst []NodeID, p Partition, rf int) Sets {
 }
 
 // sameOwners says whether two layouts name the same nodes, in whatever order.
-func sameOwners(a, b *Layout, p Partition, rf int) bool {
-	x, y := a.row(p, rf), b.row(p, rf)
+func sameOwners(a, b *Layout, p Partition, n Copies) bool {
+	x, y := a.row(p, n.From), b.row(p, n.To)
 	if len(x) != len(y) {
 		return false
 	}
 	for _, i := range x {
-		if !b.IsOwner(a.nodes[i].ID, p, rf) {
+		if !b.IsOwner(a.nodes[i].ID, p, n.To) {
 			return false
 		}
 	}
@@ -135,11 +158,11 @@ func sameOwners(a, b *Layout, p Partition, rf int) bool {
 // Gains says whether id must bring its copy of p level with the old owners before
 // the change may be committed: who becomes an owner, and all that stay if there will
 // be fewer owners, since each of them may have missed what the others were told.
-func (c *Change) Gains(l *Layout, id NodeID, p Partition, rf int) bool {
-	if !c.Touches(p) || !c.Next.IsOwner(id, p, rf) {
+func (c *Change) Gains(l *Layout, id NodeID, p Partition, n Copies) bool {
+	if !c.Touches(p) || !c.Next.IsOwner(id, p, n.To) {
 		return false
 	}
-	return !l.IsOwner(id, p, rf) || len(c.Next.row(p, rf)) < len(l.row(p, rf))
+	return !l.IsOwner(id, p, n.From) || len(c.Next.row(p, n.To)) < len(l.row(p, n.From))
 }
 
 // withPV is l with the versions of some partitions set to v.
@@ -160,6 +183,9 @@ type Outsider struct {
 	LayoutNode
 	// Leaving says that it is not to be given partitions again.
 	Leaving bool
+	// Reopened says that its joining was aborted so that what was to be done is done
+	// later. What an operator has aborted is not.
+	Reopened bool
 	// Since is the entry that took its partitions.
 	Since Version
 }
@@ -175,12 +201,20 @@ type Report struct {
 	Clean Version
 }
 
-// factors are the replication factors of the tenants there are.
-func (s *State) factors() (in [MaxRF + 1]bool) {
+// Copies says how many copies a tenant wants.
+func (s *State) Copies(t *TenantRecord) Copies { return s.change.Copies(t.Number, int(t.RF)) }
+
+// copies are what there is among the tenants, each once.
+func (s *State) copies() (all []Copies) {
+	var in [MaxRF + 1][MaxRF + 1]bool
 	for _, t := range s.tenants {
-		in[t.RF] = true
+		n := s.Copies(t)
+		if !in[n.From][n.To] {
+			in[n.From][n.To] = true
+			all = append(all, n)
+		}
 	}
-	return in
+	return all
 }
 
 // MayCommit says whether the open change may be committed, going by what the nodes
@@ -191,9 +225,9 @@ func (s *State) MayCommit(report func(NodeID) Report) (ok bool, waiting []NodeID
 	if c == nil || c.Stage != Proposed {
 		return false, nil
 	}
-	factors := s.factors()
+	copies := s.copies()
 	for _, n := range c.Next.nodes {
-		if report(n.ID).Synced < c.ProposedAt && s.gainsAny(n.ID, &factors) {
+		if report(n.ID).Synced < c.ProposedAt && s.gainsAny(n.ID, copies) {
 			waiting = append(waiting, n.ID)
 		}
 	}
@@ -211,10 +245,10 @@ func (s *State) MayCommit(report func(NodeID) Report) (ok bool, waiting []NodeID
 	return len(waiting) == 0, waiting
 }
 
-func (s *State) gainsAny(id NodeID, factors *[MaxRF + 1]bool) bool {
+func (s *State) gainsAny(id NodeID, copies []Copies) bool {
 	for p := range s.change.touched {
-		for rf := 1; rf <= MaxRF; rf++ {
-			if factors[rf] && s.change.Gains(s.layout, id, Partition(p), rf) {
+		for _, n := range copies {
+			if s.change.Gains(s.layout, id, Partition(p), n) {
 				return true
 			}
 		}
@@ -224,31 +258,39 @@ func (s *State) gainsAny(id NodeID, factors *[MaxRF + 1]bool) bool {
 
 // MayFinalize says whether the open change may be finalised, and else for whom it
 // waits: so many old owners of each partition must know of the COMMIT that no reader
-// of the old owners can find a quorum any more.
+// of the old owners can find a quorum any more. Those that were given up are not waited
+// for: if too few others are left, all of those must know of it.
 func (s *State) MayFinalize(report func(NodeID) Report) (ok bool, waiting []NodeID) {
 	c := s.change
 	if c == nil || c.Stage != Committed {
 		return false, nil
 	}
-	behind := make([]bool, len(s.layout.nodes))
+	behind, gone := make([]bool, len(s.layout.nodes)), make([]bool, len(s.layout.nodes))
 	for i, n := range s.layout.nodes {
-		behind[i] = report(n.ID).Acked < c.CommittedAt
+		gone[i] = s.IsRetired(n.ID)
+		behind[i] = !gone[i] && report(n.ID).Acked < c.CommittedAt
 	}
 	late := make([]bool, len(behind))
-	factors := s.factors()
+	copies := s.copies()
 	for p, touched := range c.touched {
-		for rf := 1; touched && rf <= MaxRF; rf++ {
-			if !factors[rf] || sameOwners(s.layout, c.Next, Partition(p), rf) {
+		if !touched {
+			continue
+		}
+		for _, n := range copies {
+			if sameOwners(s.layout, c.Next, Partition(p), n) {
 				continue
 			}
-			row := s.layout.row(Partition(p), rf)
-			known := 0
+			row := s.layout.row(Partition(p), n.From)
+			known, left := 0, len(row)
 			for _, i := range row {
-				if !behind[i] {
+				switch {
+				case gone[i]:
+					left--
+				case !behind[i]:
 					known++
 				}
 			}
-			if known < Meeting(len(row)) {
+			if known < min(Meeting(len(row)), left) {
 				for _, i := range row {
 					late[i] = late[i] || behind[i]
 				}

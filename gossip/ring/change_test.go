@@ -12,6 +12,8 @@ import (
 // and aborted.
 type phases struct {
 	before, proposed, committed, final, aborted *State
+	// tenants are some of many replication factors, which the change may change.
+	tenants []TenantNumber
 }
 
 func mustNext(t interface{ Fatal(...any) }, s *State, e *Entry) *State {
@@ -31,9 +33,11 @@ func proposeEntry(s *State, l *Layout) *Entry {
 	return &Entry{Version: v, Kind: KindPropose, Op: opOf(v), Propose: &Propose{Parent: s.Layout().Version(), Layout: l}}
 }
 
-func phasesOf(t interface{ Fatal(...any) }, s *State, l *Layout) phases {
+func phasesOf(t interface{ Fatal(...any) }, s *State, l *Layout, factors ...Factor) phases {
 	ph := phases{before: s}
-	ph.proposed = mustNext(t, s, proposeEntry(s, l))
+	e := proposeEntry(s, l)
+	e.Propose.Factors = factors
+	ph.proposed = mustNext(t, s, e)
 	if ph.proposed.Change() == nil {
 		t.Fatal("the proposal is void")
 	}
@@ -43,25 +47,55 @@ func phasesOf(t interface{ Fatal(...any) }, s *State, l *Layout) phases {
 	return ph
 }
 
-// drawPhases draws a cluster and a change of it.
+// drawPhases draws a cluster and a change of it: of its nodes, of replication factors, or
+// of both.
 func drawPhases(t *rapid.T) phases {
 	all := testNodes(rapid.IntRange(0, 3).Draw(t, "zones"), slices.Repeat([]uint32{1}, 10)...)
 	l, err := NewLayout(8, drawNodes(t, all))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := mustNext(t, &State{}, &Entry{Version: 1, Kind: KindFound, Op: [16]byte{1}, Found: &Found{
-		ClusterID: ClusterID{1}, ClusterName: "test", Founder: l.Nodes()[0].ID, Layout: l, TokenKeyID: 1,
-	}})
-	next, err := l.Rebalance(2, drawNodes(t, all))
-	if err != nil {
-		t.Fatal(err)
+	s, tenants := withTenants(t, l)
+	var factors []Factor
+	if rapid.Bool().Draw(t, "factors") {
+		for i, n := range tenants {
+			if to := uint8(rapid.IntRange(1, MaxRF).Draw(t, "to")); int(to) != i+1 {
+				factors = append(factors, Factor{Tenant: n, RF: to})
+			}
+		}
 	}
-	return phasesOf(t, s, next)
+	next := s.Layout().At(s.Version() + 1)
+	if len(factors) == 0 || rapid.Bool().Draw(t, "nodes") {
+		if next, err = s.Layout().Rebalance(s.Version()+1, drawNodes(t, all)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ph := phasesOf(t, s, next, factors...)
+	ph.tenants = tenants
+	return ph
 }
 
-func sets(s *State, p Partition, rf int) Sets {
-	return SetsOf(s.Layout(), s.Change(), make([]NodeID, 0, MaxOwners), p, rf)
+// withTenants founds a cluster with a tenant of each replication factor.
+func withTenants(t interface{ Fatal(...any) }, l *Layout) (s *State, tenants []TenantNumber) {
+	s = mustNext(t, &State{}, &Entry{Version: 1, Kind: KindFound, Op: [16]byte{1}, Found: &Found{
+		ClusterID: ClusterID{1}, ClusterName: "test", Founder: l.Nodes()[0].ID, Layout: l, TokenKeyID: 1,
+	}})
+	for rf := 1; rf <= MaxRF; rf++ {
+		e := createEntry(s.Version()+1, "t"+string(rune('0'+rf)))
+		e.Tenant.RF = uint8(rf)
+		s = mustNext(t, s, e)
+		tenants = append(tenants, s.LastTenant())
+	}
+	return s, tenants
+}
+
+func copiesOf(s *State, n TenantNumber) Copies {
+	t, _ := s.TenantByNumber(n)
+	return s.Copies(t)
+}
+
+func sets(s *State, p Partition, n TenantNumber) Sets {
+	return SetsOf(s.Layout(), s.Change(), make([]NodeID, 0, MaxOwners), p, copiesOf(s, n))
 }
 
 // members are the nodes of a mask, sorted.
@@ -86,8 +120,9 @@ func TestSetsByPhase(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ph := drawPhases(t)
 		for p := range Partition(8) {
-			for rf := 1; rf <= MaxRF; rf++ {
-				o, n := sortedOwners(ph.before.Layout(), p, rf), sortedOwners(ph.final.Layout(), p, rf)
+			for _, tenant := range ph.tenants {
+				rf, to := copiesOf(ph.before, tenant).From, copiesOf(ph.final, tenant).From
+				o, n := sortedOwners(ph.before.Layout(), p, rf), sortedOwners(ph.final.Layout(), p, to)
 				var none []NodeID
 				same := slices.Equal(o, n)
 				for _, c := range []struct {
@@ -105,10 +140,10 @@ func TestSetsByPhase(t *testing.T) {
 					if same {
 						c.stage, c.w1, c.w2, c.r1, c.r2 = Stable, o, none, o, none
 					}
-					got := sets(c.s, p, rf)
+					got := sets(c.s, p, tenant)
 					if got.Stage != c.stage || !slices.Equal(got.members(got.W1), c.w1) || !slices.Equal(got.members(got.W2), c.w2) ||
 						!slices.Equal(got.members(got.R1), c.r1) || !slices.Equal(got.members(got.R2), c.r2) {
-						t.Fatalf("%s, partition %d, rf %d: %+v of old %v and new %v", c.name, p, rf, got, o, n)
+						t.Fatalf("%s, partition %d, from %d to %d copies: %+v of old %v and new %v", c.name, p, rf, to, got, o, n)
 					}
 					if all := got.W1 | got.W2; all != uint16(1)<<len(got.Owners)-1 || got.R1 != uint16(1)<<bits.OnesCount16(got.R1)-1 {
 						t.Fatalf("%s: owners that are in no set, or readers that are not first: %+v", c.name, got)
@@ -124,49 +159,6 @@ func TestSetsByPhase(t *testing.T) {
 	})
 }
 
-// TestQuorumsOfNeighboursMeet: what is written by a quorum under one entry is met by
-// every quorum that reads or writes under the same, the next and the one before.
-func TestQuorumsOfNeighboursMeet(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		ph := drawPhases(t)
-		p, rf := Partition(rapid.IntRange(0, 7).Draw(t, "partition")), rapid.IntRange(1, 3).Draw(t, "rf")
-		for _, pair := range [][2]*State{
-			{ph.before, ph.proposed},
-			{ph.proposed, ph.committed},
-			{ph.committed, ph.final},
-			{ph.proposed, ph.aborted},
-			{ph.before, ph.before},
-			{ph.proposed, ph.proposed},
-			{ph.committed, ph.committed},
-			{ph.final, ph.final},
-		} {
-			for _, order := range [][2]*State{pair, {pair[1], pair[0]}} {
-				w, r := sets(order[0], p, rf), sets(order[1], p, rf)
-				written := quorums(w, w.W1, w.W2)
-				for _, other := range slices.Concat(quorums(r, r.R1, 0), quorums(r, r.W1, r.W2)) {
-					for _, one := range written {
-						if !slices.ContainsFunc(one, func(id NodeID) bool { return slices.Contains(other, id) }) {
-							t.Fatalf("%v was written at %s, %v is asked at %s", one, order[0].Version(), other, order[1].Version())
-						}
-					}
-				}
-			}
-		}
-	})
-}
-
-// quorums are all smallest and larger groups of owners with a majority of a and, if it
-// is not empty, of b.
-func quorums(s Sets, a, b uint16) (all [][]NodeID) {
-	major := func(group, set uint16) bool { return 2*bits.OnesCount16(group&set) > bits.OnesCount16(set) }
-	for group := range uint16(1) << len(s.Owners) {
-		if major(group, a) && (b == 0 || major(group, b)) {
-			all = append(all, s.members(group))
-		}
-	}
-	return all
-}
-
 func TestSetsAllocateNothing(t *testing.T) {
 	s, all := founded(t, 4, 2)
 	next := mustRebalance(t, s.Layout(), all)
@@ -175,7 +167,7 @@ func TestSetsAllocateNothing(t *testing.T) {
 	for _, s := range []*State{ph.before, ph.proposed, ph.committed} {
 		if n := testing.AllocsPerRun(50, func() {
 			for p := range Partition(64) {
-				SetsOf(s.Layout(), s.Change(), buf[:0], p, 7)
+				SetsOf(s.Layout(), s.Change(), buf[:0], p, Same(7))
 			}
 		}); n != 0 {
 			t.Errorf("version %s: %v allocations", s.Version(), n)
@@ -190,18 +182,19 @@ func TestWhoGains(t *testing.T) {
 		ph := drawPhases(t)
 		old, next := ph.before.Layout(), ph.final.Layout()
 		for p := range Partition(8) {
-			for rf := 1; rf <= MaxRF; rf++ {
-				o, n := old.Owners(nil, p, rf), next.Owners(nil, p, rf)
+			for _, tenant := range ph.tenants {
+				copies := copiesOf(ph.proposed, tenant)
+				o, n := old.Owners(nil, p, copies.From), next.Owners(nil, p, copies.To)
 				shrunk = shrunk || len(n) < len(o)
 				for _, id := range slices.Concat(o, n) {
 					want := slices.Contains(n, id) && (!slices.Contains(o, id) || len(n) < len(o))
-					if got := ph.proposed.Change().Gains(ph.proposed.Layout(), id, p, rf); got != want {
-						t.Fatalf("partition %d, rf %d: %s gains: %v; of %v becoming %v", p, rf, id.Short(), got, o, n)
+					if got := ph.proposed.Change().Gains(ph.proposed.Layout(), id, p, copies); got != want {
+						t.Fatalf("partition %d, %+v: %s gains: %v; of %v becoming %v", p, copies, id.Short(), got, o, n)
 					}
 				}
 			}
 		}
-		if ph.before.Change().Gains(old, old.Nodes()[0].ID, 0, 3) {
+		if ph.before.Change().Gains(old, old.Nodes()[0].ID, 0, Same(3)) {
 			t.Fatal("somebody gains while no change is open")
 		}
 	})
@@ -374,11 +367,12 @@ func TestCleanCountsEverybodyElse(t *testing.T) {
 func TestGuardsAreMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ph := drawPhases(t)
+		first, last := uint64(ph.before.Version()), uint64(ph.final.Version())
 		early, late := map[NodeID]Report{}, map[NodeID]Report{}
 		for _, m := range ph.proposed.Members() {
 			draw := func(what string) (Version, Version) {
-				v := rapid.Uint64Range(0, 4).Draw(t, what)
-				return Version(v), Version(rapid.Uint64Range(v, 4).Draw(t, what+" later"))
+				v := rapid.Uint64Range(first, last).Draw(t, what)
+				return Version(v), Version(rapid.Uint64Range(v, last).Draw(t, what+" later"))
 			}
 			var a, b Report
 			a.Acked, b.Acked = draw("acked")

@@ -73,7 +73,11 @@ func appendString8(dst []byte, s string) []byte {
 
 // DecodeLayout reads what AppendLayout wrote. It refuses anything that no layout
 // can be, so that a decoded layout is as sound as a built one.
-func DecodeLayout(b []byte) (*Layout, error) {
+func DecodeLayout(b []byte) (*Layout, error) { return decodeLayout(b, 0) }
+
+// decodeLayout is DecodeLayout of a layout of which partitions may have been touched by
+// entries up to newest: after an abort the layout is what it was, and they are newer.
+func decodeLayout(b []byte, newest Version) (*Layout, error) {
 	if len(b) > MaxLayoutBytes {
 		return nil, fmt.Errorf("decode layout of %d bytes, at most %d: %w", len(b), MaxLayoutBytes, ErrCorrupt)
 	}
@@ -97,7 +101,7 @@ func DecodeLayout(b []byte) (*Layout, error) {
 	if err := l.decodeVoters(&r); err != nil {
 		return nil, fmt.Errorf("decode layout: %w", err)
 	}
-	if err := l.decodeRuns(&r, partitions); err != nil {
+	if err := l.decodeRuns(&r, partitions, max(newest, l.version)); err != nil {
 		return nil, fmt.Errorf("decode layout: %w", err)
 	}
 	if len(r.b) != 0 {
@@ -158,7 +162,7 @@ func (l *Layout) decodeTable(r *reader, partitions int) error {
 
 func (l *Layout) decodeVoters(r *reader) error {
 	n := int(r.u8())
-	if n == 0 || n > 7 || len(r.b) < 2*n {
+	if n == 0 || n > maxVoters || len(r.b) < 2*n {
 		return fmt.Errorf("%d voters: %w", n, ErrCorrupt)
 	}
 	last := -1
@@ -173,12 +177,12 @@ func (l *Layout) decodeVoters(r *reader) error {
 	return nil
 }
 
-func (l *Layout) decodeRuns(r *reader, partitions int) error {
+func (l *Layout) decodeRuns(r *reader, partitions int, newest Version) error {
 	runs := int(r.u16())
 	l.pv = make([]Version, 0, partitions)
 	for range runs {
 		n, v := int(r.u16()), Version(r.u64())
-		if r.bad || n == 0 || n > partitions-len(l.pv) || v == 0 || v > l.version ||
+		if r.bad || n == 0 || n > partitions-len(l.pv) || v == 0 || v > newest ||
 			len(l.pv) > 0 && l.pv[len(l.pv)-1] == v {
 			return fmt.Errorf("partition versions: %w", ErrCorrupt)
 		}

@@ -35,6 +35,12 @@ const (
 	// KindIntent notes what an operator wants of the layout, or that it is not wanted
 	// any more.
 	KindIntent Kind = 8
+	// KindTenantDelete ends a tenant, for good: its name may be given out again, its
+	// number never.
+	KindTenantDelete Kind = 10
+	// KindRecover gives the vote to those that are left after a majority of the voters
+	// was lost. It is not chosen by that majority but by all members that are left.
+	KindRecover Kind = 12
 )
 
 // String names the kind.
@@ -56,6 +62,10 @@ func (k Kind) String() string {
 		return "retire"
 	case KindIntent:
 		return "intent"
+	case KindTenantDelete:
+		return "tenant-delete"
+	case KindRecover:
+		return "recover"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}
@@ -73,9 +83,11 @@ type Entry struct {
 	Tenant  *TenantCreate
 	Propose *Propose
 	// Step is that of KindCommit, KindAbort and KindFinalize.
-	Step   *Step
-	Retire *Retire
-	Intent *Intent
+	Step    *Step
+	Retire  *Retire
+	Intent  *Intent
+	Delete  *TenantDelete
+	Recover *Recover
 }
 
 // Found is the content of KindFound.
@@ -102,18 +114,11 @@ type TenantCreate struct {
 	CreatedAtMs int64
 }
 
-// Propose is the content of KindPropose.
-type Propose struct {
-	// Parent is the version of the finalised layout that is changed: with another
-	// one in force the entry is void.
-	Parent Version
-	// Layout has the entry's version.
-	Layout *Layout
-	// Removed are members that are lost, sorted: they are retired with the change,
-	// without having handed over anything.
-	Removed []NodeID
-	// Closes are the intents that the change carries out, sorted.
-	Closes [][16]byte
+// TenantDelete is the content of KindTenantDelete.
+type TenantDelete struct {
+	Number TenantNumber
+	// DeletedAtMs is the wall clock of who deleted it, in Unix milliseconds.
+	DeletedAtMs int64
 }
 
 // Step is the content of the entries that take a change on.
@@ -145,6 +150,11 @@ const (
 	VerbWeigh Verb = 4
 	// VerbCancel: the intent Cancels is not wanted any more.
 	VerbCancel Verb = 5
+	// VerbGiveUp: the node is lost, and so is what only it has. It is retired with the
+	// entry, nobody waits for it any more, and the next change takes it out.
+	VerbGiveUp Verb = 6
+	// VerbReplicate: a tenant gets another replication factor.
+	VerbReplicate Verb = 7
 )
 
 // String names the verb.
@@ -160,6 +170,10 @@ func (v Verb) String() string {
 		return "weigh"
 	case VerbCancel:
 		return "cancel"
+	case VerbReplicate:
+		return "replicate"
+	case VerbGiveUp:
+		return "give-up"
 	default:
 		return fmt.Sprintf("verb(%d)", uint8(v))
 	}
@@ -168,14 +182,27 @@ func (v Verb) String() string {
 // Intent is the content of KindIntent. The entry's Op names it.
 type Intent struct {
 	Verb Verb
-	// Node is whom it is about; zero for VerbCancel.
+	// Node is whom it is about; zero for VerbCancel and VerbReplicate.
 	Node NodeID
 	// By takes Node's place (VerbReplace), else zero.
 	By NodeID
 	// Capacity is the new one (VerbWeigh), else 0.
 	Capacity uint32
 	// Cancels is the intent that ends (VerbCancel), else zero.
-	Cancels     [16]byte
+	Cancels [16]byte
+	// Tenant gets the replication factor RF (VerbReplicate), else both are 0.
+	Tenant      TenantNumber
+	RF          uint8
+	CreatedAtMs int64
+}
+
+// Recover is the content of KindRecover.
+type Recover struct {
+	// Lost are the members that are given up, sorted: they are retired with the entry.
+	Lost []NodeID
+	// Voters decide from now on, until a change that is proposed later is complete.
+	// They are sorted.
+	Voters      []NodeID
 	CreatedAtMs int64
 }
 
@@ -186,24 +213,32 @@ const (
 	MaxIntents = 256
 )
 
-const entryFormat = 1
+const (
+	entryFormat = 1
+	// factorsFormat is that of a proposal which changes replication factors.
+	factorsFormat = 2
+)
 
 // MaxEntryBytes bounds an encoded entry.
-const MaxEntryBytes = MaxLayoutBytes + 16*(MaxNodes+MaxIntents) + 1024
+const MaxEntryBytes = MaxLayoutBytes + 16*(MaxNodes+MaxIntents) + factorBytes*MaxOwnClasses + 1024
 
-// AppendEntry appends the encoding of e to dst: format u8 = 1, kind u8, version
-// u64, op 16, then by kind
+// AppendEntry appends the encoding of e to dst: format u8, kind u8, version u64, op 16,
+// then by kind
 //
 //	found          cluster 16, name (u8 length), founder 16, key id u8, key 32, created i64, layout (u32 length)
 //	tenant-create  name (u8 length), rf u8, policy u8, created i64
-//	propose        parent u64, removed (u16 count, 16 each), closes (u16 count, 16 each), layout (u32 length)
+//	tenant-delete  number u32, deleted i64
+//	propose        parent u64, removed (u16 count, 16 each), closes (u16 count, 16 each),
+//	               factors (format 2: u16 count, each tenant u32, rf u8, asked i64), layout (u32 length)
 //	commit, abort, finalize  change 16, reopens u8 (0 or 1), reason (u8 length)
 //	retire         node 16
-//	intent         verb u8, node 16, by 16, capacity u32, cancels 16, created i64
+//	intent         verb u8, node 16, by 16, capacity u32, cancels 16, created i64,
+//	               and for VerbReplicate tenant u32, rf u8
+//	recover        lost (u16 count, 16 each), voters (u16 count, 16 each), created i64
 //
-// with integers big-endian.
+// with integers big-endian. The format is 2 for a proposal with factors and 1 for all else.
 func AppendEntry(dst []byte, e *Entry) []byte {
-	dst = append(dst, entryFormat, byte(e.Kind))
+	dst = append(dst, e.format(), byte(e.Kind))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(e.Version))
 	dst = append(dst, e.Op[:]...)
 	switch e.Kind {
@@ -217,17 +252,7 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(f.CreatedAtMs))
 		dst = appendLayout32(dst, f.Layout)
 	case KindPropose:
-		p := e.Propose
-		dst = binary.BigEndian.AppendUint64(dst, uint64(p.Parent))
-		dst = binary.BigEndian.AppendUint16(dst, uint16(len(p.Removed)))
-		for _, id := range p.Removed {
-			dst = append(dst, id[:]...)
-		}
-		dst = binary.BigEndian.AppendUint16(dst, uint16(len(p.Closes)))
-		for _, op := range p.Closes {
-			dst = append(dst, op[:]...)
-		}
-		dst = appendLayout32(dst, p.Layout)
+		dst = e.Propose.append(dst)
 	case KindCommit, KindAbort, KindFinalize:
 		dst = append(append(dst, e.Step.Change[:]...), 0)
 		if e.Step.Reopens {
@@ -242,6 +267,15 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, i.Capacity)
 		dst = append(dst, i.Cancels[:]...)
 		dst = binary.BigEndian.AppendUint64(dst, uint64(i.CreatedAtMs))
+		if i.Verb == VerbReplicate {
+			dst = append(binary.BigEndian.AppendUint32(dst, uint32(i.Tenant)), i.RF)
+		}
+	case KindTenantDelete:
+		dst = binary.BigEndian.AppendUint32(dst, uint32(e.Delete.Number))
+		dst = binary.BigEndian.AppendUint64(dst, uint64(e.Delete.DeletedAtMs))
+	case KindRecover:
+		dst = appendIDs(appendIDs(dst, e.Recover.Lost), e.Recover.Voters)
+		dst = binary.BigEndian.AppendUint64(dst, uint64(e.Recover.CreatedAtMs))
 	case KindTenantCreate:
 		t := e.Tenant
 		dst = appendString8(dst, t.Name)
@@ -258,8 +292,9 @@ func DecodeEntry(b []byte) (*Entry, error) {
 		return nil, fmt.Errorf("decode log entry of %d bytes, at most %d: %w", len(b), MaxEntryBytes, ErrCorrupt)
 	}
 	r := reader{b: b}
-	if f := r.u8(); f != entryFormat && !r.bad {
-		return nil, fmt.Errorf("decode log entry: %w", formatError(f, entryFormat))
+	format := r.u8()
+	if format != entryFormat && format != factorsFormat && !r.bad {
+		return nil, fmt.Errorf("decode log entry: %w", formatError(format, factorsFormat))
 	}
 	e := &Entry{Kind: Kind(r.u8()), Version: Version(r.u64())}
 	copy(e.Op[:], r.take(16))
@@ -274,7 +309,7 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	case KindTenantCreate:
 		e.Tenant = &TenantCreate{Name: r.string8(), RF: r.u8(), Policy: r.u8(), CreatedAtMs: int64(r.u64())}
 	case KindPropose:
-		if err := e.decodePropose(&r); err != nil {
+		if err := e.decodePropose(&r, format); err != nil {
 			return nil, fmt.Errorf("decode log entry %d: %w", e.Version, err)
 		}
 	case KindCommit, KindAbort, KindFinalize:
@@ -294,11 +329,18 @@ func DecodeEntry(b []byte) (*Entry, error) {
 		i.Capacity = r.u32()
 		copy(i.Cancels[:], r.take(16))
 		i.CreatedAtMs = int64(r.u64())
+		if i.Verb == VerbReplicate {
+			i.Tenant, i.RF = TenantNumber(r.u32()), r.u8()
+		}
 		e.Intent = i
+	case KindTenantDelete:
+		e.Delete = &TenantDelete{Number: TenantNumber(r.u32()), DeletedAtMs: int64(r.u64())}
+	case KindRecover:
+		e.Recover = &Recover{Lost: r.ids(), Voters: r.ids(), CreatedAtMs: int64(r.u64())}
 	default:
 		return nil, fmt.Errorf("decode log entry %d: %w: %d, a newer version may have written it", e.Version, ErrUnknownKind, e.Kind)
 	}
-	if r.bad || len(r.b) != 0 {
+	if r.bad || len(r.b) != 0 || e.format() != format {
 		return nil, fmt.Errorf("decode log entry %d: %w", e.Version, ErrCorrupt)
 	}
 	if err := e.Check(); err != nil {
@@ -325,34 +367,27 @@ func (e *Entry) decodeFound(r *reader) error {
 	return err
 }
 
-func (e *Entry) decodePropose(r *reader) error {
-	p := &Propose{Parent: Version(r.u64())}
+// appendIDs appends ids behind their number.
+func appendIDs(dst []byte, ids []NodeID) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(ids)))
+	for _, id := range ids {
+		dst = append(dst, id[:]...)
+	}
+	return dst
+}
+
+// ids takes what appendIDs wrote.
+func (r *reader) ids() (ids []NodeID) {
 	n := int(r.u16())
-	if n > MaxNodes || len(r.b) < 16*n {
-		return ErrCorrupt
+	if r.bad = r.bad || n > MaxNodes || len(r.b) < 16*n; r.bad {
+		return nil
 	}
 	for range n {
 		var id NodeID
 		copy(id[:], r.take(16))
-		p.Removed = append(p.Removed, id)
+		ids = append(ids, id)
 	}
-	n = int(r.u16())
-	if n > MaxIntents || len(r.b) < 16*n {
-		return ErrCorrupt
-	}
-	for range n {
-		var op [16]byte
-		copy(op[:], r.take(16))
-		p.Closes = append(p.Closes, op)
-	}
-	b := r.take(int(r.u32()))
-	if r.bad {
-		return ErrCorrupt
-	}
-	var err error
-	p.Layout, err = DecodeLayout(b)
-	e.Propose = p
-	return err
+	return ids
 }
 
 // appendLayout32 appends a layout behind its length.

@@ -1,8 +1,8 @@
 package ring
 
 import (
-	"bytes"
 	"fmt"
+	"slices"
 )
 
 // Check refuses an entry that could stand in no log, whatever came before it.
@@ -31,7 +31,7 @@ func (e *Entry) Check() error {
 // true of kinds that are not known.
 func (e *Entry) hasItsContent() bool {
 	parts := 0
-	for _, set := range []bool{e.Found != nil, e.Tenant != nil, e.Propose != nil, e.Step != nil, e.Retire != nil, e.Intent != nil} {
+	for _, set := range []bool{e.Found != nil, e.Tenant != nil, e.Propose != nil, e.Step != nil, e.Retire != nil, e.Intent != nil, e.Delete != nil, e.Recover != nil} {
 		if set {
 			parts++
 		}
@@ -49,6 +49,10 @@ func (e *Entry) hasItsContent() bool {
 		return parts == 1 && e.Retire != nil
 	case KindIntent:
 		return parts == 1 && e.Intent != nil
+	case KindTenantDelete:
+		return parts == 1 && e.Delete != nil
+	case KindRecover:
+		return parts == 1 && e.Recover != nil
 	default:
 		return true
 	}
@@ -79,6 +83,10 @@ func (e *Entry) checkContent() (why string, known bool) {
 		return "", true
 	case KindIntent:
 		return e.Intent.check(), true
+	case KindTenantDelete:
+		return e.Delete.check(), true
+	case KindRecover:
+		return e.Recover.check(), true
 	}
 	return "", false
 }
@@ -112,43 +120,51 @@ func (t *TenantCreate) check() string {
 	return ""
 }
 
-func (p *Propose) check(v Version) string {
-	rising := func(i int, less bool) bool { return i == 0 || less }
+func (d *TenantDelete) check() string {
+	switch d.Number {
+	case 0:
+		return "it names no tenant"
+	case DefaultTenant:
+		return "the tenant that every cluster starts with cannot be deleted"
+	}
+	return ""
+}
+
+// rising says whether ids are sorted, each once, and none is zero.
+func rising(ids []NodeID) bool {
+	for i, id := range ids {
+		if id.IsZero() || i > 0 && ids[i-1].Compare(id) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Recover) check() string {
 	switch {
-	case p.Layout == nil || p.Layout.version != v:
-		return "its layout has another version"
-	case p.Parent == 0 || p.Parent >= v:
-		return fmt.Sprintf("its parent is %d", p.Parent)
-	case len(p.Removed) > MaxNodes || len(p.Closes) > MaxIntents:
-		return "it removes or closes too many"
-	}
-	for i, id := range p.Removed {
-		if id.IsZero() || !rising(i, i > 0 && p.Removed[i-1].Compare(id) < 0) {
-			return "removed nodes are out of order"
-		}
-		if _, there := p.Layout.index(id); there {
-			return fmt.Sprintf("it removes %s, which is in its layout", id.Short())
-		}
-	}
-	for i, op := range p.Closes {
-		if op == [16]byte{} || !rising(i, i > 0 && bytes.Compare(p.Closes[i-1][:], op[:]) < 0) {
-			return "closed intents are out of order"
-		}
+	case len(r.Lost) == 0 || len(r.Lost) > MaxNodes || !rising(r.Lost):
+		return "lost nodes are out of order"
+	case len(r.Voters) == 0 || len(r.Voters) > maxVoters || !rising(r.Voters):
+		return "voters are out of order"
+	case slices.ContainsFunc(r.Voters, func(id NodeID) bool { return slices.Contains(r.Lost, id) }):
+		return "a voter is lost"
 	}
 	return ""
 }
 
 func (i *Intent) check() string {
-	cancel := i.Verb == VerbCancel
+	cancel, replicate := i.Verb == VerbCancel, i.Verb == VerbReplicate
 	switch {
-	case i.Verb < VerbLeave || i.Verb > VerbCancel:
+	case !replicate && (i.Verb < VerbLeave || i.Verb > VerbGiveUp):
 		return fmt.Sprintf("verb %d", i.Verb)
-	case cancel != i.Node.IsZero(), cancel != (i.Cancels != [16]byte{}):
+	case (cancel || replicate) != i.Node.IsZero(), cancel != (i.Cancels != [16]byte{}), replicate != (i.Tenant != 0):
 		return "it names too little, or too much"
-	case (i.Verb == VerbReplace) != !i.By.IsZero(), i.By == i.Node && !cancel:
+	case (i.Verb == VerbReplace) != !i.By.IsZero(), i.By == i.Node && !cancel && !replicate:
 		return "its replacement"
 	case (i.Verb == VerbWeigh) != (i.Capacity != 0), i.Capacity > MaxCapacity:
 		return fmt.Sprintf("capacity %d", i.Capacity)
+	case replicate != (i.RF != 0), i.RF > MaxRF:
+		return fmt.Sprintf("replication factor %d, want 1..%d", i.RF, MaxRF)
 	}
 	return ""
 }

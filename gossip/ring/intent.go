@@ -8,7 +8,7 @@ import (
 // CheckIntent says why an intent should not be noted: it cannot be carried out, or it
 // would give up what is not lost. alive says whether a node answers, joiner whether one
 // waits to become a member. While a change is open, intents are measured by the layout
-// that is to be. The answer is nil, or one of the errors of intents with a reason and
+// that is to be, and by the replication factors that were asked for. The answer is nil, or one of the errors of intents with a reason and
 // what to do.
 //
 // Growing is never refused for lack of nodes; leaving is, if fewer would remain than a
@@ -25,13 +25,16 @@ func (s *State) CheckIntent(i *Intent, alive, joiner func(NodeID) bool) error {
 		return s.checkCancel(i)
 	}
 	n, member := s.Member(i.Node)
-	if !member {
+	if i.Verb != VerbReplicate && (!member || s.IsRetired(i.Node) && i.Verb != VerbReplace) {
 		return s.gone(i.Node)
 	}
 	if len(s.intents) >= MaxIntents {
 		return fmt.Errorf("%w: %d; cancel some or wait until they are carried out", ErrTooManyIntents, len(s.intents))
 	}
-	if open := s.ends(i.Node); open != nil && i.Verb != VerbRemove {
+	if i.Verb == VerbReplicate {
+		return s.checkReplicate(i)
+	}
+	if open := s.ends(i.Node); open != nil && i.Verb != VerbRemove && i.Verb != VerbGiveUp {
 		return fmt.Errorf("%w: %s goes already, by intent %x (%s); cancel that one first", ErrNoChange, n.Name, open.Op, open.Verb)
 	}
 	switch i.Verb {
@@ -41,18 +44,23 @@ func (s *State) CheckIntent(i *Intent, alive, joiner func(NodeID) bool) error {
 		return s.checkRemove(n, alive)
 	case VerbReplace:
 		return s.checkReplace(n, i.By, alive, joiner)
+	case VerbGiveUp:
+		return s.checkGiveUp([]NodeID{n.ID}, alive)
 	default:
 		return s.checkWeigh(n, i.Capacity)
 	}
 }
 
-// nodesToBe are the nodes of the layout that will be in force.
-func (s *State) nodesToBe() []LayoutNode {
+// toBe is the layout that will be in force.
+func (s *State) toBe() *Layout {
 	if s.change != nil {
-		return s.change.Next.nodes
+		return s.change.Next
 	}
-	return s.layout.nodes
+	return s.layout
 }
+
+// nodesToBe are the nodes of the layout that will be in force.
+func (s *State) nodesToBe() []LayoutNode { return s.toBe().nodes }
 
 func (s *State) hasPlace(id NodeID) bool {
 	return slices.ContainsFunc(s.nodesToBe(), func(n LayoutNode) bool { return n.ID == id })
@@ -65,14 +73,44 @@ func (s *State) outsider(id NodeID) (Outsider, bool) {
 	return Outsider{}, false
 }
 
-// widest is the largest replication factor there is, and a tenant that has it.
+// widest is the largest replication factor that there will be, once all is done that was
+// asked for, and a tenant that has it.
 func (s *State) widest() (rf int, tenant string) {
 	for _, t := range s.tenants {
-		if int(t.RF) > rf {
-			rf, tenant = int(t.RF), t.Name
+		if n := s.factorToBe(t); n > rf {
+			rf, tenant = n, t.Name
 		}
 	}
 	return rf, tenant
+}
+
+// factorToBe is the replication factor that a tenant will have once all is done that was
+// asked for.
+func (s *State) factorToBe(t *TenantRecord) int {
+	rf := s.Copies(t).To
+	for _, i := range s.intents {
+		if i.Verb == VerbReplicate && i.Tenant == t.Number {
+			rf = int(i.RF)
+		}
+	}
+	return rf
+}
+
+func (s *State) checkReplicate(i *Intent) error {
+	t, ok := s.TenantByNumber(i.Tenant)
+	switch {
+	case s.Deleted(i.Tenant):
+		return fmt.Errorf("%w: the one with number %d was deleted", ErrUnknownTenant, i.Tenant)
+	case !ok:
+		return fmt.Errorf("%w: number %d; see the list of tenants", ErrUnknownTenant, i.Tenant)
+	case s.factorToBe(t) == int(i.RF) && t.RF == i.RF && s.Copies(t) == Same(int(t.RF)):
+		return fmt.Errorf("%w: tenant %q has replication factor %d already", ErrNoChange, t.Name, i.RF)
+	case s.factorToBe(t) == int(i.RF):
+		return fmt.Errorf("%w: tenant %q gets replication factor %d already", ErrNoChange, t.Name, i.RF)
+	case !s.mayOwnClass(t):
+		return tooManyOwn(t.Name)
+	}
+	return nil
 }
 
 // ends gives the first open intent that takes a node out of the layout, nil for none.
@@ -87,6 +125,9 @@ func (s *State) ends(id NodeID) *IntentRecord {
 
 // gone says why nothing can be done with a node that has no place in the layout.
 func (s *State) gone(id NodeID) error {
+	if s.isLost(id) {
+		return fmt.Errorf("%w: %s is given up already, and goes with the next change", ErrNoChange, id.Short())
+	}
 	if s.IsRetired(id) {
 		return fmt.Errorf("%w: %s is retired for good", ErrUnknownNode, id.Short())
 	}
@@ -100,7 +141,11 @@ func (s *State) gone(id NodeID) error {
 }
 
 func (s *State) checkCancel(i *Intent) error {
-	if slices.ContainsFunc(s.intents, func(r *IntentRecord) bool { return r.Op == i.Cancels }) {
+	at := slices.IndexFunc(s.intents, func(r *IntentRecord) bool { return r.Op == i.Cancels })
+	switch {
+	case at >= 0 && s.intents[at].Verb == VerbGiveUp:
+		return fmt.Errorf("%w: %s is given up and retired for good", ErrNoChange, s.intents[at].Node.Short())
+	case at >= 0:
 		return nil
 	}
 	if s.change != nil {
@@ -128,7 +173,7 @@ func (s *State) checkLeave(n LayoutNode) error {
 // shrinks says whether an open intent takes a node away without another in its place.
 func (s *State) shrinks(id NodeID) bool {
 	open := s.ends(id)
-	return open != nil && open.Verb != VerbReplace
+	return s.IsRetired(id) || open != nil && open.Verb != VerbReplace
 }
 
 func (s *State) checkRemove(n LayoutNode, alive func(NodeID) bool) error {
@@ -143,48 +188,22 @@ func (s *State) checkRemove(n LayoutNode, alive func(NodeID) bool) error {
 	if s.change != nil && slices.Contains(s.change.Removed, n.ID) {
 		return fmt.Errorf("%w: the open change removes %s already", ErrNoChange, n.Name)
 	}
-	return s.checkSources(n, alive)
+	return s.checkCopied(n, alive)
 }
 
-// checkSources says whether so many of the other owners of what a node has are alive
-// that those who take its place can copy from them.
-func (s *State) checkSources(n LayoutNode, alive func(NodeID) bool) error {
-	l := s.layout
-	if s.change != nil {
-		l = s.change.Next
+// checkCopied says whether so many others that are alive have what a node has that those
+// who take its place can copy it.
+func (s *State) checkCopied(n LayoutNode, alive func(NodeID) bool) error {
+	if err := s.checkSources(s.toBe(), s.copies(), []NodeID{n.ID}, false, alive); err != nil {
+		return err
 	}
-	up := make([]bool, len(l.nodes))
-	for i, o := range l.nodes {
-		up[i] = o.ID != n.ID && alive(o.ID)
+	if s.change == nil || s.change.Stage != Proposed {
+		return nil
 	}
-	factors := s.factors()
-	for p := range l.Partitions() {
-		for rf := 1; rf <= MaxRF; rf++ {
-			if !factors[rf] || !l.IsOwner(n.ID, Partition(p), rf) {
-				continue
-			}
-			live, down := 0, ""
-			row := l.row(Partition(p), rf)
-			for _, i := range row {
-				switch {
-				case up[i]:
-					live++
-				case l.nodes[i].ID != n.ID:
-					down = l.nodes[i].Name
-				}
-			}
-			switch need := Meeting(len(row)); {
-			case live >= need:
-			case down != "":
-				return fmt.Errorf("%w: partition %d has %d of its %d owners alive without %s, and %d are needed; start %s first",
-					ErrSourcesLost, p, live, len(row), n.Name, need, down)
-			default:
-				return fmt.Errorf("%w: %s is the only owner of partition %d for a tenant with %d copies; start it again",
-					ErrSourcesLost, n.Name, p, rf)
-			}
-		}
-	}
-	return nil
+	// A tenant that gets another replication factor has its data with the old owners until
+	// the change is committed, and may be left with them.
+	changing := slices.DeleteFunc(s.copies(), func(n Copies) bool { return n.From == n.To })
+	return s.checkSources(s.layout, changing, []NodeID{n.ID}, false, alive)
 }
 
 func (s *State) checkReplace(n LayoutNode, by NodeID, alive, joiner func(NodeID) bool) error {
@@ -208,7 +227,7 @@ func (s *State) checkReplace(n LayoutNode, by NodeID, alive, joiner func(NodeID)
 	case !joiner(by) && !(outside && alive(by)):
 		return fmt.Errorf("%w: %s does not wait to join; start it first", ErrReplacement, by.Short())
 	}
-	return s.checkSources(n, alive)
+	return s.checkCopied(n, alive)
 }
 
 func (s *State) checkWeigh(n LayoutNode, capacity uint32) error {

@@ -90,7 +90,7 @@ func TestCheckIntentWantsSources(t *testing.T) {
 	check(s, ErrSourcesLost, "has 1 of its 3 owners alive without n1, and 2 are needed; start n2 first", all[1])
 	single := createEntry(2, "single")
 	single.Tenant.RF = 1
-	check(mustNext(t, s, single), ErrSourcesLost, "n1 is the only owner of partition")
+	check(mustNext(t, s, single), ErrSourcesLost, "nobody but n1 is left that owns partition")
 	two, _ := founded(t, 2, 0)
 	check(two, nil, "")
 }
@@ -141,5 +141,100 @@ func TestCheckIntentOfTheLastNode(t *testing.T) {
 	}
 	if err := l.CheckIntent(&Intent{Verb: VerbWeigh, Node: all[0].ID, Capacity: 8}, dead, dead); !errors.Is(err, ErrTooManyIntents) {
 		t.Error(err)
+	}
+}
+
+func TestCheckReplicate(t *testing.T) {
+	s, _ := founded(t, 3, 0)
+	l := &log{t, s}
+	a, b, gone := l.tenant("a", 3), l.tenant("b", 3), l.tenant("gone", 3)
+	l.remove(gone)
+	nobody := func(NodeID) bool { return false }
+	check := func(n TenantNumber, rf uint8, want error, says string) {
+		t.Helper()
+		err := l.CheckIntent(&Intent{Verb: VerbReplicate, Tenant: n, RF: rf}, nobody, nobody)
+		if !errors.Is(err, want) || want == nil && err != nil || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("tenant %d, RF %d: %v, want %v", n, rf, err, want)
+		}
+	}
+	check(a, 7, nil, "") // growing is not refused for lack of nodes
+	check(a, 1, nil, "")
+	check(DefaultTenant, 1, nil, "")
+	check(a, 3, ErrNoChange, `tenant "a" has replication factor 3 already`)
+	check(gone, 1, ErrUnknownTenant, "was deleted")
+	check(gone+1, 1, ErrUnknownTenant, "see the list of tenants")
+	check(0, 1, ErrInvalidEntry, "too little")
+	check(a, 0, ErrInvalidEntry, "replication factor 0, want 1..7")
+	check(a, 8, ErrInvalidEntry, "replication factor 8, want 1..7")
+	l.replicate(a, 2)
+	check(a, 2, ErrNoChange, "gets replication factor 2 already")
+	check(a, 3, nil, "") // not wanted any more
+	l.propose(l.mustPlan())
+	check(a, 2, ErrNoChange, "gets replication factor 2 already")
+	check(a, 3, nil, "")
+	check(b, 2, nil, "")
+	for range MaxIntents {
+		l.replicate(b, 2)
+	}
+	check(a, 3, ErrTooManyIntents, "256; cancel some")
+	if err := (&State{}).CheckIntent(&Intent{Verb: VerbReplicate, Tenant: a, RF: 1}, nobody, nobody); !errors.Is(err, ErrNotFounded) {
+		t.Errorf("before founding: %v", err)
+	}
+}
+
+// TestLeavingGoesByTheFactorToBe: what was asked for counts, and what is under way.
+func TestLeavingGoesByTheFactorToBe(t *testing.T) {
+	s, all := founded(t, 5, 0)
+	l := &log{t, s}
+	a := l.tenant("a", 2)
+	nobody := func(NodeID) bool { return false }
+	check := func(want error, says string) {
+		t.Helper()
+		err := l.CheckIntent(&Intent{Verb: VerbLeave, Node: all[0].ID}, nobody, nobody)
+		if !errors.Is(err, want) || want == nil && err != nil || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	check(nil, "")
+	l.replicate(a, 5)
+	check(ErrLastCopies, `without n1 there are 4 nodes, and tenant "a" wants 5 copies`)
+	l.propose(l.mustPlan())
+	check(ErrLastCopies, `tenant "a" wants 5 copies`)
+	l.step(KindCommit)
+	l.step(KindFinalize)
+	check(ErrLastCopies, `tenant "a" wants 5 copies`)
+	l.replicate(a, 4)
+	check(nil, "")
+	l.propose(l.mustPlan())
+	check(nil, "")
+}
+
+// TestSourcesOfAFactorChange: a node is not given up for lost if that would leave nothing
+// to copy from, be the change carried out or aborted.
+func TestSourcesOfAFactorChange(t *testing.T) {
+	s, all := founded(t, 4, 0)
+	for _, c := range []struct {
+		from, to  uint8
+		proposed  error
+		says      string
+		committed error
+	}{
+		{1, 3, ErrSourcesLost, "give it up with what only it has", nil},
+		{3, 1, ErrSourcesLost, "give it up with what only it has; or abort the change that is open", ErrSourcesLost},
+		{3, 2, nil, "", nil},
+	} {
+		l := &log{t, s}
+		l.replicate(l.tenant("a", c.from), c.to)
+		l.propose(l.mustPlan())
+		lost := func(id NodeID) bool { return id != all[0].ID }
+		remove := &Intent{Verb: VerbRemove, Node: all[0].ID}
+		err := l.CheckIntent(remove, lost, lost)
+		if !errors.Is(err, c.proposed) || c.proposed == nil && err != nil || err != nil && !strings.HasSuffix(err.Error(), c.says) {
+			t.Errorf("%d to %d, proposed: %v, want %v", c.from, c.to, err, c.proposed)
+		}
+		l.step(KindCommit)
+		if err := l.CheckIntent(remove, lost, lost); !errors.Is(err, c.committed) || c.committed == nil && err != nil {
+			t.Errorf("%d to %d, committed: %v, want %v", c.from, c.to, err, c.committed)
+		}
 	}
 }

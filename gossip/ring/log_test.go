@@ -1,14 +1,10 @@
 package ring
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 func stageOf(s *State) Stage {
@@ -76,7 +72,7 @@ func checkVoid(t *testing.T, before, after *State) {
 // dump writes all that a state says.
 func dump(s *State) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%s %s %d\n", s.version, s.clusterID, s.clusterName, s.lastTenant)
+	fmt.Fprintf(&b, "%s\n%s %s %s %d\n", s.version, s.clusterID, s.clusterName, s.founder, s.lastTenant)
 	layout := func(l *Layout) {
 		if l != nil {
 			fmt.Fprintf(&b, "%s %v %v %v %v\n", l.version, l.nodes, l.table, l.voters, l.pv)
@@ -84,7 +80,7 @@ func dump(s *State) string {
 	}
 	layout(s.layout)
 	if c := s.change; c != nil {
-		fmt.Fprintf(&b, "%x %s %s %s %v %v\n", c.ID, c.Stage, c.ProposedAt, c.CommittedAt, c.Removed, c.touched)
+		fmt.Fprintf(&b, "%x %s %s %s %v %v %v\n", c.ID, c.Stage, c.ProposedAt, c.CommittedAt, c.Removed, c.Factors, c.touched)
 		layout(c.Next)
 		for _, i := range c.Carries {
 			fmt.Fprintf(&b, "carries %+v\n", *i)
@@ -96,7 +92,7 @@ func dump(s *State) string {
 	for _, i := range s.intents {
 		fmt.Fprintf(&b, "%+v\n", *i)
 	}
-	fmt.Fprintf(&b, "%v %v %v\n", s.tokenKeys, s.outside, s.retired)
+	fmt.Fprintf(&b, "%v %v %v %v %v\n", s.tokenKeys, s.outside, s.retired, s.voters, s.recoveredAt)
 	return b.String()
 }
 
@@ -284,167 +280,8 @@ func TestIntentsAreBounded(t *testing.T) {
 
 func proposeOf(s *State, p *Plan) *Entry {
 	return &Entry{Version: p.Layout.Version(), Kind: KindPropose, Op: [16]byte{1}, Propose: &Propose{
-		Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes,
+		Parent: s.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes, Factors: p.Factors,
 	}}
-}
-
-// drawEntry draws the next entry: often one that has an effect.
-func drawEntry(t *rapid.T, s *State, all []LayoutNode) *Entry {
-	v := s.Version() + 1
-	e := &Entry{Version: v, Op: opOf(v)}
-	id := func(what string) NodeID { return rapid.SampledFrom(all).Draw(t, what).ID }
-	e.Kind = rapid.SampledFrom([]Kind{
-		KindTenantCreate, KindPropose, KindPropose, KindCommit, KindCommit, KindAbort, KindFinalize, KindFinalize, KindRetire, KindIntent, KindIntent,
-	}).Draw(t, "kind")
-	switch e.Kind {
-	case KindTenantCreate:
-		return createEntry(v, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "tenant"))
-	case KindPropose:
-		p, err := s.Plan(drawNodes(t, all))
-		if err == nil && p != nil && p.Layout != nil && rapid.Bool().Draw(t, "planned") {
-			return proposeOf(s, p)
-		}
-		l, err := s.Layout().Rebalance(v, drawNodes(t, all))
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Propose = &Propose{Parent: s.Layout().Version(), Layout: l}
-		for _, n := range s.Members() {
-			if _, in := l.Node(n.ID); !in && rapid.Bool().Draw(t, "removed") {
-				e.Propose.Removed = append(e.Propose.Removed, n.ID)
-			}
-		}
-	case KindCommit, KindAbort, KindFinalize:
-		e.Step = &Step{Change: [16]byte{99}}
-		if s.Change() != nil {
-			e.Step.Change = s.Change().ID
-		}
-		e.Step.Reopens = e.Kind == KindAbort && rapid.Bool().Draw(t, "reopens")
-	case KindRetire:
-		e.Retire = &Retire{Node: id("retired")}
-	case KindIntent:
-		i := &Intent{Verb: Verb(rapid.IntRange(1, 5).Draw(t, "verb"))}
-		switch i.Node = id("node"); i.Verb {
-		case VerbReplace:
-			if i.By = id("by"); i.By == i.Node {
-				i.By = NodeID{1}
-			}
-		case VerbWeigh:
-			i.Capacity = rapid.Uint32Range(1, 5).Draw(t, "capacity")
-		case VerbCancel:
-			i.Node, i.Cancels = NodeID{}, [16]byte{99}
-			if len(s.Intents()) > 0 {
-				i.Cancels = s.Intents()[0].Op
-			}
-		}
-		e.Intent = i
-	}
-	return e
-}
-
-// TestLogLaws: whatever the log says, states never change, entries survive their
-// encoding, plans are never void, and nobody is two things at once.
-func TestLogLaws(t *testing.T) {
-	finalized := 0
-	rapid.Check(t, func(t *rapid.T) {
-		all := testNodes(rapid.IntRange(0, 3).Draw(t, "zones"), slices.Repeat([]uint32{1}, 9)...)
-		l, err := NewLayout(8, drawNodes(t, all))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := mustNext(t, &State{}, &Entry{Version: 1, Kind: KindFound, Op: [16]byte{1}, Found: &Found{
-			ClusterID: ClusterID{1}, ClusterName: "test", Founder: l.Nodes()[0].ID, Layout: l, TokenKeyID: 1,
-		}})
-		states, dumps := []*State{s}, []string{dump(s)}
-		for range rapid.IntRange(1, 30).Draw(t, "entries") {
-			e := drawEntry(t, s, all)
-			b := AppendEntry(nil, e)
-			e, err := DecodeEntry(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(AppendEntry(nil, e), b) {
-				t.Fatal("an entry changes on the way")
-			}
-			s = mustNext(t, s, e)
-			if e.Kind == KindFinalize && s.Layout().Version() == e.Version {
-				finalized++
-			}
-			checkState(t, s)
-			checkPlan(t, s, all)
-			states, dumps = append(states, s), append(dumps, dump(s))
-		}
-		for i, s := range states {
-			if dump(s) != dumps[i] {
-				t.Fatalf("state %s has changed:\n%s\nwas\n%s", s.Version(), dump(s), dumps[i])
-			}
-		}
-	})
-	if finalized == 0 {
-		t.Error("no change was ever finalised")
-	}
-}
-
-func checkState(t *rapid.T, s *State) {
-	rising := func(ids []NodeID) bool {
-		return slices.IsSortedFunc(ids, NodeID.Compare) && len(slices.Compact(slices.Clone(ids))) == len(ids)
-	}
-	var outside, members []NodeID
-	for _, o := range s.Outsiders() {
-		outside = append(outside, o.ID)
-		if _, in := s.Layout().Node(o.ID); in || s.IsRetired(o.ID) || o.Since == 0 || o.Since > s.Version() {
-			t.Fatalf("outsider %+v", o)
-		}
-	}
-	for _, m := range s.Members() {
-		members = append(members, m.ID)
-		if got, ok := s.Member(m.ID); !ok || got.ID != m.ID || s.IsRetired(m.ID) {
-			t.Fatalf("member %+v", m)
-		}
-	}
-	if !rising(outside) || !rising(members) || !rising(s.Retired()) || len(s.Intents()) > MaxIntents {
-		t.Fatal("out of order, or twice")
-	}
-	for p := range Partition(8) {
-		if pv := s.Layout().PV(p); pv == 0 || pv > s.Version() {
-			t.Fatalf("partition %d is at %s of %s", p, pv, s.Version())
-		}
-	}
-}
-
-// checkPlan: a plan is never void, and whoever cannot join is not in it.
-func checkPlan(t *rapid.T, s *State, joiners []LayoutNode) {
-	p, err := s.Plan(joiners)
-	if s.Change() != nil {
-		if !errors.Is(err, ErrChangeOpen) {
-			t.Fatalf("plan while a change is open: %v", err)
-		}
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p == nil || p.Layout == nil {
-		return
-	}
-	e := proposeOf(s, p)
-	if err := e.Check(); err != nil {
-		t.Fatal(err)
-	}
-	n := mustNext(t, s, e)
-	if n.Change() == nil || len(n.Intents())+len(p.Closes) != len(s.Intents()) {
-		t.Fatalf("the plan is void, or closes what it does not carry out: %+v", p)
-	}
-	for _, r := range p.Refused {
-		if _, in := p.Layout.Node(r.Node.ID); in {
-			t.Fatalf("%s is refused and taken in", r.Node.Name)
-		}
-	}
-	for _, v := range slices.Concat(p.Void, p.Waits) {
-		if slices.Contains(p.Closes, v.Intent.Op) || v.Why == nil {
-			t.Fatalf("intent %x is void or waits, and is carried out", v.Intent.Op)
-		}
-	}
 }
 
 // TestCancelledIntentIsNotCarriedOut: a plan that was made before an intent was

@@ -292,6 +292,9 @@ func unwind(reached []*step, start, end int) []step {
 	return path
 }
 
+// maxVoters bounds them.
+const maxVoters = 7
+
 // votersOf is how many of so many nodes vote.
 func votersOf(nodes int) int {
 	switch {
@@ -302,7 +305,7 @@ func votersOf(nodes int) int {
 	case nodes <= 6:
 		return 5
 	default:
-		return 7
+		return maxVoters
 	}
 }
 

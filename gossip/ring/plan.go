@@ -40,6 +40,9 @@ type Plan struct {
 	Removed []NodeID
 	// Closes are the intents that it carries out, sorted.
 	Closes [][16]byte
+	// Factors are the replication factors that it changes, sorted by tenant. If it changes
+	// nothing else, Layout is the one in force but for its version.
+	Factors []Factor
 	// Moves say, for each node of the old and of the new layout, what it would hold,
 	// sorted by id.
 	Moves []NodeMove
@@ -51,7 +54,8 @@ type Plan struct {
 }
 
 // NodeMove is what a plan means for a node, in copies of partitions of the tenant
-// with the most copies.
+// with the most copies, before or after; of those tenants whose replication factor
+// changes, if nothing else does.
 type NodeMove struct {
 	Node LayoutNode
 	// Before and After are how many it holds.
@@ -79,7 +83,7 @@ type RefusedJoiner struct {
 // ErrChangeOpen while a change is open. Joiners that cannot be members are left out.
 //
 // Intents count in the order of the log. A node leaves only if as many remain as any
-// tenant wants copies, joiners included; else its intent waits.
+// tenant will want copies, joiners included; else its intent waits.
 func (s *State) Plan(joiners []LayoutNode) (*Plan, error) {
 	switch {
 	case s.layout == nil:
@@ -90,6 +94,8 @@ func (s *State) Plan(joiners []LayoutNode) (*Plan, error) {
 	d := newDraft(s, joiners)
 	d.lost()
 	d.join()
+	d.replicate()
+	d.waitNoMore()
 	d.leave()
 	return d.finish()
 }
@@ -136,12 +142,41 @@ func (d *draft) lost() {
 		switch i.Verb {
 		case VerbRemove:
 			d.remove(i)
+		case VerbGiveUp:
+			if d.at(i.Node) >= 0 || d.isRemoved(i.Node) {
+				d.closes(i)
+			} else {
+				d.void(i, d.gone(i.Node))
+			}
 		case VerbReplace:
 			d.replace(i)
 		case VerbWeigh:
 			d.weigh(i)
 		}
 	}
+	// Whoever was given up goes, whatever has become of the intents.
+	d.nodes = slices.DeleteFunc(d.nodes, func(n LayoutNode) bool {
+		goes := d.IsRetired(n.ID) && !slices.ContainsFunc(d.plan.Waits, func(v VoidIntent) bool { return v.Intent.Node == n.ID })
+		if goes {
+			d.plan.Removed = append(d.plan.Removed, n.ID)
+		}
+		return goes
+	})
+}
+
+// waitNoMore takes out those who were given up and wait for who replaces them, if the
+// layout changes anyway: a layout with them is void.
+func (d *draft) waitNoMore() {
+	leaves := slices.ContainsFunc(d.intents, func(i *IntentRecord) bool { return i.Verb == VerbLeave })
+	if !leaves && len(d.plan.Removed) == 0 && len(d.plan.Factors) == 0 && slices.Equal(d.nodes, d.layout.nodes) {
+		return
+	}
+	d.nodes = slices.DeleteFunc(d.nodes, func(n LayoutNode) bool {
+		if d.IsRetired(n.ID) {
+			d.plan.Removed = append(d.plan.Removed, n.ID)
+		}
+		return d.IsRetired(n.ID)
+	})
 }
 
 func (d *draft) remove(i *IntentRecord) {
@@ -152,7 +187,7 @@ func (d *draft) remove(i *IntentRecord) {
 		d.closes(i) // asked for twice
 	case at < 0 && !outside:
 		d.void(i, d.gone(i.Node))
-	case at >= 0 && len(d.nodes) == 1:
+	case at >= 0 && len(d.nodes) == 1 && !d.IsRetired(i.Node):
 		d.waits(i, fmt.Errorf("%w: %s is the only node; join another one first", ErrLastCopies, d.nodes[at].Name))
 	default:
 		if at >= 0 {
@@ -306,7 +341,8 @@ func (d *draft) finish() (*Plan, error) {
 	slices.SortFunc(p.Removed, NodeID.Compare)
 	slices.SortFunc(p.Closes, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
 	slices.SortFunc(d.nodes, func(a, b LayoutNode) int { return a.ID.Compare(b.ID) })
-	if len(p.Removed) == 0 && slices.Equal(d.nodes, d.layout.nodes) {
+	onlyFactors := len(p.Removed) == 0 && slices.Equal(d.nodes, d.layout.nodes)
+	if onlyFactors && len(p.Factors) == 0 {
 		// What is closed asks for what is so already.
 		for _, i := range d.intents {
 			if slices.Contains(p.Closes, i.Op) {
@@ -319,18 +355,24 @@ func (d *draft) finish() (*Plan, error) {
 		}
 		return p, nil
 	}
-	l, err := d.layout.rebalance(d.version+1, d.nodes, d.heirs)
-	if err != nil {
-		return nil, fmt.Errorf("plan a change of layout %s: %w", d.layout.version, err)
+	if len(d.nodes) == 0 {
+		return nil, fmt.Errorf("%w: all nodes of the layout are given up; join another one", ErrLastCopies)
 	}
-	p.Layout = l
-	rf, _ := d.widest()
-	p.Moves = movesBetween(d.layout, l, rf)
+	if onlyFactors {
+		p.Layout = d.layout.At(d.version + 1)
+	} else {
+		l, err := d.layout.rebalance(d.version+1, d.nodes, d.heirs)
+		if err != nil {
+			return nil, fmt.Errorf("plan a change of layout %s: %w", d.layout.version, err)
+		}
+		p.Layout = l
+	}
+	p.Moves = movesBetween(d.layout, p.Layout, d.widestMove(onlyFactors))
 	return p, nil
 }
 
 // movesBetween says what each node of two layouts holds in both, and gains and gives.
-func movesBetween(old, next *Layout, rf int) []NodeMove {
+func movesBetween(old, next *Layout, copies Copies) []NodeMove {
 	all := slices.Clone(next.nodes)
 	for _, n := range old.nodes {
 		if _, stays := next.index(n.ID); !stays {
@@ -345,17 +387,17 @@ func movesBetween(old, next *Layout, rf int) []NodeMove {
 		at[n.ID] = &moves[i]
 	}
 	for p := range old.Partitions() {
-		for _, i := range old.row(Partition(p), rf) {
+		for _, i := range old.row(Partition(p), copies.From) {
 			m := at[old.nodes[i].ID]
 			m.Before++
-			if !next.IsOwner(m.Node.ID, Partition(p), rf) {
+			if !next.IsOwner(m.Node.ID, Partition(p), copies.To) {
 				m.Gives++
 			}
 		}
-		for _, i := range next.row(Partition(p), rf) {
+		for _, i := range next.row(Partition(p), copies.To) {
 			m := at[next.nodes[i].ID]
 			m.After++
-			if !old.IsOwner(m.Node.ID, Partition(p), rf) {
+			if !old.IsOwner(m.Node.ID, Partition(p), copies.From) {
 				m.Gains++
 			}
 		}

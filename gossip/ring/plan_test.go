@@ -25,7 +25,7 @@ func opOf(v Version) [16]byte { return [16]byte{byte(v >> 8), byte(v), 7} }
 
 // log appends entries to a state.
 type log struct {
-	t *testing.T
+	t testing.TB
 	*State
 }
 
@@ -62,7 +62,7 @@ func (l *log) mustPlan(joiners ...LayoutNode) *Plan {
 func (l *log) propose(p *Plan) {
 	l.t.Helper()
 	l.next(KindPropose, func(e *Entry) {
-		e.Propose = &Propose{Parent: l.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes}
+		e.Propose = &Propose{Parent: l.Layout().Version(), Layout: p.Layout, Removed: p.Removed, Closes: p.Closes, Factors: p.Factors}
 	})
 	if l.Change() == nil {
 		l.t.Fatal("the plan is void in the state it was made from")

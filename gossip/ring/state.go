@@ -4,19 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 )
-
-// TenantRecord is a tenant as the log made it. It is immutable.
-type TenantRecord struct {
-	Number      TenantNumber
-	Name        string
-	RF          uint8
-	Policy      uint8
-	CreatedAtMs int64
-	// Version is the last log entry that touched the tenant.
-	Version Version
-}
 
 // TokenKey is a key for context tokens, as the log made it.
 type TokenKey struct {
@@ -30,6 +18,7 @@ type State struct {
 	version     Version
 	clusterID   ClusterID
 	clusterName string
+	founder     NodeID
 	layout      *Layout
 	tenants     []*TenantRecord // sorted by name
 	// lastTenant is the highest number given out; numbers are never reused.
@@ -39,6 +28,9 @@ type State struct {
 	outside    []Outsider      // sorted by id
 	retired    []NodeID        // sorted
 	intents    []*IntentRecord // in the order of the log
+	// voters are those that a recovery named, at recoveredAt; nil: those of the layout.
+	voters      []NodeID
+	recoveredAt Version
 }
 
 // IntentRecord is an open intent as the log knows it.
@@ -57,6 +49,9 @@ func (s *State) ClusterID() ClusterID { return s.clusterID }
 
 // ClusterName is empty before founding.
 func (s *State) ClusterName() string { return s.clusterName }
+
+// Founder is who founded the cluster; zero before that.
+func (s *State) Founder() NodeID { return s.founder }
 
 // Layout is the finalised layout, with the versions that partitions have by now. It
 // is nil before founding.
@@ -139,20 +134,10 @@ func (s *State) Voters() []NodeID {
 	if s.layout == nil {
 		return nil
 	}
-	return s.layout.voters
-}
-
-// Tenant finds a tenant by name.
-func (s *State) Tenant(name string) (*TenantRecord, bool) {
-	i, ok := s.find(name)
-	if !ok {
-		return nil, false
+	if s.voters != nil {
+		return s.voters
 	}
-	return s.tenants[i], true
-}
-
-func (s *State) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(s.tenants, name, func(t *TenantRecord, name string) int { return strings.Compare(t.Name, name) })
+	return s.layout.voters
 }
 
 // Next gives the state after e, which must be the entry after s. An entry that
@@ -171,7 +156,7 @@ func (s *State) Next(e *Entry) (*State, error) {
 	switch e.Kind {
 	case KindFound:
 		f := e.Found
-		n.clusterID, n.clusterName, n.layout = f.ClusterID, f.ClusterName, f.Layout
+		n.clusterID, n.clusterName, n.founder, n.layout = f.ClusterID, f.ClusterName, f.Founder, f.Layout
 		n.tokenKeys = []TokenKey{{ID: f.TokenKeyID, Key: f.TokenKey}}
 		n.addTenant(&TenantRecord{Name: DefaultTenantName, RF: DefaultTenantRF, Policy: 1, CreatedAtMs: f.CreatedAtMs})
 	case KindTenantCreate:
@@ -188,7 +173,7 @@ func (s *State) Next(e *Entry) (*State, error) {
 	case KindAbort:
 		if c := n.at(e, Proposed); c != nil {
 			n.change, n.layout = nil, n.layout.withPV(c.touched, e.Version)
-			n.settleOutside(c.Next, false, nil)
+			n.settleOutside(c.Next, Outsider{Reopened: e.Step.Reopens}, nil)
 			if e.Step.Reopens {
 				n.reopen(c.Carries)
 			}
@@ -200,12 +185,18 @@ func (s *State) Next(e *Entry) (*State, error) {
 			next.version = e.Version
 			old := n.layout
 			n.change, n.layout = nil, next.withPV(c.touched, e.Version)
-			n.settleOutside(old, true, c.Removed)
+			n.settleOutside(old, Outsider{Leaving: true}, c.Removed)
+			n.settleVoters(c)
+			n.settleFactors(c.Factors)
 		}
 	case KindRetire:
 		n.retire(e.Retire.Node)
 	case KindIntent:
 		n.intend(e)
+	case KindTenantDelete:
+		n.deleteTenant(e.Delete.Number)
+	case KindRecover:
+		n.recover(e)
 	}
 	return &n, nil
 }
@@ -219,8 +210,9 @@ func (s *State) at(e *Entry, from Stage) *Change {
 }
 
 // propose opens a change, unless it is void: one is open, the layout is another one
-// by now, a node of it is retired or leaves, a removed one is no member, or an intent
-// that it carries out is not wanted any more.
+// by now, a node of it is retired or leaves, a removed one is no member, an intent that
+// it carries out is not wanted any more, or a replication factor cannot be changed like
+// that.
 func (s *State) propose(e *Entry) {
 	p := e.Propose
 	goes := func(id NodeID) bool {
@@ -234,12 +226,19 @@ func (s *State) propose(e *Entry) {
 	if s.change != nil || p.Parent != s.layout.version || p.Layout.Partitions() != s.layout.Partitions() ||
 		slices.ContainsFunc(p.Layout.nodes, func(n LayoutNode) bool { return goes(n.ID) }) ||
 		slices.ContainsFunc(p.Removed, func(id NodeID) bool { return !member(id) }) ||
-		slices.ContainsFunc(p.Closes, func(op [16]byte) bool { return !open(op) }) {
+		slices.ContainsFunc(p.Closes, func(op [16]byte) bool { return !open(op) }) ||
+		!s.mayRefactor(p.Factors) {
 		return
 	}
 	c := &Change{
-		ID: e.Op, Stage: Proposed, ProposedAt: e.Version, Next: p.Layout, Removed: p.Removed,
+		ID: e.Op, Stage: Proposed, ProposedAt: e.Version, Next: p.Layout, Removed: p.Removed, Factors: p.Factors,
 		touched: touchedBy(s.layout, p.Layout),
+	}
+	if len(p.Factors) > 0 {
+		s.splitClasses(p.Factors)
+		for part := range c.touched {
+			c.touched[part] = true
+		}
 	}
 	s.layout = s.layout.withPV(c.touched, e.Version)
 	var left []*IntentRecord
@@ -254,34 +253,35 @@ func (s *State) propose(e *Entry) {
 }
 
 // reopen puts intents back in their place in the order of the log, as far as there is
-// room.
+// room. Those of a tenant that is gone are gone with it.
 func (s *State) reopen(intents []*IntentRecord) {
-	all := slices.Concat(intents, s.intents)
+	all := slices.DeleteFunc(slices.Concat(intents, s.intents), func(i *IntentRecord) bool { return s.Deleted(i.Tenant) })
 	slices.SortStableFunc(all, func(a, b *IntentRecord) int { return cmp.Compare(a.Version, b.Version) })
 	s.intents = all[:min(len(all), MaxIntents)]
 }
 
 // settleOutside notes who of the nodes of another layout has no place in the one that is
-// in force now, and forgets those that have one. Removed nodes are retired. Whoever was in force before leaves;
-// a joiner that was turned away may come again.
-func (s *State) settleOutside(from *Layout, leaving bool, removed []NodeID) {
+// in force now, and forgets those that have one. Removed nodes are retired, as those are that were given up. Whoever was in force before leaves;
+// a joiner that was turned away may come again. as says what they are from now on, but for
+// node and version.
+func (s *State) settleOutside(from *Layout, as Outsider, removed []NodeID) {
 	in := s.layout
-	s.outside = slices.DeleteFunc(slices.Clone(s.outside), func(o Outsider) bool {
-		_, ok := in.index(o.ID)
-		return ok || slices.Contains(removed, o.ID)
-	})
 	for _, id := range removed {
 		s.retired = insertID(s.retired, id)
 	}
+	s.outside = slices.DeleteFunc(slices.Clone(s.outside), func(o Outsider) bool {
+		_, ok := in.index(o.ID)
+		return ok || s.IsRetired(o.ID)
+	})
 	for _, n := range from.nodes {
 		_, stays := in.index(n.ID)
 		known := slices.IndexFunc(s.outside, func(o Outsider) bool { return o.ID == n.ID })
 		switch {
-		case stays, slices.Contains(removed, n.ID):
+		case stays, s.IsRetired(n.ID):
 		case known >= 0:
-			s.outside[known].Since = s.version
+			s.outside[known].Since, s.outside[known].Reopened = s.version, as.Reopened
 		default:
-			s.outside = append(s.outside, Outsider{LayoutNode: n, Leaving: leaving, Since: s.version})
+			s.outside = append(s.outside, Outsider{LayoutNode: n, Leaving: as.Leaving, Reopened: as.Reopened, Since: s.version})
 		}
 	}
 	slices.SortFunc(s.outside, func(a, b Outsider) int { return a.ID.Compare(b.ID) })
@@ -304,31 +304,30 @@ func insertID(ids []NodeID, id NodeID) []NodeID {
 	return slices.Insert(slices.Clone(ids), at, id)
 }
 
-// intend notes an intent, or ends one. It is void if its node is no member, or if there
-// are too many.
+// intend notes an intent, or ends one. It is void if its node is no member or its tenant
+// does not exist, or if there are too many.
 func (s *State) intend(e *Entry) {
 	i := e.Intent
 	if i.Verb == VerbCancel {
 		s.intents = slices.DeleteFunc(slices.Clone(s.intents), func(r *IntentRecord) bool { return r.Op == i.Cancels })
 		return
 	}
-	if _, ok := s.Member(i.Node); !ok || len(s.intents) >= MaxIntents {
+	about := func() bool {
+		if i.Verb == VerbReplicate {
+			t, ok := s.TenantByNumber(i.Tenant)
+			return ok && s.mayOwnClass(t)
+		}
+		_, ok := s.Member(i.Node)
+		return ok
+	}
+	if len(s.intents) >= MaxIntents || !about() {
 		return
+	}
+	if i.Verb == VerbGiveUp {
+		if s.IsRetired(i.Node) || !s.remains(i.Node) {
+			return
+		}
+		s.giveUp(i.Node)
 	}
 	s.intents = append(slices.Clone(s.intents), &IntentRecord{Op: e.Op, Intent: *i, Version: e.Version})
-}
-
-// addTenant gives t the next number, unless its name is taken or there is no
-// room. The slice is copied: older states share it.
-func (s *State) addTenant(t *TenantRecord) {
-	at, taken := s.find(t.Name)
-	if taken || len(s.tenants) >= MaxTenants || s.lastTenant == maxTenantNumber {
-		return
-	}
-	s.lastTenant++
-	t.Number, t.Version = s.lastTenant, s.version
-	tenants := make([]*TenantRecord, 0, len(s.tenants)+1)
-	tenants = append(tenants, s.tenants[:at]...)
-	tenants = append(tenants, t)
-	s.tenants = append(tenants, s.tenants[at:]...)
 }

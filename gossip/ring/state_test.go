@@ -24,7 +24,7 @@ func createEntry(v Version, name string) *Entry {
 	}
 }
 
-func apply(t *testing.T, s *State, e *Entry) *State {
+func apply(t testing.TB, s *State, e *Entry) *State {
 	t.Helper()
 	n, err := s.Next(e)
 	if err != nil {
@@ -104,6 +104,11 @@ func entriesOfAllKinds(t testing.TB) []*Entry {
 		{Kind: KindIntent, Intent: &Intent{Verb: VerbReplace, Node: NodeID{1}, By: NodeID{2}}},
 		{Kind: KindIntent, Intent: &Intent{Verb: VerbWeigh, Node: NodeID{1}, Capacity: MaxCapacity}},
 		{Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: 7, CreatedAtMs: 5}},
+		{Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Removed: []NodeID{{1}}, Closes: [][16]byte{{4}}, Factors: []Factor{{1, 1, 5}, {1 << 31, MaxRF, 0}}}},
+		{Kind: KindTenantDelete, Delete: &TenantDelete{Number: 1<<32 - 1, DeletedAtMs: 5}},
+		{Kind: KindIntent, Intent: &Intent{Verb: VerbGiveUp, Node: NodeID{1}}},
+		{Kind: KindRecover, Recover: &Recover{Lost: []NodeID{{1}, {2}}, Voters: []NodeID{{3}}, CreatedAtMs: 5}},
 	} {
 		e.Version, e.Op = 2, op
 		all = append(all, &e)
@@ -134,7 +139,8 @@ func TestEntryCheck(t *testing.T) {
 		"a final one that reopens":  {Kind: KindFinalize, Step: &Step{Change: op, Reopens: true}},
 		"retires nobody":            {Kind: KindRetire, Retire: &Retire{}},
 		"no verb":                   {Kind: KindIntent, Intent: &Intent{Node: in}},
-		"a verb to come":            {Kind: KindIntent, Intent: &Intent{Verb: 6, Node: in}},
+		"a verb to come":            {Kind: KindIntent, Intent: &Intent{Verb: 8, Node: in}},
+		"another one":               {Kind: KindIntent, Intent: &Intent{Verb: 8, Tenant: 1, RF: 1}},
 		"nobody leaves":             {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave}},
 		"leaves and cancels":        {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, Cancels: op}},
 		"leaves with a successor":   {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, By: NodeID{1}}},
@@ -146,6 +152,33 @@ func TestEntryCheck(t *testing.T) {
 		"cancels nothing":           {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel}},
 		"cancels a node":            {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op, Node: in}},
 		"cancels with a successor":  {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op, By: in}},
+		"changes no tenant":         {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: []Factor{{0, 1, 0}}}},
+		"tenants out of order":      {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: []Factor{{2, 1, 0}, {1, 1, 0}}}},
+		"a tenant twice":            {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: []Factor{{2, 1, 0}, {2, 2, 0}}}},
+		"no copies":                 {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: []Factor{{2, 0, 0}}}},
+		"more copies than a row":    {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: []Factor{{2, MaxRF + 1, 0}}}},
+		"changes too many tenants":  {Kind: KindPropose, Propose: &Propose{Parent: 1, Layout: l, Factors: make([]Factor, MaxOwnClasses+1)}},
+		"replicates no tenant":      {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, RF: 1}},
+		"replicates to nothing":     {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1}},
+		"replicates to too much":    {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: MaxRF + 1}},
+		"replicates a node":         {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: 1, Node: in}},
+		"replicates and replaces":   {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: 1, By: in}},
+		"replicates and weighs":     {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: 1, Capacity: 1}},
+		"replicates and cancels":    {Kind: KindIntent, Intent: &Intent{Verb: VerbReplicate, Tenant: 1, RF: 1, Cancels: op}},
+		"a tenant leaves":           {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, Tenant: 1}},
+		"leaves with a factor":      {Kind: KindIntent, Intent: &Intent{Verb: VerbLeave, Node: in, RF: 1}},
+		"cancels with a factor":     {Kind: KindIntent, Intent: &Intent{Verb: VerbCancel, Cancels: op, RF: 1}},
+		"deletes no tenant":         {Kind: KindTenantDelete, Delete: &TenantDelete{}},
+		"deletes the default one":   {Kind: KindTenantDelete, Delete: &TenantDelete{Number: DefaultTenant}},
+		"deletes and creates":       {Kind: KindTenantDelete, Delete: &TenantDelete{Number: 2}, Tenant: &TenantCreate{Name: "a", RF: 1, Policy: 1}},
+		"gives up nobody":           {Kind: KindIntent, Intent: &Intent{Verb: VerbGiveUp}},
+		"gives up for another":      {Kind: KindIntent, Intent: &Intent{Verb: VerbGiveUp, Node: in, By: NodeID{1}}},
+		"recovers without loss":     {Kind: KindRecover, Recover: &Recover{Voters: []NodeID{in}}},
+		"recovers without voters":   {Kind: KindRecover, Recover: &Recover{Lost: []NodeID{in}}},
+		"loses out of order":        {Kind: KindRecover, Recover: &Recover{Lost: []NodeID{{2}, {1}}, Voters: []NodeID{in}}},
+		"votes twice":               {Kind: KindRecover, Recover: &Recover{Lost: []NodeID{{1}}, Voters: []NodeID{in, in}}},
+		"too many voters":           {Kind: KindRecover, Recover: &Recover{Lost: []NodeID{{99}}, Voters: []NodeID{{1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}}}},
+		"the lost vote":             {Kind: KindRecover, Recover: &Recover{Lost: []NodeID{in}, Voters: []NodeID{in}}},
 		"content of another kind":   {Kind: KindRetire, Step: &Step{Change: op}},
 		"two contents":              {Kind: KindRetire, Retire: &Retire{Node: in}, Step: &Step{Change: op}},
 	} {
@@ -169,6 +202,9 @@ func TestLargestEntryDecodes(t *testing.T) {
 	}
 	for i := range MaxIntents {
 		p.Closes = append(p.Closes, [16]byte{byte(i), 1})
+	}
+	for i := range MaxOwnClasses {
+		p.Factors = append(p.Factors, Factor{Tenant: TenantNumber(i + 1), RF: 1})
 	}
 	slices.SortFunc(nodes, func(a, b LayoutNode) int { return a.ID.Compare(b.ID) })
 	p.Layout = &Layout{version: 2, shift: shiftFor(MaxPartitions), nodes: nodes, width: MaxRF, voters: []NodeID{nodes[0].ID}}
@@ -206,7 +242,7 @@ func TestEntryCodec(t *testing.T) {
 		if _, err := DecodeEntry(b); !errors.Is(err, ErrNewerFormat) {
 			t.Errorf("newer format: %v", err)
 		}
-		b[0], b[1] = entryFormat, 99
+		b[0], b[1] = e.format(), 99
 		if _, err := DecodeEntry(b); !errors.Is(err, ErrUnknownKind) {
 			t.Errorf("unknown kind: %v", err)
 		}
@@ -215,6 +251,38 @@ func TestEntryCodec(t *testing.T) {
 	bad.Tenant.RF = 8
 	if _, err := DecodeEntry(AppendEntry(nil, bad)); !errors.Is(err, ErrInvalidEntry) {
 		t.Errorf("RF 8: %v", err)
+	}
+}
+
+// TestEntryFormats: an entry has one encoding, so the format that has room for
+// replication factors is refused where there are none, and the other way round.
+func TestEntryFormats(t *testing.T) {
+	for _, e := range entriesOfAllKinds(t) {
+		b := AppendEntry(nil, e)
+		want := byte(entryFormat)
+		if e.Propose != nil && len(e.Propose.Factors) > 0 {
+			want = factorsFormat
+		}
+		if b[0] != want {
+			t.Errorf("%s: format %d, want %d", e.Kind, b[0], want)
+		}
+		b[0] = entryFormat + factorsFormat - b[0]
+		if _, err := DecodeEntry(b); err == nil {
+			t.Errorf("%s: taken in format %d", e.Kind, b[0])
+		}
+		b[0] = 0
+		if _, err := DecodeEntry(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s in format 0: %v", e.Kind, err)
+		}
+		if e.Propose == nil || len(e.Propose.Factors) > 0 {
+			continue
+		}
+		// A list of factors of length zero, where one belongs.
+		at := 1 + 1 + 8 + 16 + 8 + 2 + 16*len(e.Propose.Removed) + 2 + 16*len(e.Propose.Closes)
+		b[0] = factorsFormat
+		if _, err := DecodeEntry(slices.Insert(b, at, 0, 0)); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("no factors in the format for them: %v", err)
+		}
 	}
 }
 

@@ -13,6 +13,9 @@ const (
 // beyond it.
 const MaxTenants = 1 << 16
 
+// DefaultTenant is the number of the tenant that every cluster starts with.
+const DefaultTenant TenantNumber = 1
+
 const maxTenantNumber = math.MaxUint32
 
 // ValidTenantName says whether s matches ^[a-z0-9][a-z0-9_-]{0,62}$.

@@ -130,9 +130,9 @@ func Chosen(registers map[NodeID]Register, slot Version, voters []NodeID) ([]byt
 type Phase uint8
 
 const (
-	// Preparing: it needs promises of a majority; send Prepare(Slot, Ballot).
+	// Preparing: it needs promises of a majority, or of all; send Prepare(Slot, Ballot).
 	Preparing Phase = iota + 1
-	// Accepting: it needs votes of a majority; send Accept(Slot, Ballot, Value).
+	// Accepting: it needs votes of as many; send Accept(Slot, Ballot, Value).
 	Accepting
 	// Elected: Value is chosen for ever.
 	Elected
@@ -146,6 +146,7 @@ const (
 type Proposer struct {
 	slot     Version
 	voters   []NodeID
+	need     int // of the voters
 	ballot   Ballot
 	highest  uint64 // the highest round seen
 	value    []byte
@@ -159,9 +160,17 @@ type Proposer struct {
 // highest, the highest round this incarnation of the node has used or seen in
 // any slot; keep HighestRound for the next one. The proposer keeps value.
 func NewProposer(slot Version, voters []NodeID, self NodeID, incarnation, highest uint64, value []byte) *Proposer {
-	p := &Proposer{slot: slot, voters: voters, highest: highest, value: value}
+	p := &Proposer{slot: slot, voters: voters, need: Majority(len(voters)), highest: highest, value: value}
 	p.ballot = Ballot{Node: self, Incarnation: incarnation}
 	p.Retry()
+	return p
+}
+
+// NewRecoverer is NewProposer for a slot that the majority of the voters cannot decide
+// any more, since it is lost: it needs all of those that are left.
+func NewRecoverer(slot Version, left []NodeID, self NodeID, incarnation, highest uint64, value []byte) *Proposer {
+	p := NewProposer(slot, left, self, incarnation, highest, value)
+	p.need = len(left)
 	return p
 }
 
@@ -209,7 +218,7 @@ func (p *Proposer) OnRegister(from NodeID, r Register) bool {
 	}
 	if p.phase == Preparing && r.Promised == p.ballot {
 		p.promises[from] = r
-		if len(p.promises) >= Majority(len(p.voters)) {
+		if len(p.promises) >= p.need {
 			p.adopt()
 			p.phase = Accepting
 			return true
@@ -217,7 +226,7 @@ func (p *Proposer) OnRegister(from NodeID, r Register) bool {
 	}
 	if p.phase == Accepting && r.Accepted == p.ballot {
 		p.votes[from] = struct{}{}
-		if len(p.votes) >= Majority(len(p.voters)) {
+		if len(p.votes) >= p.need {
 			p.phase = Elected
 			return true
 		}

@@ -3,6 +3,7 @@
 package schema
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -52,13 +53,35 @@ type Tenant struct {
 	// Name is the tenant id that clients use.
 	Name string
 	// RF is how many copies are wanted, 1..7. With fewer nodes there are fewer.
-	RF     int
+	RF int
+	// NextRF is how many are wanted once the open change is over, 0 if that leaves RF alone.
+	NextRF int
+	// Born is what RF was at first, if it was changed, so that the tenant has a ring.Class
+	// for itself, else 0.
+	Born   int
 	Policy ConflictPolicy
 	// CreatedAt and UpdatedAt are the creator's wall clock, to the millisecond,
 	// in UTC; for people only, nothing is decided by them.
 	CreatedAt, UpdatedAt time.Time
 	// Version is the last log entry that touched the tenant.
 	Version ring.Version
+}
+
+// Copies says how many copies the tenant wants now and after the open change.
+func (t *Tenant) Copies() ring.Copies {
+	n := ring.Same(t.RF)
+	if t.NextRF > 0 {
+		n.To = t.NextRF
+	}
+	return n
+}
+
+// Class says with whom the tenant shares its owners.
+func (t *Tenant) Class() ring.Class {
+	if t.Born > 0 {
+		return ring.OwnClass(t.Number, t.Born)
+	}
+	return ring.SharedClass(t.RF)
 }
 
 // ValidateTenantID checks a tenant id against ^[a-z0-9][a-z0-9_-]{0,62}$.
@@ -144,6 +167,9 @@ type Member struct {
 	// Withdrawn says that the node answers gossip and tells that it cannot do
 	// its part, because its disk does not answer, say: others are asked first.
 	Withdrawn bool
+	// Drained says that the node has sent its clients away, to be restarted, say: it
+	// does its part, and others are asked first.
+	Drained bool
 	// AckedVersion, SyncedVersion and CleanVersion are what the node reports, see
 	// ring.Report; it may be further by now. What it has acknowledged it has durably.
 	AckedVersion, SyncedVersion, CleanVersion ring.Version
@@ -190,6 +216,14 @@ type Snapshot struct {
 	tenants  []*Tenant // sorted by name
 	byNumber map[ring.TenantNumber]*Tenant
 	byName   map[string]*Tenant
+	classes  []ClassCopies // sorted by class
+	own      []ring.Class  // those of classes that one tenant has for itself
+}
+
+// ClassCopies says how many copies the tenants of a class want.
+type ClassCopies struct {
+	Class  ring.Class
+	Copies ring.Copies
 }
 
 // Build completes a snapshot from its exported fields and its tenants. It takes
@@ -203,6 +237,14 @@ func Build(s Snapshot, tenants []*Tenant) *Snapshot {
 	for _, t := range tenants {
 		s.byNumber[t.Number] = t
 		s.byName[t.Name] = t
+		s.classes = append(s.classes, ClassCopies{t.Class(), t.Copies()})
+	}
+	slices.SortFunc(s.classes, func(a, b ClassCopies) int { return cmp.Compare(a.Class, b.Class) })
+	s.classes = slices.CompactFunc(s.classes, func(a, b ClassCopies) bool { return a.Class == b.Class })
+	for _, c := range s.classes {
+		if _, own := c.Class.Own(); own {
+			s.own = append(s.own, c.Class)
+		}
 	}
 	return &s
 }
@@ -228,14 +270,43 @@ func (s *Snapshot) TenantByNumber(n ring.TenantNumber) (*Tenant, bool) {
 	return t, ok
 }
 
+// Deleted says whether a tenant with that number has been, and is no more. One with a
+// number that is higher than any given out is not known yet: it may be soon.
+func (s *Snapshot) Deleted(n ring.TenantNumber) bool {
+	if s.Ring == nil || n == 0 || n > s.Ring.LastTenant() {
+		return false
+	}
+	_, is := s.byNumber[n]
+	return !is
+}
+
 // Tenants gives all tenants sorted by name. The caller must not change it.
 func (s *Snapshot) Tenants() []*Tenant { return s.tenants }
 
-// Sets gives the owners of a partition for one replication factor, appended to dst,
+// Sets gives the owners of a partition for so many copies, appended to dst,
 // which needs room for ring.MaxOwners if nothing is to be allocated. There must be a
 // layout.
-func (s *Snapshot) Sets(dst []ring.NodeID, p ring.Partition, rf int) ring.Sets {
-	return ring.SetsOf(s.Layout, s.Change, dst, p, rf)
+func (s *Snapshot) Sets(dst []ring.NodeID, p ring.Partition, n ring.Copies) ring.Sets {
+	return ring.SetsOf(s.Layout, s.Change, dst, p, n)
+}
+
+// Classes gives the classes that have tenants, sorted. The caller must not change it.
+func (s *Snapshot) Classes() []ClassCopies { return s.classes }
+
+// OwnClasses gives the classes that tenants have for themselves, sorted. The caller must
+// not change it.
+func (s *Snapshot) OwnClasses() []ring.Class { return s.own }
+
+// Copies says how many copies the tenants of a class want. A class that a tenant had for
+// itself and that is gone with it wants none.
+func (s *Snapshot) Copies(c ring.Class) ring.Copies {
+	if i, ok := slices.BinarySearchFunc(s.classes, c, func(k ClassCopies, c ring.Class) int { return cmp.Compare(k.Class, c) }); ok {
+		return s.classes[i].Copies
+	}
+	if _, own := c.Own(); own {
+		return ring.Copies{}
+	}
+	return ring.Same(int(c))
 }
 
 // Report gives what a node says of itself, as far as it is known here.
@@ -247,11 +318,23 @@ func (s *Snapshot) Report(id ring.NodeID) ring.Report {
 	return ring.Report{Acked: m.AckedVersion, Synced: m.SyncedVersion, Clean: m.CleanVersion}
 }
 
-// Clean says whether nobody but the owners of p can hold anything of it for that
-// replication factor, see ring.State.Clean.
-func (s *Snapshot) Clean(p ring.Partition, rf int) bool {
-	return s.Ring == nil || s.Ring.Clean(p, rf, s.Report)
+// Clean says whether nobody but the owners of p can hold anything of it of the
+// tenants of a class, see ring.State.Clean.
+func (s *Snapshot) Clean(p ring.Partition, c ring.Class) bool {
+	return s.Ring == nil || s.Ring.Clean(p, s.Copies(c).From, s.Report)
 }
+
+// Sources is how many of the owners of a partition have what there is to be had of it,
+// see ring.State.Sources.
+func (s *Snapshot) Sources(owners []ring.NodeID) int {
+	if s.Ring == nil {
+		return ring.Meeting(len(owners))
+	}
+	return s.Ring.Sources(owners)
+}
+
+// Retired says whether a node was given up, or has left: nobody waits for it any more.
+func (s *Snapshot) Retired(id ring.NodeID) bool { return s.Ring != nil && s.Ring.IsRetired(id) }
 
 // Member finds a member by id. The result points into s: do not change it.
 func (s *Snapshot) Member(id ring.NodeID) (*Member, bool) {

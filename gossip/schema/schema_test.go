@@ -2,6 +2,7 @@ package schema
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,6 +72,58 @@ func TestSnapshot(t *testing.T) {
 	}
 	if k := (TokenKey{ID: 3, Key: [32]byte{42}}); strings.Contains(k.String()+k.GoString(), "42") {
 		t.Error("a token key shows itself")
+	}
+}
+
+// TestDeletedTenants: one that is gone is told from one that is not known yet.
+func TestDeletedTenants(t *testing.T) {
+	l, err := ring.NewLayout(1, []ring.LayoutNode{{ID: ring.NodeID{1}, Name: "n", Capacity: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := &ring.State{}
+	for _, e := range []ring.Entry{
+		{Kind: ring.KindFound, Found: &ring.Found{ClusterID: ring.ClusterID{1}, ClusterName: "c", Founder: ring.NodeID{1}, Layout: l, TokenKeyID: 1}},
+		{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: "a", RF: 1, Policy: 1}},
+		{Kind: ring.KindTenantCreate, Tenant: &ring.TenantCreate{Name: "b", RF: 1, Policy: 1}},
+		{Kind: ring.KindTenantDelete, Delete: &ring.TenantDelete{Number: 2}},
+	} {
+		e.Version = state.Version() + 1
+		if state, err = state.Next(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := Build(Snapshot{Ring: state}, []*Tenant{{Number: 1, Name: "default"}, {Number: 3, Name: "b"}})
+	for n, want := range []bool{0: false, 1: false, 2: true, 3: false, 4: false} {
+		if got := s.Deleted(ring.TenantNumber(n)); got != want {
+			t.Errorf("tenant %d is deleted: %v", n, got)
+		}
+	}
+	if (&Snapshot{}).Deleted(1) {
+		t.Error("a tenant is deleted before there is a log")
+	}
+}
+
+func TestClasses(t *testing.T) {
+	s := Build(Snapshot{}, []*Tenant{
+		{Number: 1, Name: "a", RF: 3},
+		{Number: 2, Name: "b", RF: 3},
+		{Number: 9, Name: "c", RF: 3, NextRF: 5, Born: 3},
+		{Number: 4, Name: "d", RF: 3, Born: 2},
+	})
+	nine, four := ring.OwnClass(9, 3), ring.OwnClass(4, 2)
+	if got := s.OwnClasses(); !slices.Equal(got, []ring.Class{four, nine}) {
+		t.Errorf("own classes %v", got)
+	}
+	if got := s.Classes(); len(got) != 3 || got[0].Class != ring.SharedClass(3) {
+		t.Errorf("classes %v", got)
+	}
+	for c, want := range map[ring.Class]ring.Copies{
+		nine: {From: 3, To: 5}, four: ring.Same(3), ring.SharedClass(3): ring.Same(3), ring.SharedClass(5): ring.Same(5), ring.OwnClass(8, 3): {},
+	} {
+		if got := s.Copies(c); got != want {
+			t.Errorf("%s wants %+v, not %+v", c, got, want)
+		}
 	}
 }
 

@@ -246,7 +246,7 @@ func storageSettings() []Setting {
 		},
 		{
 			Path: "storage.cache_size", Default: "256MiB", max: 1024 * gib,
-			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache. Unless it is set: at most 1/4 of the memory this process may use, which is 80 % of its cgroup's limit or the machine's memory, or GOMEMLIMIT if that is less.",
+			Help:  "Memory for blocks read from tables. Larger answers more reads without the disk. 0: no cache. Unless it is set: at most 1/4 of the memory this process may use, which is 80 % of its cgroup's limit or the machine's memory, less below 920 MiB, or GOMEMLIMIT if that is less.",
 			field: func(c *Config) any { return &c.Storage.CacheSize },
 		},
 		{
@@ -331,7 +331,7 @@ func ringSettings() []Setting {
 		},
 		{
 			Path: "ring.stream_rate", Default: "64MiB", Unit: "bytes a second", Flag: "stream-rate", min: 64 * kib, max: 16 * gib,
-			Help:  "Bound on what this node fetches of partitions that it is about to own. Higher is done sooner, lower leaves more of disks and network to clients. It pauses anyway while requests are refused.",
+			Help:  "Bound on what this node fetches of partitions that it is about to own. Higher is done sooner, lower leaves more of disks and network to clients. It slows down anyway while clients wait longer than before, and pauses while requests are refused.",
 			field: func(c *Config) any { return &c.Ring.StreamRate },
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // TestCallsAllocate: a digest allocates nothing, and a write the object that its caller
@@ -32,4 +33,28 @@ func TestCallsAllocate(t *testing.T) {
 	}); n > 4 {
 		t.Errorf("an update: %v allocations", n)
 	}
+}
+
+// TestKnownAllocatesNothing: what is confirmed is looked at by each read and write.
+func TestKnownAllocatesNothing(t *testing.T) {
+	b := newBench(t)
+	if err := b.Adopt(theSpan, upTo(2)); err != nil {
+		t.Fatal(err)
+	}
+	look := func(when string) {
+		if n := testing.AllocsPerRun(100, func() {
+			for _, of := range []ring.Class{theSpan.Class, leaverClass} {
+				if b.confirmed(3, of).IsZero() || b.floor(3, of) > 1 {
+					t.Error("it is lost")
+				}
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations", when, n)
+		}
+	}
+	look("an own class that has not parted")
+	if err := b.Adopt(leaverSpan, upTo(3)); err != nil {
+		t.Fatal(err)
+	}
+	look("one that has")
 }

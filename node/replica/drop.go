@@ -3,10 +3,8 @@ package replica
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"slices"
 
-	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
@@ -20,7 +18,7 @@ const dropRanges = engine.MaxBatchRangeDeletes
 
 // Foreign implements repair.Replica. It costs a few seeks for each partition that is
 // not owned, none for those that are.
-func (s *Store) Foreign(owns func(p ring.Partition, rf uint8) bool) (all []repair.Span, err error) {
+func (s *Store) Foreign(owns func(repair.Span) bool) (all []repair.Span, err error) {
 	if err := s.takesReads(); err != nil {
 		return nil, err
 	}
@@ -40,7 +38,7 @@ func (s *Store) Foreign(owns func(p ring.Partition, rf uint8) bool) (all []repai
 		}
 	}()
 	last := -1
-	var foreign [ring.MaxRF + 1]bool // of the partition last
+	var asked map[ring.Class]bool // of the partition last: whether it is listed, or owned
 	for ok := it.First(); ok; {
 		key := it.Key()
 		if len(key) < 3 {
@@ -52,49 +50,55 @@ func (s *Store) Foreign(owns func(p ring.Partition, rf uint8) bool) (all []repai
 			break
 		}
 		if int(at) != last {
-			last = int(at)
-			some := false
-			for rf := uint8(1); rf <= ring.MaxRF; rf++ {
-				foreign[rf] = !owns(at, rf)
-				some = some || foreign[rf]
-			}
-			if !some {
+			last, asked = int(at), make(map[ring.Class]bool)
+			if owns(repair.Span{Partition: at, Class: ring.SharedClass(1)}) {
+				// The owner of an only copy is an owner of whatever number.
 				ok = seek(it, coord.Successor(key[:2]))
 				continue
 			}
 		}
-		rf, past := s.spanAt(key)
-		if rf > 0 && foreign[rf] {
-			foreign[rf] = false // it is listed
-			all = append(all, repair.Span{Partition: at, RF: rf})
+		class, past := s.spanAt(key, it.Value())
+		if of := (repair.Span{Partition: at, Class: class}); class != 0 && !asked[class] {
+			if asked[class] = true; !owns(of) {
+				all = append(all, of)
+			}
 		}
 		ok = seek(it, past)
 	}
-	slices.SortFunc(all, func(a, b repair.Span) int {
-		if a.Partition != b.Partition {
-			return int(a.Partition) - int(b.Partition)
-		}
-		return int(a.RF) - int(b.RF)
-	})
+	slices.SortFunc(all, repair.Span.Compare)
 	return all, nil
 }
 
 // seek goes on at a storage key, nil for behind the last one.
 func seek(it *engine.Iterator, key []byte) bool { return key != nil && it.SeekGE(key) }
 
-// spanAt returns the replication factor of the span that a storage key belongs to, 0 for
-// none that is known, and the first key that may belong to another one.
-func (s *Store) spanAt(key []byte) (rf uint8, past []byte) {
-	switch {
-	case key[2] == kindSpan && len(key) == 4 && key[3] <= ring.MaxRF:
-		return key[3], coord.Successor(key)
-	case key[2] <= kindIndex && len(key) > keyHead:
-		if t, known := s.opts.Tenant(tenantOf(key)); known && t.RF <= ring.MaxRF {
-			rf = t.RF
+// spanAt returns the class of the span that what is stored at a key belongs to, 0 for none
+// that is known, and the first key that may belong to another one.
+func (s *Store) spanAt(key, value []byte) (c ring.Class, past []byte) {
+	if key[2] <= kindIndex && len(key) > keyHead {
+		if t, known := s.opts.Tenant(tenantOf(key)); known {
+			c = t.Class
 		}
-		return rf, coord.Successor(key[:7])
+		return c, coord.Successor(key[:7])
 	}
-	return 0, append(bytes.Clone(key), 0)
+	if class, ok := classOf(key); ok && s.knows(class, value) {
+		c = class
+	}
+	return c, append(bytes.Clone(key), 0)
+}
+
+// knows reports whether what is stored of the span of a class says anything that a drop
+// would take away. Of one that a tenant has for itself a drop leaves that nothing is known.
+func (s *Store) knows(c ring.Class, value []byte) bool {
+	t, own := c.Own()
+	if !own {
+		return true
+	}
+	if _, known := s.opts.Tenant(t); !known {
+		return false
+	}
+	_, confirmed, released, err := decodeSpan(value)
+	return err != nil || !confirmed.IsZero() || !released.IsZero()
 }
 
 // recordAge is what records that expire in one slot take.
@@ -107,7 +111,7 @@ type recordAge struct {
 type dropping struct {
 	s       *Store
 	of      repair.Span
-	sp      *span
+	held    *holding
 	tenants []ring.TenantNumber
 	records map[recordAge]int64
 }
@@ -115,14 +119,13 @@ type dropping struct {
 // Drop implements repair.Replica. Counters stay, and so do marks of quarantine: what is
 // minted here when the span comes back has dots that were never used.
 func (s *Store) Drop(of repair.Span, still func() bool) error {
-	sp, err := s.find(of)
-	if err != nil {
+	if _, err := s.find(of); err != nil {
 		return err
 	}
 	if err := s.takesWrites(); err != nil {
 		return err
 	}
-	d := &dropping{s: s, of: of, sp: sp, records: map[recordAge]int64{}}
+	d := &dropping{s: s, of: of, records: map[recordAge]int64{}}
 	// Nobody writes what this node does not own, so that it can be looked at before the
 	// locks are taken; if it owns it by now, still says so.
 	if err := d.look(); err != nil {
@@ -136,10 +139,15 @@ func (s *Store) Drop(of repair.Span, still func() bool) error {
 }
 
 // locked does the part of Drop that needs all locks of keys, and returns the last write.
-func (d *dropping) locked(still func() bool) (base.SeqNum, error) {
+func (d *dropping) locked(still func() bool) (_ base.SeqNum, err error) {
 	s := d.s
-	d.sp.mu.Lock()
-	defer d.sp.mu.Unlock()
+	if d.held, err = s.hold(d.of); err != nil {
+		return 0, err
+	}
+	defer d.held.free()
+	if err := d.held.part(); err != nil {
+		return 0, err
+	}
 	s.lockAll()
 	defer s.unlockAll()
 	if !still() {
@@ -179,8 +187,8 @@ func (d *dropping) look() (err error) {
 	}()
 	for ok := it.First(); ok; {
 		key := it.Key()
-		rf, past := s.spanAt(key)
-		if rf != d.of.RF {
+		class, past := s.spanAt(key, nil)
+		if class != d.of.Class {
 			ok = seek(it, past)
 			continue
 		}
@@ -210,14 +218,11 @@ func (d *dropping) run() (seq base.SeqNum, err error) {
 		n := min(len(rest), dropRanges/3)
 		b := new(engine.Batch)
 		for _, t := range rest[:n] {
-			for _, kind := range []byte{kindObject, kindRecord, kindIndex} {
-				lower := binary.BigEndian.AppendUint32(append(binary.BigEndian.AppendUint16(nil, uint16(p)), kind), uint32(t))
-				b.DeleteRange(lower, coord.Successor(lower))
-			}
+			deleteTenant(b, p, t)
 		}
 		last := n == len(rest)
 		if last {
-			b.Delete(spanKey(d.of))
+			d.deleteSpan(b)
 		}
 		if seq, err = d.apply(b, rest[:n]); err != nil {
 			return 0, err
@@ -231,11 +236,39 @@ func (d *dropping) run() (seq base.SeqNum, err error) {
 		s.opts.Records.remove(age.tenant, age.slot, size)
 	}
 	s.partition(p).votes.forget()
-	d.sp.confirmed.Store(nil)
-	d.sp.released.Store(nil)
-	d.sp.floor.Store(0)
-	d.sp.told.Store(0)
+	sp := d.held.sp
+	if _, own := d.of.Class.Own(); own {
+		d.held.publish(known{&nothing, &nothing, 0})
+	} else {
+		sp.confirmed.Store(nil)
+		sp.released.Store(nil)
+		sp.floor.Store(0)
+	}
+	sp.told.Store(0)
 	return seq, nil
+}
+
+// deleteTenant takes all away that is stored of a tenant in a partition.
+func deleteTenant(b *engine.Batch, p ring.Partition, t ring.TenantNumber) {
+	for _, kind := range []byte{kindObject, kindRecord, kindIndex} {
+		lower := tenantKey(p, kind, t)
+		b.DeleteRange(lower, coord.Successor(lower))
+	}
+}
+
+// tenantKey is what all storage keys of a kind begin with that a tenant has in a partition.
+func tenantKey(p ring.Partition, kind byte, t ring.TenantNumber) []byte {
+	return binary.BigEndian.AppendUint32(append(binary.BigEndian.AppendUint16(nil, uint16(p)), kind), uint32(t))
+}
+
+// deleteSpan takes away what is known of the span. If it is that of a class that a tenant
+// has for itself, with nothing stored what is known of another one would hold for it.
+func (d *dropping) deleteSpan(b *engine.Batch) {
+	if _, own := d.of.Class.Own(); own {
+		b.Set(spanKey(d.of), appendSpan(nil, 0, &nothing, &nothing))
+		return
+	}
+	b.Delete(spanKey(d.of))
 }
 
 func (d *dropping) apply(b *engine.Batch, tenants []ring.TenantNumber) (base.SeqNum, error) {
@@ -243,13 +276,8 @@ func (d *dropping) apply(b *engine.Batch, tenants []ring.TenantNumber) (base.Seq
 	pass := s.opts.Sums.Enter(int(p))
 	defer pass.Leave()
 	seq, err := s.apply(b, true)
-	if err == nil {
-		for _, t := range tenants {
-			s.opts.Sums.Dropped(p, t, seq)
-		}
-	}
-	if e, ok := errors.AsType[*coord.Error](err); ok && e.Outcome == errcode.Indeterminate {
-		s.opts.Sums.Forget(p)
+	for _, t := range tenants {
+		s.dropped(p, t, seq, err)
 	}
 	return seq, err
 }

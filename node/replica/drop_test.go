@@ -22,9 +22,9 @@ const (
 func dropTenants(t ring.TenantNumber) (Tenant, bool) {
 	switch t {
 	case wideTenant:
-		return Tenant{RF: 3, LWW: true}, true
+		return Tenant{Class: 3, LWW: true}, true
 	case narrowTenant:
-		return Tenant{RF: 1, LWW: true}, true
+		return Tenant{Class: 1, LWW: true}, true
 	}
 	return Tenant{}, false
 }
@@ -32,7 +32,7 @@ func dropTenants(t ring.TenantNumber) (Tenant, bool) {
 func of(t ring.TenantNumber, key string) coord.Address {
 	a := spanned(key)
 	if a.Tenant = t; t != wideTenant {
-		a.RF = 1
+		a.Class = 1
 	}
 	return a
 }
@@ -83,7 +83,7 @@ func (b *bench) kinds(t *testing.T, tenant ring.TenantNumber) (n [kindSpan]int) 
 	return n
 }
 
-func notOwned(ring.Partition, uint8) bool { return false }
+func notOwned(repair.Span) bool { return false }
 
 // TestDrop: what is not owned is listed span by span, and a drop takes all of one and
 // nothing of another. Sums and what records take are as if it had never been there;
@@ -92,14 +92,14 @@ func TestDrop(t *testing.T) {
 	b := newBench(t)
 	b.fillSpans(t)
 	full := [kindSpan]int{20, 3, 5}
-	narrow := repair.Span{Partition: 3, RF: 1}
+	narrow := repair.Span{Partition: 3, Class: 1}
 	if err := b.Adopt(theSpan, &causal.Confirmed{Seen: causal.NewContext(causal.Dot{Actor: 77, Counter: 3}), Expired: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := b.Foreign(notOwned); err != nil || !slices.Equal(all, []repair.Span{narrow, theSpan}) {
 		t.Errorf("foreign are %v, %v", all, err)
 	}
-	if all, err := b.Foreign(func(_ ring.Partition, rf uint8) bool { return rf == 1 }); err != nil || !slices.Equal(all, []repair.Span{theSpan}) {
+	if all, err := b.Foreign(func(of repair.Span) bool { return of.Class == 3 }); err != nil || !slices.Equal(all, []repair.Span{narrow}) {
 		t.Errorf("foreign are %v, %v", all, err)
 	}
 	before, _ := b.opts.Records.Bytes()
@@ -134,7 +134,7 @@ func TestDrop(t *testing.T) {
 	if n, err := b.VerifySums(3); n != 0 || err != nil {
 		t.Errorf("%d sums are wrong, %v", n, err)
 	}
-	if all, err := b.Foreign(func(_ ring.Partition, rf uint8) bool { return rf == 1 }); err != nil || len(all) > 0 {
+	if all, err := b.Foreign(notOwned); err != nil || !slices.Equal(all, []repair.Span{narrow}) {
 		t.Errorf("foreign are %v, %v", all, err)
 	}
 	if st, err := b.State(theSpan); err != nil || st.VotesUnknown {
@@ -153,8 +153,8 @@ func TestDrop(t *testing.T) {
 // is there at the next start or nothing, what it did not belong to is whole, and the sums
 // are right.
 func TestCrashAtEveryCallOfADrop(t *testing.T) {
-	tenants := func(t ring.TenantNumber) (Tenant, bool) { return Tenant{RF: uint8(t)}, true }
-	span := repair.Span{Partition: 1, RF: 1}
+	tenants := func(t ring.TenantNumber) (Tenant, bool) { return Tenant{Class: ring.Class(t)}, true }
+	span := repair.Span{Partition: 1, Class: 1}
 	for call := 1; ; call++ {
 		whole := false
 		for _, mode := range vfs.CrashModes() {

@@ -8,6 +8,12 @@ import (
 	"github.com/pairdb/pairdb/engine/base"
 )
 
+// errDeleted is the error of what is asked for a tenant that was deleted meanwhile;
+// nothing was changed.
+var errDeleted error = &coord.Error{
+	Code: errcode.TenantNotFound, Outcome: errcode.NotApplied, Message: "the tenant was deleted meanwhile",
+}
+
 // readError gives a failed engine read its code. A read changes nothing.
 func readError(err error) error {
 	e := &coord.Error{Code: errcode.Internal, Outcome: errcode.NotApplied, Message: "the engine failed to read", Err: err}

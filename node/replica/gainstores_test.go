@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -85,6 +86,10 @@ func (g *growing) install(e *ring.Entry) {
 	g.log = next
 	snap := *g.wide
 	snap.Ring, snap.Layout, snap.Change, snap.Version = next, next.Layout(), next.Change(), next.Version()
+	snap.Members = slices.Clone(snap.Members)
+	for i := range snap.Members {
+		snap.Members[i].AckedVersion = snap.Version // they have it with the barrier below
+	}
 	g.snap.Store(schema.Build(snap, g.wide.Tenants()))
 	for _, s := range g.stores {
 		s.Barrier()

@@ -105,7 +105,7 @@ func TestWriteBesideAConfirmedOne(t *testing.T) {
 		p := g.wide.Layout.PartitionOf(tok)
 		if g.wide.Layout.IsOwner(g.members[3].ID, p, 3) && (len(at) == 0 || at[0].Partition == p) {
 			keys = append(keys, key)
-			at = append(at, coord.Address{Partition: p, Tenant: siblingTenant, Token: tok, Key: []byte(key), RF: 3})
+			at = append(at, coord.Address{Partition: p, Tenant: siblingTenant, Token: tok, Key: []byte(key), Class: 3})
 		}
 	}
 	pair, dead, later := keys[0], keys[1], keys[2]
@@ -127,7 +127,7 @@ func TestWriteBesideAConfirmedOne(t *testing.T) {
 	if !c.Seen.Covers(first) {
 		t.Fatal("the value is not confirmed")
 	}
-	span := repair.Span{Partition: at[0].Partition, RF: 3}
+	span := repair.Span{Partition: at[0].Partition, Class: 3}
 	for _, s := range g.stores[:3] {
 		if err := errors.Join(s.Adopt(span, c), s.Release(span, c)); err != nil {
 			t.Fatal(err)

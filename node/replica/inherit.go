@@ -4,7 +4,6 @@ import (
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
-	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -12,15 +11,15 @@ import (
 // it was not collected yet: whoever takes this copy over gets the clocks of that with
 // the floor, which by this node's clock is above all of them.
 func (s *Store) Known(of repair.Span) (confirmed, released causal.Confirmed, floor uint64, err error) {
-	sp, err := s.find(of)
+	at, err := s.find(of)
 	if err == nil {
 		err = s.takesReads()
 	}
 	if err != nil {
 		return confirmed, released, 0, err
 	}
-	// What is released first, since that is adopted before.
-	released, confirmed, floor = *loaded(&sp.released), *loaded(&sp.confirmed), sp.floor.Load()
+	k := at.told(of.Class)
+	released, confirmed, floor = *k.released, *k.confirmed, k.floor
 	if !confirmed.IsZero() {
 		floor = causal.NextHLC(s.opts.Records.now(), floor)
 	}
@@ -31,60 +30,39 @@ func (s *Store) Known(of repair.Span) (confirmed, released causal.Confirmed, flo
 // idempotency votes: what others have confirmed of a span that this node takes over is
 // so, whatever was voted for here before.
 func (s *Store) Inherit(of repair.Span, pv ring.Version, confirmed, released *causal.Confirmed, floor uint64) error {
-	sp, err := s.find(of)
-	if err == nil {
-		err = s.takesWrites()
+	if err := s.takesWrites(); err != nil {
+		return err
 	}
+	h, err := s.hold(of)
 	if err != nil {
 		return err
 	}
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	// A drop holds sp.mu, too, so that nothing is left behind by what comes after it.
+	defer h.free()
+	// A drop holds the same lock, so that nothing is left behind by what comes after it.
 	if s.moved(&coord.Address{Partition: of.Partition, PV: pv}) {
 		return coord.ErrMoved
 	}
-	heldConfirmed, heldReleased, heldFloor := loaded(&sp.confirmed), loaded(&sp.released), sp.floor.Load()
+	held := h.known
 	all := confirmed.Join(released) // what is released was adopted by everybody
-	news, sweep := !all.Within(heldConfirmed), !released.Within(heldReleased)
-	if !news && !sweep && floor <= heldFloor {
+	news, sweep := !all.Within(held.confirmed), !released.Within(held.released)
+	if !news && !sweep && floor <= held.floor {
 		return nil
 	}
-	all, gone := all.Join(heldConfirmed), released.Join(heldReleased)
-	if floor = max(floor, heldFloor); news {
+	all, gone := all.Join(held.confirmed), released.Join(held.released)
+	if floor = max(floor, held.floor); news {
 		floor = causal.NextHLC(s.opts.Records.now(), floor)
 	}
-	b := s.batches.Get().(*engine.Batch)
-	defer s.releaseBatch(b)
-	b.Set(spanKey(of), appendSpan(nil, floor, &all, &gone))
-	// Before it is stored: nobody mints below what is known here to be gone.
-	sp.floor.Store(floor)
-	seq, err := s.apply(b, false)
-	if err == nil {
-		if err = s.opts.Engine.WaitDurable(seq); err != nil {
-			err = writeError(err, true)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	sp.confirmed.Store(&all)
-	sp.released.Store(&gone)
-	s.passLocks()
-	if sweep {
-		s.sweep(of)
-	}
-	return nil
+	return h.store(known{&all, &gone, floor}, sweep)
 }
 
 // Told implements repair.Replica. When it returns, no merge is under way any more that
 // joins whole, and what such merges have brought is visible.
 func (s *Store) Told(of repair.Span, change ring.Version) error {
-	sp, err := s.find(of)
+	at, err := s.find(of)
 	if err != nil {
 		return err
 	}
-	sp.told.Store(uint64(change))
+	at.add(of.Class).told.Store(uint64(change))
 	s.passLocks()
 	return nil
 }
@@ -92,6 +70,6 @@ func (s *Store) Told(of repair.Span, change ring.Version) error {
 // told reports whether an old owner has told all there is of the span that an item is of.
 // The key's lock is held.
 func (s *Store) told(in *coord.MergeItem) bool {
-	sp := s.spanOf(in.Partition, in.RF)
+	sp := s.spanOf(in.Partition, in.Class)
 	return sp != nil && sp.told.Load() == uint64(in.Gaining)
 }

@@ -243,8 +243,8 @@ func (m *merging) unsound(it *mergeItem, fetched bool) bool {
 // join computes what item i makes of its key.
 func (m *merging) join(i int, in *coord.MergeItem) {
 	it := &m.items[i]
-	if it.err == nil && m.s.moved(&in.Address) {
-		it.err = coord.ErrMoved
+	if it.err == nil {
+		it.err = m.s.fenced(&in.Address)
 	}
 	if it.err != nil {
 		return
@@ -282,7 +282,7 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 	if it.err != nil {
 		return
 	}
-	c := m.s.confirmed(in.Partition, in.RF)
+	c := m.s.confirmed(in.Partition, in.Class)
 	whole := in.Gaining != 0 && !m.s.told(in)
 	stub, ok := causal.Uncovered(&before.object, &it.incoming)
 	if shown := before.object.Remaining(c, it.lww); ok && len(shown.Siblings) < len(before.object.Siblings) {

@@ -360,7 +360,7 @@ func (m *model) resend() {
 	}
 	f := m.sent[rapid.IntRange(0, len(m.sent)-1).Draw(m.t, "resent")]
 	for _, w := range m.owners {
-		if !w.confirmed(theSpan.Partition, theSpan.RF).Seen.CoversAll(f.o.Context) {
+		if !w.confirmed(theSpan.Partition, theSpan.Class).Seen.CoversAll(f.o.Context) {
 			return
 		}
 	}

@@ -57,7 +57,7 @@ func (s *Store) Lookup(at coord.Address, idempotencyKey []byte, now time.Time, d
 		for i := range o.object.Siblings {
 			h.HLC = max(h.HLC, o.object.Siblings[i].HLC)
 		}
-		h.HLC = max(h.HLC, s.floor(at.Partition, at.RF))
+		h.HLC = max(h.HLC, s.floor(at.Partition, at.Class))
 	}
 	s.putBack(w)
 	if unsound := s.sound(at.Partition); unsound != nil {
@@ -106,8 +106,8 @@ func (s *Store) Claim(at coord.Address, idempotencyKey []byte, r *causal.Record,
 // claim does the part of Claim that needs the key's lock. object and key are the
 // storage keys of object and record.
 func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *causal.Record, now time.Time) (*causal.Record, base.SeqNum, error) {
-	if s.moved(at) {
-		return nil, 0, coord.ErrMoved
+	if err := s.fenced(at); err != nil {
+		return nil, 0, err
 	}
 	tenant := at.Tenant
 	old, seq, err := s.loadRecord(buf, key)
@@ -154,7 +154,7 @@ func (s *Store) claim(at *coord.Address, object, key []byte, buf *[]byte, r *cau
 // superseded it either. Once it has, the vote is as good as ever: nobody is shown the
 // write, and it counts as made just before what covers it. The key's lock is held.
 func (s *Store) late(at *coord.Address, object []byte, d causal.Dot) error {
-	if !s.confirmed(at.Partition, at.RF).Seen.Covers(d) {
+	if !s.confirmed(at.Partition, at.Class).Seen.Covers(d) {
 		return nil
 	}
 	w := s.scratch()

@@ -54,7 +54,7 @@ func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int, vote
 		if s.opts.Tenant != nil {
 			t, known = s.opts.Tenant(tenantOf(key))
 		}
-		if !known || t.RF != of.RF || len(key) < keyHead+16 {
+		if !known || t.Class != of.Class || len(key) < keyHead+16 {
 			continue
 		}
 		r, err := causal.DecodeRecord(it.Value())
@@ -131,7 +131,7 @@ func (s *Store) restore(of repair.Span, pv ring.Version, rows []repair.RecordRow
 		if err != nil {
 			return 0, err
 		}
-		if !s.restores(of, row.Tenant, old, &r, now) {
+		if s.gone(row.Tenant) || !s.restores(of, row.Tenant, old, &r, now) {
 			continue
 		}
 		var before, was int64
@@ -174,7 +174,7 @@ func (s *Store) restores(of repair.Span, tenant ring.TenantNumber, old, r *causa
 	case r.Applied:
 		return !counts || old.Yields(r)
 	}
-	return (!counts || old.GivesWay(r)) && !s.confirmed(of.Partition, of.RF).Seen.Covers(r.Dot)
+	return (!counts || old.GivesWay(r)) && !s.confirmed(of.Partition, of.Class).Seen.Covers(r.Dot)
 }
 
 // objectHead stands for the storage key of the object that a record belongs to, as long

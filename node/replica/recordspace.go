@@ -108,6 +108,16 @@ func (s *RecordSpace) remove(tenant ring.TenantNumber, slot, size int64) {
 	}
 }
 
+// drop takes all records of a tenant out.
+func (s *RecordSpace) drop(tenant ring.TenantNumber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tenants[tenant]; t != nil {
+		s.bytes -= t.bytes
+		delete(s.tenants, tenant)
+	}
+}
+
 // replace counts a record of size bytes in the place of one that had was bytes
 // and expired at before, 0 and 0 if there was none, and makes room.
 func (s *RecordSpace) replace(tenant ring.TenantNumber, before, was, expires, size int64) {

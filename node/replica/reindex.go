@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
@@ -101,29 +102,63 @@ func (s *Store) reindexKey(p ring.Partition, key []byte) error {
 
 // storeSpans writes what is known of the spans of a partition, and has them swept.
 func (s *Store) storeSpans(p ring.Partition) error {
-	known := s.partitions[p].Load()
-	if known == nil {
+	at := s.partitions[p].Load()
+	if at == nil {
 		return nil
 	}
-	for rf := range known.spans {
-		of := repair.Span{Partition: p, RF: uint8(rf)}
-		if err := s.storeSpan(of, &known.spans[rf]); err != nil {
-			return err
-		}
-		if !loaded(&known.spans[rf].released).IsZero() {
-			s.sweep(of)
+	if at.lost.Load() && s.opts.Own != nil {
+		// Of those that were not told of by other owners nothing is known, and that is
+		// to be so after the next start, too.
+		for _, c := range s.opts.Own() {
+			if err := s.storeLost(repair.Span{Partition: p, Class: c}); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	var err error
+	at.spans(func(c ring.Class, sp *span) {
+		if err != nil {
+			return
+		}
+		of := repair.Span{Partition: p, Class: c}
+		if err = s.storeSpan(of, sp); err == nil && !loaded(&sp.released).IsZero() {
+			s.sweep(of)
+		}
+	})
+	if err == nil {
+		at.lost.Store(false)
+	}
+	return err
+}
+
+// storeLost has a class that a tenant has for itself part from the one that it was born in,
+// knowing what it does.
+func (s *Store) storeLost(of repair.Span) error {
+	h, err := s.hold(of)
+	switch {
+	case errors.Is(err, errDeleted):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer h.free()
+	if h.born == nil {
+		return nil // it has
+	}
+	return h.store(h.known, false)
 }
 
 func (s *Store) storeSpan(of repair.Span, sp *span) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	confirmed, released := loaded(&sp.confirmed), loaded(&sp.released)
-	if confirmed.IsZero() {
+	t, own := of.Class.Own()
+	switch {
+	case own && (!sp.split() || s.gone(t)):
+		return nil
+	case !own && loaded(&sp.confirmed).IsZero():
 		return nil
 	}
+	confirmed, released := loaded(&sp.confirmed), loaded(&sp.released)
 	// The highest clock of what was collected may be among what is lost. By the clock
 	// of this node nothing that was collected is from the future.
 	sp.floor.Store(causal.NextHLC(s.opts.Records.now(), sp.floor.Load()))

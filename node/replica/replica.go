@@ -76,6 +76,12 @@ type Options struct {
 	// another one is refused with coord.ErrMoved. It is cheap. Optional: without it
 	// nothing is refused.
 	PV func(ring.Partition) ring.Version
+	// Own returns the classes that tenants have for themselves, those of all tenants that
+	// are known by now. Optional: without it there are none.
+	Own func() []ring.Class
+	// Deleted says whether a tenant is known to have been deleted. It is cheap. Optional:
+	// without it none was, and Forget and DropTenant must not be called.
+	Deleted func(ring.TenantNumber) bool
 	// Alone says that no other node has a copy of anything: New goes on without what it
 	// cannot read of what is confirmed, and Damaged is told. Nobody can send again what
 	// that was about.
@@ -126,6 +132,9 @@ type Store struct {
 
 	// partitions have what is known of each beside its data, nil for nothing.
 	partitions [ring.MaxPartitions]atomic.Pointer[partition]
+
+	// forgets says that writes ask Options.Deleted.
+	forgets atomic.Bool
 
 	sweeps    sweeps
 	catchUp   catchUp
@@ -252,18 +261,30 @@ func (s *Store) moved(at *coord.Address) bool {
 	return at.PV != 0 && s.opts.PV != nil && s.opts.PV(at.Partition) != at.PV
 }
 
+// fenced returns why a write is refused that was asked for before it got its key's lock,
+// which is held: see Barrier and Forget.
+func (s *Store) fenced(at *coord.Address) error {
+	if s.moved(at) {
+		return coord.ErrMoved
+	}
+	if s.gone(at.Tenant) {
+		return errDeleted
+	}
+	return nil
+}
+
 // update does the part of Update that needs the key's lock.
 func (s *Store) update(at *coord.Address, w *scratch, edit func(*causal.Object, func() causal.Dot) (causal.Object, error)) ([]byte, base.SeqNum, error) {
-	if s.moved(at) {
-		return nil, 0, coord.ErrMoved
+	if err := s.fenced(at); err != nil {
+		return nil, 0, err
 	}
 	h, err := s.load(w)
 	if err != nil {
 		return nil, 0, err
 	}
 	before := h.object
-	h.object = before.Remaining(s.confirmed(at.Partition, at.RF), at.LWW)
-	h.object.Floor = max(h.object.Floor, s.floor(at.Partition, at.RF))
+	h.object = before.Remaining(s.confirmed(at.Partition, at.Class), at.LWW)
+	h.object.Floor = max(h.object.Floor, s.floor(at.Partition, at.Class))
 	next, err := edit(&h.object, func() causal.Dot {
 		return causal.Dot{Actor: s.opts.Actor, Counter: s.counters[at.Partition].Add(1)}
 	})
@@ -316,7 +337,7 @@ func (s *Store) Read(at coord.Address, done func(object []byte, err error)) {
 	b, seq, err := s.opts.Engine.GetSeq(nil, *kb)
 	var damage error
 	if err == nil {
-		b, damage = s.settle(*kb, b, s.confirmed(at.Partition, at.RF), at.LWW)
+		b, damage = s.settle(*kb, b, s.confirmed(at.Partition, at.Class), at.LWW)
 	}
 	s.release(kb)
 	unsound := s.sound(at.Partition)
@@ -373,7 +394,7 @@ func (s *Store) ReadDigest(at coord.Address, done func(digest [16]byte, err erro
 	w := s.scratch()
 	w.key = appendKey(w.key, &at)
 	h, err := s.load(w)
-	shown := h.object.Settled(s.confirmed(at.Partition, at.RF), at.LWW)
+	shown := h.object.Settled(s.confirmed(at.Partition, at.Class), at.LWW)
 	digest := shown.Digest()
 	s.putBack(w)
 	switch {

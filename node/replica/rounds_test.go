@@ -101,7 +101,7 @@ func newNodes(t *testing.T, nodes int, fsys func(i int) (vfs.FS, string), edit f
 			Sums: sums.New(layout.Partitions),
 			PV:   func(p ring.Partition) ring.Version { return o.snap.Load().Layout.PV(p) },
 			Tenant: func(n ring.TenantNumber) (replica.Tenant, bool) {
-				return replica.Tenant{RF: 3, LWW: n != siblingTenant}, true
+				return replica.Tenant{Class: 3, LWW: n != siblingTenant}, true
 			},
 		})
 		if err != nil {
@@ -139,7 +139,7 @@ func newNodes(t *testing.T, nodes int, fsys func(i int) (vfs.FS, string), edit f
 
 func (o *owners) address(key []byte) coord.Address {
 	tok := ring.KeyToken(roundTenant, key)
-	return coord.Address{Partition: o.snap.Load().Layout.PartitionOf(tok), Tenant: roundTenant, Token: tok, Key: key, RF: 3, LWW: true}
+	return coord.Address{Partition: o.snap.Load().Layout.PartitionOf(tok), Tenant: roundTenant, Token: tok, Key: key, Class: 3, LWW: true}
 }
 
 // load brings all keys to all owners but those that the last one lacks, and returns how

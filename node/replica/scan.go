@@ -110,7 +110,7 @@ func (s *Store) collect(r *coord.ScanRange) (p coord.ScanPiece, seq base.SeqNum,
 	budget := max(r.Budget, 2)
 	it.SetBudget(budget)
 	size := 0
-	c := s.confirmed(r.Partition, r.RF)
+	c := s.confirmed(r.Partition, r.Class)
 	for ok := it.First(); ok; ok = it.Next() {
 		key := it.Key()[keyHead:]
 		if !r.Wants(key) {

@@ -8,19 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/coord/repair"
-	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
-
-// partition is what is known of one partition beside its data.
-type partition struct {
-	spans [ring.MaxRF + 1]span // by replication factor
-	votes votes
-}
 
 // span is what is known of a repair.Span.
 type span struct {
@@ -32,75 +24,18 @@ type span struct {
 	// key of which nothing is left has to be above. It is raised before what it stands
 	// for goes, and stored with that.
 	floor atomic.Uint64
-	// sweeping says that a sweep is due or under way.
+	// sweeping says that a sweep is due or under way; sweeps.mu guards queued, which is
+	// how often it is among those.
 	sweeping atomic.Bool
+	queued   int
 	// told is the version at which the change was proposed by which this node gains the
 	// span, once an old owner has told it all there is. It ends with the process: what is
 	// gained is compared again then.
 	told atomic.Uint64
 
-	// mu is held while any of it changes and is taken before the locks of keys.
+	// mu is held while any of it changes and is taken before the locks of keys. That of
+	// a class that tenants share is taken before that of one that was born in it.
 	mu sync.Mutex
-}
-
-// nothing is what is confirmed as long as nobody has said anything.
-var nothing causal.Confirmed
-
-// partition returns what is known of a partition of a layout.
-func (s *Store) partition(p ring.Partition) *partition {
-	at := &s.partitions[p]
-	if known := at.Load(); known != nil {
-		return known
-	}
-	at.CompareAndSwap(nil, new(partition))
-	return at.Load()
-}
-
-// spanOf returns what is known of the span of a key, nil if that is nothing.
-func (s *Store) spanOf(p ring.Partition, rf uint8) *span {
-	if int(p) >= len(s.partitions) || rf > ring.MaxRF {
-		return nil
-	}
-	if known := s.partitions[p].Load(); known != nil {
-		return &known.spans[rf]
-	}
-	return nil
-}
-
-// confirmed returns what is confirmed of the keys of a span, never nil.
-func (s *Store) confirmed(p ring.Partition, rf uint8) *causal.Confirmed {
-	if sp := s.spanOf(p, rf); sp != nil {
-		if c := sp.confirmed.Load(); c != nil {
-			return c
-		}
-	}
-	return &nothing
-}
-
-// floor returns the clock above which a new write of a span has to be.
-func (s *Store) floor(p ring.Partition, rf uint8) uint64 {
-	if sp := s.spanOf(p, rf); sp != nil {
-		return sp.floor.Load()
-	}
-	return 0
-}
-
-func loaded(p *atomic.Pointer[causal.Confirmed]) *causal.Confirmed {
-	if c := p.Load(); c != nil {
-		return c
-	}
-	return &nothing
-}
-
-// find checks that a span can be one and returns what is known of it.
-func (s *Store) find(sp repair.Span) (*span, error) {
-	if int(sp.Partition) >= len(s.partitions) || sp.RF < 1 || sp.RF > ring.MaxRF {
-		return nil, &coord.Error{
-			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
-			Message: fmt.Sprintf("there is no partition %d with %d owners", sp.Partition, sp.RF),
-		}
-	}
-	return &s.partition(sp.Partition).spans[sp.RF], nil
 }
 
 // Adopt implements repair.Replica. When it returns, no merge is under way any more
@@ -113,51 +48,32 @@ func (s *Store) Adopt(of repair.Span, c *causal.Confirmed) error { return s.lear
 func (s *Store) Release(of repair.Span, c *causal.Confirmed) error { return s.learn(of, c, true) }
 
 func (s *Store) learn(of repair.Span, c *causal.Confirmed, release bool) error {
-	sp, err := s.find(of)
-	if err != nil {
-		return err
-	}
 	if err := s.takesWrites(); err != nil {
 		return err
 	}
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	confirmed, released := loaded(&sp.confirmed), loaded(&sp.released)
-	news := !c.Within(confirmed)
+	h, err := s.hold(of)
+	if err != nil {
+		return err
+	}
+	defer h.free()
+	to := h.known
+	news := !c.Within(to.confirmed)
 	if news {
 		if err := s.admits(of, c); err != nil {
 			return err
 		}
-		all := confirmed.Join(c)
-		confirmed = &all
+		all := to.confirmed.Join(c)
+		to.confirmed = &all
 	}
-	sweep := release && !c.Within(released)
+	sweep := release && !c.Within(to.released)
 	if sweep {
-		all := released.Join(c)
-		released = &all
+		all := to.released.Join(c)
+		to.released = &all
 	}
 	if !news && !sweep {
 		return nil
 	}
-	b := s.batches.Get().(*engine.Batch)
-	defer s.releaseBatch(b)
-	b.Set(spanKey(of), appendSpan(nil, sp.floor.Load(), confirmed, released))
-	seq, err := s.apply(b, false)
-	if err == nil {
-		if err = s.opts.Engine.WaitDurable(seq); err != nil {
-			err = writeError(err, true)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	sp.confirmed.Store(confirmed)
-	sp.released.Store(released)
-	s.passLocks()
-	if sweep {
-		s.sweep(of)
-	}
-	return nil
+	return h.store(to, sweep)
 }
 
 // Barrier returns when every write that was let through before the call is visible, and
@@ -182,13 +98,23 @@ func (s *Store) passLocks() {
 //	length uvarint and what is confirmed, length uvarint and what is released,
 //	as causal encodes them
 //
-// under [partition u16][kind u8][rf u8]. Stored data depends on it.
+// under [partition u16][kind u8][class], the class as ring encodes it. Stored data depends on it.
 const formatSpan = 1
 
 var errSpan = errors.New("what is confirmed of a span does not decode")
 
 func spanKey(of repair.Span) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(of.Partition)), kindSpan, of.RF)
+	return ring.AppendClass(append(binary.BigEndian.AppendUint16(nil, uint16(of.Partition)), kindSpan), of.Class)
+}
+
+// classOf returns the class of what is known of a span, by its storage key; ok is false
+// for that of anything else.
+func classOf(key []byte) (c ring.Class, ok bool) {
+	if len(key) < 4 || key[2] != kindSpan {
+		return 0, false
+	}
+	c, rest, ok := ring.CutClass(key[3:])
+	return c, ok && len(rest) == 0
 }
 
 func appendSpan(dst []byte, floor uint64, confirmed, released *causal.Confirmed) []byte {
@@ -222,8 +148,12 @@ func decodeSpan(b []byte) (floor uint64, confirmed, released causal.Confirmed, e
 }
 
 // loadSpans reads what an earlier start knew of the spans, in two seeks for each
-// partition with data.
+// partition with data. Of a partition under quarantine some may be lost.
 func (s *Store) loadSpans() (err error) {
+	for _, p := range s.marks.List() {
+		s.partition(p).lost.Store(true)
+	}
+	var last *partition
 	it, err := s.opts.Engine.NewIter(nil, nil)
 	if err != nil {
 		return fmt.Errorf("read what is confirmed: %w", err)
@@ -231,6 +161,9 @@ func (s *Store) loadSpans() (err error) {
 	defer func() {
 		if cerr := it.Close(); err == nil && cerr != nil {
 			err = fmt.Errorf("read what is confirmed: %w", cerr)
+			if last != nil {
+				last.lost.Store(true) // if the store is to go on all the same
+			}
 		}
 	}()
 	for ok := it.First(); ok; {
@@ -245,14 +178,16 @@ func (s *Store) loadSpans() (err error) {
 		}
 		head := append(bytes.Clone(key[:2]), kindSpan)
 		for ok = it.SeekGE(head); ok && bytes.HasPrefix(it.Key(), head); ok = it.Next() {
-			if len(it.Key()) != len(head)+1 || it.Key()[3] > ring.MaxRF {
+			class, ok := classOf(it.Key())
+			if !ok {
 				return fmt.Errorf("partition %d: %w: key %x", p, errSpan, it.Key())
 			}
 			floor, confirmed, released, err := decodeSpan(it.Value())
 			if err != nil {
 				return fmt.Errorf("partition %d: %w", p, err)
 			}
-			sp := &s.partition(p).spans[it.Key()[3]]
+			last = s.partition(p)
+			sp := last.add(class)
 			sp.floor.Store(floor)
 			sp.confirmed.Store(&confirmed)
 			sp.released.Store(&released)
@@ -268,10 +203,11 @@ func (s *Store) loadSpans() (err error) {
 // node knows that all owners have had, and that all of them know to. ok is false for
 // the storage key of anything else.
 func ParseSpan(key, value []byte) (of repair.Span, confirmed, released causal.Confirmed, ok bool, err error) {
-	if len(key) != 4 || key[2] != kindSpan {
+	class, ok := classOf(key)
+	if !ok {
 		return of, confirmed, released, false, nil
 	}
-	of = repair.Span{Partition: ring.Partition(binary.BigEndian.Uint16(key)), RF: key[3]}
+	of = repair.Span{Partition: ring.Partition(binary.BigEndian.Uint16(key)), Class: class}
 	_, confirmed, released, err = decodeSpan(value)
 	return of, confirmed, released, true, err
 }

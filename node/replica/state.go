@@ -24,18 +24,18 @@ type rounds interface {
 // State implements repair.Replica. What was minted up to Drawn is visible when it
 // returns, or never will be.
 func (s *Store) State(of repair.Span) (repair.State, error) {
-	sp, err := s.find(of)
+	at, err := s.find(of)
 	if err != nil {
 		return repair.State{}, err
 	}
 	if err := s.takesReads(); err != nil {
 		return repair.State{}, err
 	}
+	k, sp := at.told(of.Class), at.span(of.Class)
 	st := repair.State{
 		Session: s.opts.Actor, Actor: s.opts.Actor, Drawn: s.counters[of.Partition].Load(),
-		Now: s.opts.Records.now().UnixMilli(),
-		// What is released first, since that is adopted before.
-		Released: *loaded(&sp.released), Confirmed: *loaded(&sp.confirmed), Sweeping: sp.sweeping.Load(),
+		Now:      s.opts.Records.now().UnixMilli(),
+		Released: *k.released, Confirmed: *k.confirmed, Sweeping: sp != nil && sp.sweeping.Load(),
 	}
 	s.passLocks()
 	var known bool
@@ -68,7 +68,7 @@ func (s *Store) Rows(r repair.Range, after *repair.Row, limit int) (rows []repai
 	c, lww := &nothing, false
 	if s.opts.Tenant != nil {
 		if t, ok := s.opts.Tenant(r.Tenant); ok {
-			c, lww = s.confirmed(r.Partition, t.RF), t.LWW
+			c, lww = s.confirmed(r.Partition, t.Class), t.LWW
 		}
 	}
 	newest, err := s.rows(r.Partition, lower, upper, c, lww, func(row *repair.Row, size int) bool {

@@ -27,8 +27,8 @@ const (
 
 // Tenant says whose span a tenant's data is in.
 type Tenant struct {
-	RF  uint8
-	LWW bool
+	Class ring.Class
+	LWW   bool
 }
 
 // sweeps are the spans that are to be swept, in the order in which they were released.
@@ -67,17 +67,19 @@ func (s *Store) sweep(of repair.Span) {
 	if s.opts.Tenant == nil {
 		return
 	}
-	s.partition(of.Partition).spans[of.RF].sweeping.Store(true)
+	sp := s.partition(of.Partition).add(of.Class)
 	w := &s.sweeps
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	waiting := w.mu.due
-	if w.mu.begun {
-		waiting = waiting[1:]
+	most := 1
+	if w.mu.begun && w.mu.due[0] == of {
+		most = 2
 	}
-	if slices.Contains(waiting, of) {
+	if sp.queued >= most {
 		return
 	}
+	sp.queued++
+	sp.sweeping.Store(true)
 	w.mu.due = append(w.mu.due, of)
 	if !w.mu.running {
 		w.mu.running = true
@@ -98,9 +100,9 @@ func (s *Store) sweepOnce() {
 	w.mu.from = next
 	if err != nil || next == nil {
 		w.mu.from, w.mu.begun, w.mu.due = nil, false, w.mu.due[1:]
-		if !slices.Contains(w.mu.due, of) {
-			s.partition(of.Partition).spans[of.RF].sweeping.Store(false)
-		}
+		sp := s.partition(of.Partition).add(of.Class)
+		sp.queued--
+		sp.sweeping.Store(sp.queued > 0)
 		w.done.Add(1)
 	}
 	if isClosed(err) {
@@ -120,7 +122,7 @@ func (s *Store) sweepPiece(of repair.Span, from []byte) (next []byte, err error)
 	if err := s.takesWrites(); err != nil {
 		return nil, err
 	}
-	sp := &s.partition(of.Partition).spans[of.RF]
+	sp := s.partition(of.Partition).add(of.Class)
 	released := loaded(&sp.released)
 	if released.IsZero() {
 		return nil, nil
@@ -165,7 +167,7 @@ func (s *Store) candidates(of repair.Span, from []byte, released *causal.Confirm
 			continue
 		}
 		t, known := s.opts.Tenant(tenantOf(it.Key()))
-		if !known || t.RF != of.RF {
+		if !known || t.Class != of.Class {
 			// Another span's, or nobody's yet: on to the next tenant.
 			tenant := coord.Successor(it.Key()[:7])
 			ok = tenant != nil && bytes.Compare(tenant, upper) < 0 && it.SeekGE(tenant)
@@ -247,6 +249,11 @@ type change struct {
 
 // collect adds to the batch what is left of an object.
 func (c *collecting) collect(k *candidate) error {
+	if t, ok := c.s.opts.Tenant(tenantOf(k.key)); !ok || t.Class != c.of.Class {
+		// It has left the class since it was found, or is gone: what was released of the
+		// others by now need not be released of it.
+		return nil
+	}
 	b, _, err := c.s.opts.Engine.GetSeq(nil, k.key)
 	if isMissing(err) {
 		c.index = indexKey(c.index[:0], k.key)
@@ -318,11 +325,11 @@ func (c *collecting) write() error {
 func (s *Store) resumeSweeps() {
 	for p := range s.partitions {
 		if known := s.partitions[p].Load(); known != nil {
-			for rf := range known.spans {
-				if c := known.spans[rf].released.Load(); c != nil && !c.IsZero() {
-					s.sweep(repair.Span{Partition: ring.Partition(p), RF: uint8(rf)})
+			known.spans(func(c ring.Class, sp *span) {
+				if !loaded(&sp.released).IsZero() {
+					s.sweep(repair.Span{Partition: ring.Partition(p), Class: c})
 				}
-			}
+			})
 		}
 	}
 }

@@ -17,16 +17,18 @@ import (
 )
 
 // theSpan is that of the keys that spanned addresses.
-var theSpan = repair.Span{Partition: 3, RF: 3}
+var theSpan = repair.Span{Partition: 3, Class: 3}
 
 func spanned(key string) coord.Address {
 	a := at(key)
-	a.RF, a.LWW = theSpan.RF, true
+	a.Class, a.LWW = theSpan.Class, true
 	a.Token = ring.Token(theSpan.Partition)<<54 | a.Token>>10 // one of that partition, of 1024
 	return a
 }
 
-func lwwTenants(ring.TenantNumber) (Tenant, bool) { return Tenant{RF: theSpan.RF, LWW: true}, true }
+func lwwTenants(ring.TenantNumber) (Tenant, bool) {
+	return Tenant{Class: theSpan.Class, LWW: true}, true
+}
 
 func newSweepBench(t *testing.T) *bench {
 	b := newBench(t)
@@ -312,7 +314,7 @@ func TestForgottenClock(t *testing.T) {
 func TestAdoptIsDurable(t *testing.T) {
 	b := newSweepBench(t)
 	c := b.all(t, causal.Dot{Actor: 5, Counter: 5})
-	sp := &b.partition(theSpan.Partition).spans[theSpan.RF]
+	sp := b.partition(theSpan.Partition).span(theSpan.Class)
 	b.db.duringWait = func() {
 		if sp.confirmed.Load() != nil {
 			t.Error("what is not on disk was published")

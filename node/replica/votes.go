@@ -154,7 +154,7 @@ func (s *Store) settled(record []byte, d causal.Dot) bool {
 		return false
 	}
 	t, ok := s.opts.Tenant(tenantOf(record))
-	return ok && s.confirmed(partitionOf(record), t.RF).Seen.Covers(d)
+	return ok && s.confirmed(partitionOf(record), t.Class).Seen.Covers(d)
 }
 
 // readVotes reads the records of a partition.

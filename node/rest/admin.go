@@ -6,76 +6,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pairdb/pairdb/api/errcode"
-	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
-
-// defaultRF is the replication factor of a tenant created without one.
-const defaultRF = 3
-
-type tenantAnswer struct {
-	Status            string `json:"status"`
-	TenantID          string `json:"tenant_id"`
-	ReplicationFactor int    `json:"replication_factor"`
-	ConflictPolicy    string `json:"conflict_policy"`
-	CreatedAt         string `json:"created_at"`
-	UpdatedAt         string `json:"updated_at,omitempty"`
-}
-
-func (h *Handler) createTenant(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		TenantID          string `json:"tenant_id"`
-		ReplicationFactor *int   `json:"replication_factor"`
-		ConflictPolicy    string `json:"conflict_policy"`
-	}
-	if err := h.decode(w, r, &body); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	rf := defaultRF
-	if body.ReplicationFactor != nil {
-		rf = *body.ReplicationFactor
-	}
-	policy := schema.PolicyLWW
-	switch body.ConflictPolicy {
-	case "", schema.PolicyLWW.String():
-	case schema.PolicySiblings.String():
-		policy = schema.PolicySiblings
-	default:
-		h.fail(w, r, invalidf("conflict_policy %q is not lww or siblings", body.ConflictPolicy))
-		return
-	}
-	t, err := h.opts.Metadata.CreateTenant(r.Context(), body.TenantID, rf, policy)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	h.write(w, r, http.StatusCreated, tenantAnswer{
-		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(), CreatedAt: stamp(t.CreatedAt),
-	})
-}
-
-func (h *Handler) getTenant(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	if err := schema.ValidateTenantID(id); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	t, ok := h.opts.Metadata.RefreshTenant(r.Context(), id)
-	if !ok {
-		h.fail(w, r, &coord.Error{
-			Code: errcode.TenantNotFound, Outcome: errcode.NotApplied,
-			Message: "there is no tenant " + strconv.Quote(id) + "; create it with POST /v1/tenants",
-		})
-		return
-	}
-	h.write(w, r, http.StatusOK, tenantAnswer{
-		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(),
-		CreatedAt: stamp(t.CreatedAt), UpdatedAt: stamp(t.UpdatedAt),
-	})
-}
 
 type storageNode struct {
 	NodeID       string `json:"node_id"`

@@ -1,3 +1,5 @@
+//go:build !race
+
 package rest
 
 import (
@@ -34,6 +36,12 @@ func (f *fixture) contract() *contract.Checker {
 		f.t.Fatal(err)
 	}
 	return c
+}
+
+// documented holds an answer against the document.
+func (f *fixture) documented(r *http.Request, body string, answer *http.Response) error {
+	f.t.Helper()
+	return f.contract().Check(r.Method, r.URL, r.Header, []byte(body), answer)
 }
 
 // TestDocumentMatchesRoutes: what is served is in openapi.yaml, and nothing else
@@ -126,6 +134,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"DELETE", "/v1/kv/t/a/%2e%2e/k", "", []string{"X-PairDB-Context", "c2Vlbg=="}, 204},
 		exchange{"POST", "/v1/tenants", `{"tenant_id":"shop","replication_factor":2,"conflict_policy":"siblings"}`, nil, 201},
 		exchange{"GET", "/v1/tenants/shop", "", nil, 200},
+		exchange{"PUT", "/v1/tenants/shop/replication-factor", `{"replication_factor":5}`, nil, 200},
+		exchange{"DELETE", "/v1/tenants/shop", "", nil, 200},
 		exchange{"GET", "/v1/admin/storage-nodes", "", nil, 200},
 		exchange{"POST", "/v1/admin/storage-nodes", `{"node_id":"04"}`, nil, 202},
 		exchange{"DELETE", "/v1/admin/storage-nodes/n1", "", nil, 202},
@@ -134,6 +144,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"GET", "/v1/admin/events?limit=5&since=2026-11-26T20:00:00Z", "", nil, 200},
 		exchange{"GET", "/v1/admin/traffic?hot_keys=2", "", nil, 200},
 		exchange{"GET", "/v1/admin/hints", "", nil, 200},
+		exchange{"GET", "/v1/admin/safe-to-stop", "", nil, 200},
 		exchange{"POST", "/v1/admin/repair", `{"tenant_id":"t","partition":3}`, nil, 202},
 		exchange{"GET", "/v1/admin/repair?id=r1", "", nil, 200},
 		exchange{"GET", "/v1/openapi.json", "", nil, 200},
@@ -166,6 +177,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"DELETE", "/v1/kv/t/k", "", nil, 503},
 		exchange{"POST", "/v1/tenants", `{"tenant_id":"shop"}`, nil, 409},
 		exchange{"GET", "/v1/tenants/none", "", nil, 404},
+		exchange{"PUT", "/v1/tenants/shop/replication-factor", `{"replication_factor":"many"}`, nil, 400},
+		exchange{"DELETE", "/v1/tenants/none", "", nil, 404},
 		exchange{"POST", "/v1/admin/storage-nodes", `{}`, nil, 400},
 		exchange{"DELETE", "/v1/admin/storage-nodes/last", "", nil, 409},
 		exchange{"DELETE", "/v1/admin/storage-nodes/n1?force=maybe", "", nil, 400},
@@ -173,6 +186,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		exchange{"GET", "/v1/admin/events?limit=0", "", nil, 400},
 		exchange{"GET", "/v1/admin/traffic?hot_keys=all", "", nil, 400},
 		exchange{"GET", "/v1/admin/hints?of=n1", "", nil, 400},
+		exchange{"GET", "/v1/admin/safe-to-stop?node=n2", "", nil, 503},
+		exchange{"GET", "/v1/admin/safe-to-stop?nodes=n2", "", nil, 400},
 		exchange{"POST", "/v1/admin/repair", `{"partition":-1}`, nil, 400},
 		exchange{"GET", "/v1/admin/repair?ids=r1", "", nil, 400},
 		exchange{"GET", "/ready", "", nil, 503},

@@ -72,6 +72,11 @@ type Options struct {
 	Decommission func(context.Context, *pairdbv1.DecommissionRequest) (*pairdbv1.NodeChange, error)
 	RemoveNode   func(context.Context, *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error)
 	ChangeStatus func(context.Context, *pairdbv1.ChangeStatusRequest) (*pairdbv1.NodeChange, error)
+	// UpdateTenant and DeleteTenant are the calls of Tenants.
+	UpdateTenant func(context.Context, *pairdbv1.UpdateTenantRequest) (*pairdbv1.UpdateTenantResponse, error)
+	DeleteTenant func(context.Context, *pairdbv1.DeleteTenantRequest) (*pairdbv1.DeleteTenantResponse, error)
+	// SafeToStop says whether a node can be stopped.
+	SafeToStop func(context.Context, *pairdbv1.SafeToStopRequest) (*pairdbv1.SafeToStopResponse, error)
 	// Classify turns any error into the one typed form. It never returns nil.
 	Classify func(error) *coord.Error
 	// Outcome says what a failed write did when its error does not: what its
@@ -118,7 +123,8 @@ func New(opts Options) (*Handler, error) {
 		"KV": opts.KV == nil, "Metadata": opts.Metadata == nil, "Figures": opts.Figures == nil, "Events": opts.Events == nil, "Traffic": opts.Traffic == nil,
 		"Hints": opts.Hints == nil, "StartRepair": opts.StartRepair == nil, "RepairStatus": opts.RepairStatus == nil,
 		"AcceptNode": opts.AcceptNode == nil, "Decommission": opts.Decommission == nil, "RemoveNode": opts.RemoveNode == nil, "ChangeStatus": opts.ChangeStatus == nil,
-		"Classify": opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
+		"SafeToStop": opts.SafeToStop == nil,
+		"Classify":   opts.Classify == nil, "Checks": opts.Checks == nil, "Metrics": opts.Metrics == nil,
 		"Observe": opts.Observe == nil, "Logger": opts.Logger == nil,
 	} {
 		if absent {
@@ -163,10 +169,13 @@ func (h *Handler) routes() []route {
 		{"GET /v1/scan", h.scanKeys},
 		{"POST /v1/tenants", h.createTenant},
 		{"GET /v1/tenants/{id}", h.getTenant},
+		{"DELETE /v1/tenants/{id}", h.deleteTenant},
+		{"PUT /v1/tenants/{id}/replication-factor", h.replicateTenant},
 		{"GET /v1/admin/storage-nodes", h.listStorageNodes},
 		{"POST /v1/admin/storage-nodes", h.acceptStorageNode},
 		{"DELETE /v1/admin/storage-nodes/{id}", h.deleteStorageNode},
 		{"GET /v1/admin/migrations/{id}", h.migration},
+		{"GET /v1/admin/safe-to-stop", h.safeToStop},
 		{"GET /v1/admin/events", h.events},
 		{"GET /v1/admin/traffic", h.traffic},
 		{"GET /v1/admin/hints", h.hints},

@@ -245,6 +245,20 @@ func newFixture(t *testing.T) *fixture {
 			}
 			return &pairdbv1.NodeChange{Id: "c1", Verb: "leave", NodeId: "01", Name: req.GetNode(), EstimatedEnd: timestamppb.New(time.Unix(1_700_000_000, 0))}, nil
 		},
+		UpdateTenant: func(_ context.Context, req *pairdbv1.UpdateTenantRequest) (*pairdbv1.UpdateTenantResponse, error) {
+			f.asked = fmt.Sprint("replicate ", req.GetTenantId(), " ", req.GetReplicationFactor())
+			return &pairdbv1.UpdateTenantResponse{
+				Tenant:               &pairdbv1.Tenant{TenantId: req.GetTenantId(), UpdatedAt: timestamppb.New(time.Unix(1_700_000_000, 0))},
+				OldReplicationFactor: 3, ChangeId: "7e",
+			}, nil
+		},
+		DeleteTenant: func(_ context.Context, req *pairdbv1.DeleteTenantRequest) (*pairdbv1.DeleteTenantResponse, error) {
+			f.asked = "delete " + req.GetTenantId()
+			if req.GetTenantId() == "none" {
+				return nil, &coord.Error{Code: errcode.TenantNotFound, Message: "there is no such tenant"}
+			}
+			return &pairdbv1.DeleteTenantResponse{Tenant: &pairdbv1.Tenant{TenantId: req.GetTenantId()}}, nil
+		},
 		RemoveNode: func(_ context.Context, req *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error) {
 			f.asked = fmt.Sprint("remove ", req.GetNode(), req.GetAcceptLoss())
 			return &pairdbv1.NodeChange{Id: "c2", Verb: "remove", NodeId: "01", Name: req.GetNode()}, nil
@@ -256,6 +270,18 @@ func newFixture(t *testing.T) *fixture {
 				return nil, &coord.Error{Code: errcode.MigrationNotFound, Message: "nobody knows it"}
 			}
 			return c, nil
+		},
+		SafeToStop: func(_ context.Context, req *pairdbv1.SafeToStopRequest) (*pairdbv1.SafeToStopResponse, error) {
+			f.asked = "safe " + req.GetNode()
+			switch req.GetNode() {
+			case "":
+				return &pairdbv1.SafeToStopResponse{Safe: true, NodeId: "01", Name: "n1"}, nil
+			case "n2":
+				return &pairdbv1.SafeToStopResponse{NodeId: "02", Name: "n2", Reasons: []*pairdbv1.StopReason{
+					{Kind: "down", Text: "nodes do not serve: n1", Next: "start them", Nodes: []string{"n1"}}, {Kind: "change", Text: "owners change", Next: "wait"},
+				}}, nil
+			}
+			return nil, &coord.Error{Code: errcode.InvalidArgument, Message: "node: there is no such node"}
 		},
 		Traffic: func(_ context.Context, req *pairdbv1.TrafficRequest) (*pairdbv1.TrafficResponse, error) {
 			f.asked = fmt.Sprint(req)

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -60,7 +61,7 @@ func (h *Handler) deleteStorageNode(w http.ResponseWriter, r *http.Request) {
 			h.fail(w, r, err)
 			return
 		}
-		h.writeChange(w, r, c, c.GetName()+" is given up for lost; the other nodes take its partitions, and what it alone had is lost")
+		h.writeChange(w, r, c, c.GetName()+" is given up for lost; the other nodes take its partitions, and what it alone had is lost"+givenUpText(c))
 		return
 	}
 	c, err := h.opts.Decommission(r.Context(), &pairdbv1.DecommissionRequest{Node: r.PathValue("id")})
@@ -69,6 +70,16 @@ func (h *Handler) deleteStorageNode(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.writeChange(w, r, c, c.GetName()+" hands over its partitions, and then leaves for good")
+}
+
+// givenUpText says what is lost with a node beyond writes that reached nobody else.
+func givenUpText(c *pairdbv1.NodeChange) string {
+	s := ""
+	for _, g := range c.GetGivenUp() {
+		s += fmt.Sprintf("; of %d partitions of tenants with %d copies the newest acknowledged writes may be gone, and %d of them have no copy left",
+			len(g.GetPartitions()), g.GetReplicationFactor(), len(g.GetEmptyPartitions()))
+	}
+	return s
 }
 
 func (h *Handler) writeChange(w http.ResponseWriter, r *http.Request, c *pairdbv1.NodeChange, message string) {
@@ -97,6 +108,7 @@ type migrationAnswer struct {
 	MigrationID     string            `json:"migration_id"`
 	Type            string            `json:"type"`
 	NodeID          string            `json:"node_id"`
+	TenantID        string            `json:"tenant_id,omitempty"`
 	MigrationStatus string            `json:"migration_status"`
 	State           string            `json:"state"`
 	WaitsFor        string            `json:"waits_for,omitempty"`
@@ -119,7 +131,7 @@ func (h *Handler) migration(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := migrationAnswer{
-		Status: "success", MigrationID: c.GetId(), Type: c.GetVerb(), NodeID: c.GetNodeId(),
+		Status: "success", MigrationID: c.GetId(), Type: c.GetVerb(), NodeID: c.GetNodeId(), TenantID: c.GetTenantId(),
 		MigrationStatus: migrationStatus(c.GetState()), State: c.GetState(), WaitsFor: c.GetWaitsFor(),
 		Progress:            migrationProgress{KeysMigrated: c.GetKeysDone(), TotalKeys: totalKeys(c), Percentage: c.GetPercent()},
 		EstimatedCompletion: estimateOf(c), Unreachable: unreachableOf(c.GetUnreachable()),

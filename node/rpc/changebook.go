@@ -38,17 +38,27 @@ type nodeChange struct {
 	// the ring once it is retired.
 	name, byName string
 	capacity     uint32
-	state        string
+	// tenant gets the replication factor rf; tenantName is what it was called.
+	tenant     ring.TenantNumber
+	tenantName string
+	rf         uint8
+	state      string
 	// askedAt is when it was asked for or first seen; the others are zero for not yet.
 	askedAt, begunAt, endedAt time.Time
 }
 
 func (c *nodeChange) ended() bool { return c.state == changeDone || c.state == changeAborted }
 
-// asked is the change that an intent asks for.
+// asked is the change that an intent asks for. To give a node up is to remove it, for
+// whoever asks.
 func asked(i ring.Intent, id string) nodeChange {
+	verb := i.Verb
+	if verb == ring.VerbGiveUp {
+		verb = ring.VerbRemove
+	}
 	return nodeChange{
-		id: id, verb: i.Verb.String(), node: i.Node, by: i.By, capacity: i.Capacity, state: changeWaiting, askedAt: time.UnixMilli(i.CreatedAtMs),
+		id: id, verb: verb.String(), node: i.Node, by: i.By, capacity: i.Capacity, tenant: i.Tenant, rf: i.RF,
+		state: changeWaiting, askedAt: time.UnixMilli(i.CreatedAtMs),
 	}
 }
 
@@ -123,6 +133,9 @@ func (c *nodeChange) learn(snap *schema.Snapshot, waits bool, now time.Time) {
 	if n, ok := snap.Member(c.by); ok && !c.by.IsZero() {
 		c.byName = n.Name
 	}
+	if t, ok := snap.TenantByNumber(c.tenant); ok {
+		c.tenantName = t.Name
+	}
 	c.state = c.stateIn(snap, waits)
 	switch {
 	case c.ended():
@@ -145,6 +158,9 @@ func (c *nodeChange) stateIn(snap *schema.Snapshot, waits bool) string {
 	s := snap.Ring
 	if slices.ContainsFunc(s.Intents(), func(i *ring.IntentRecord) bool { return hex.EncodeToString(i.Op[:]) == c.id }) {
 		return changeWaiting
+	}
+	if c.verb == ring.VerbReplicate.String() {
+		return c.replicating(snap)
 	}
 	now, before := snap.Layout.Node(c.node)
 	if open := snap.Change; open != nil {
@@ -182,11 +198,31 @@ func (c *nodeChange) stateIn(snap *schema.Snapshot, waits bool) string {
 		}
 	default:
 		switch {
+		case slices.ContainsFunc(s.Lost(), func(n ring.LayoutNode) bool { return n.ID == c.node }):
+			return changeWaiting // it is given up, and goes with the next change
 		case s.IsRetired(c.node):
 			return changeDone
 		case outside && !before:
 			return changeCleaning
 		}
+	}
+	return changeAborted
+}
+
+// replicating is stateIn for a new replication factor that is not waiting any more.
+func (c *nodeChange) replicating(snap *schema.Snapshot) string {
+	t, known := snap.TenantByNumber(c.tenant)
+	if !known {
+		return changeAborted // deleted with its tenant
+	}
+	if open := snap.Change; open != nil && t.NextRF == int(c.rf) && t.RF != t.NextRF {
+		if open.Stage == ring.Proposed {
+			return changeMoving
+		}
+		return changeSwitching
+	}
+	if t.RF == int(c.rf) {
+		return changeDone
 	}
 	return changeAborted
 }
@@ -234,11 +270,16 @@ func (b *changeBook) list() []nodeChange {
 // changeMessage is a change on the wire, without its progress.
 func (s *Server) changeMessage(snap *schema.Snapshot, c nodeChange) *pairdbv1.NodeChange {
 	m := &pairdbv1.NodeChange{
-		Id: c.id, Verb: c.verb, NodeId: c.node.String(), Name: c.name, Capacity: c.capacity, State: c.state,
+		Id: c.id, Verb: c.verb, Name: c.name, Capacity: c.capacity, State: c.state, TenantId: c.tenantName, ReplicationFactor: uint32(c.rf),
 		AskedAt: timestamp(c.askedAt), BegunAt: timestamp(c.begunAt), EndedAt: timestamp(c.endedAt),
 	}
-	if m.Name == "" {
-		m.Name = nameIn(snap, c.node)
+	if t, ok := snap.TenantByNumber(c.tenant); ok {
+		m.TenantId = t.Name
+	}
+	if !c.node.IsZero() {
+		if m.NodeId = c.node.String(); m.Name == "" {
+			m.Name = nameIn(snap, c.node)
+		}
 	}
 	if !c.by.IsZero() {
 		m.ByNodeId, m.ByName = c.by.String(), c.byName

@@ -39,6 +39,8 @@ type Asker interface {
 	Scrub(ctx context.Context, addr string, start bool) (*peerv1.ScrubResponse, error)
 	// StartRepair has it begin rounds of what it drives.
 	StartRepair(ctx context.Context, addr string, what *pairdbv1.StartRepairRequest) (*peerv1.StartRepairResponse, error)
+	// Drain has it send its clients away or serve them again, or asks how far that is.
+	Drain(ctx context.Context, addr string, begin, undo bool) (*peerv1.DrainResponse, error)
 }
 
 // clusterService is the service Cluster.
@@ -90,6 +92,10 @@ func askMembers[T any](ctx context.Context, snap *schema.Snapshot, want func(*sc
 			mu.Lock()
 			answers[m.ID] = answer
 			mu.Unlock()
+		case snap.Retired(m.ID):
+			mu.Lock()
+			silent[m.ID] = "it is given up for lost"
+			mu.Unlock()
 		case m.Liveness == schema.Dead || m.Liveness == schema.Left:
 			mu.Lock()
 			silent[m.ID] = "gossip says that it is " + m.Liveness.String()
@@ -130,6 +136,8 @@ func (r *report) state(id ring.NodeID) string {
 	switch {
 	case !ok:
 		return "down"
+	case r.snap.Retired(id):
+		return "lost"
 	case id == r.snap.Self:
 	case m.Liveness == schema.Left:
 		return "left"
@@ -140,8 +148,11 @@ func (r *report) state(id ring.NodeID) string {
 	case !answered:
 		return "suspect"
 	}
-	if m.Withdrawn {
+	switch place := placeOf(r.snap, id); {
+	case m.Withdrawn:
 		return "withdrawn"
+	case place == "up" && (m.Drained || r.figures[id].Draining):
+		return "drained"
 	}
 	return placeOf(r.snap, id)
 }
@@ -188,8 +199,10 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 	shares := sharesOf(r.snap)
 	for i := range r.snap.Members {
 		m := &r.snap.Members[i]
-		if r.snap.Ring != nil && r.snap.Ring.IsRetired(m.ID) {
-			continue // it was a node of the cluster
+		if r.snap.Retired(m.ID) {
+			if _, named := r.snap.Ring.Member(m.ID); !named {
+				continue // it was a node of the cluster
+			}
 		}
 		info := r.figures[m.ID]
 		resp.Nodes = append(resp.Nodes, &pairdbv1.NodeStatus{
@@ -309,7 +322,7 @@ func (c *clusterService) place(ctx context.Context, snap *schema.Snapshot, req *
 	node := func(id ring.NodeID) *pairdbv1.RingNode {
 		return &pairdbv1.RingNode{NodeId: id.String(), Name: nameIn(snap, id), FirstPartitions: shares[id].first, Partitions: shares[id].all}
 	}
-	sets := snap.Sets(nil, p, tenant.RF)
+	sets := snap.Sets(nil, p, tenant.Copies())
 	for _, id := range readers(&sets) {
 		resp.Owners = append(resp.Owners, node(id))
 	}

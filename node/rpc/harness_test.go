@@ -35,6 +35,7 @@ var echo = handlerFunc(func(_ ring.NodeID, msgs []coord.Message, reply func(int,
 type fakeCluster struct {
 	snap   atomic.Pointer[schema.Snapshot]
 	create func(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error)
+	remove func(name string) (schema.Tenant, error)
 	late   map[string]*schema.Tenant
 }
 
@@ -42,6 +43,10 @@ func (f *fakeCluster) Snapshot() *schema.Snapshot { return f.snap.Load() }
 
 func (f *fakeCluster) CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error) {
 	return f.create(ctx, name, rf, p)
+}
+
+func (f *fakeCluster) DeleteTenant(_ context.Context, name string) (schema.Tenant, error) {
+	return f.remove(name)
 }
 
 func (f *fakeCluster) RefreshTenant(_ context.Context, name string) (*schema.Tenant, bool) {
@@ -80,6 +85,10 @@ func (noAsker) Scrub(context.Context, string, bool) (*peerv1.ScrubResponse, erro
 }
 
 func (noAsker) StartRepair(context.Context, string, *pairdbv1.StartRepairRequest) (*peerv1.StartRepairResponse, error) {
+	return nil, ErrClosed
+}
+
+func (noAsker) Drain(context.Context, string, bool, bool) (*peerv1.DrainResponse, error) {
 	return nil, ErrClosed
 }
 

@@ -95,7 +95,8 @@ func WriteOutcome(code errcode.Code) errcode.Outcome {
 // isWrite says whether a failed call may have changed something.
 func isWrite(method string) bool {
 	switch method {
-	case pairdbv1.KV_Put_FullMethodName, pairdbv1.KV_Delete_FullMethodName, pairdbv1.KV_Batch_FullMethodName, pairdbv1.Tenants_Create_FullMethodName:
+	case pairdbv1.KV_Put_FullMethodName, pairdbv1.KV_Delete_FullMethodName, pairdbv1.KV_Batch_FullMethodName, pairdbv1.Tenants_Create_FullMethodName,
+		pairdbv1.Tenants_Delete_FullMethodName:
 		return true
 	}
 	return false

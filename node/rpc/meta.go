@@ -115,6 +115,7 @@ func (c *MetaClient) Info(ctx context.Context, addr string) (NodeInfo, error) {
 		Incarnation: resp.GetIncarnation(), Bytes: resp.GetBytes(), Keys: resp.GetKeysEstimate(),
 		DiskUsedPercent: resp.GetDiskUsedPercent(), RingVersion: ring.Version(resp.GetRingVersion()), Ready: resp.GetReady(),
 		Hints: resp.GetHints(), Quarantined: resp.GetQuarantinedPartitions(),
+		Unverified: resp.UnverifiedSpans, Draining: resp.GetDraining(),
 	}
 	if t := resp.GetRepairedAt(); t.IsValid() {
 		info.RepairedAt = t.AsTime()

@@ -40,6 +40,11 @@ type NodeInfo struct {
 	Hints uint64
 	// Quarantined partitions are not served from it, since its copy is damaged.
 	Quarantined uint32
+	// Unverified is of how many of its spans the owners have not been found equal since
+	// one of them was away; nil: it does not say.
+	Unverified *uint32
+	// Draining says that it has sent its clients away, or does so now.
+	Draining bool
 }
 
 // peerService is the service Peer.
@@ -52,6 +57,8 @@ type peerService struct {
 	startRepair func(context.Context, *pairdbv1.StartRepairRequest) (*pairdbv1.RepairRun, error)
 	// scrub is Admin.Scrub.
 	scrub func(start bool) *pairdbv1.NodeScrub
+	// drain is Server.drainLocal.
+	drain func(begin, undo bool) (*pairdbv1.NodeDrain, error)
 }
 
 // Frames implements peerv1.PeerServer.
@@ -69,6 +76,7 @@ func (p *peerService) Info(_ context.Context, req *peerv1.InfoRequest) (*peerv1.
 		NodeId: p.frames.self[:], Incarnation: i.Incarnation, Bytes: i.Bytes, KeysEstimate: i.Keys,
 		DiskUsedPercent: i.DiskUsedPercent, RingVersion: uint64(i.RingVersion), Ready: i.Ready,
 		RepairedAt: timestamp(i.RepairedAt), Hints: i.Hints, QuarantinedPartitions: i.Quarantined,
+		UnverifiedSpans: i.Unverified, Draining: i.Draining,
 	}, nil
 }
 

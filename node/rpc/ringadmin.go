@@ -27,6 +27,14 @@ type RingAdmin interface {
 	Check(i ring.Intent) error
 	// Intend notes what is wanted, and returns what names it once that is chosen.
 	Intend(ctx context.Context, i ring.Intent) (op [16]byte, err error)
+	// CheckGiveUp says why lost nodes cannot be given up together, nil if they can.
+	CheckGiveUp(lost []ring.NodeID) error
+	// GiveUp gives up the first of them, and returns what names that once it is chosen.
+	GiveUp(ctx context.Context, lost []ring.NodeID) (op [16]byte, err error)
+	// CheckRecover says why the vote cannot be given to those that are left.
+	CheckRecover(ctx context.Context, lost []ring.NodeID) error
+	// Recover does it, and returns once all of them have agreed.
+	Recover(ctx context.Context, lost []ring.NodeID) error
 	// Joiners are the nodes that wait to become members.
 	Joiners() []schema.Member
 	// AutoApply says that changes begin by themselves.
@@ -193,7 +201,11 @@ func (s *Server) Replace(ctx context.Context, req *pairdbv1.ReplaceRequest) (*pa
 	if err != nil {
 		return nil, err
 	}
-	return s.intend(ctx, admin, ring.Intent{Verb: ring.VerbReplace, Node: dead.id, By: by.id}, req.GetCheckOnly())
+	i := ring.Intent{Verb: ring.VerbReplace, Node: dead.id, By: by.id}
+	if !req.GetAcceptLoss() || snap.Ring.IsRetired(dead.id) || !snap.Ring.MustGiveUp(dead.id, snap.Report) {
+		return s.intend(ctx, admin, i, req.GetCheckOnly())
+	}
+	return s.replaceLost(ctx, admin, snap, i, req.GetCheckOnly())
 }
 
 // waiting are the nodes that could be taken in: those that wait to join, and those that
@@ -224,30 +236,6 @@ func (s *Server) newcomer(snap *schema.Snapshot, text string) (target, error) {
 		return target{}, invalid("by is missing: several nodes wait to join: " + listed(waiting))
 	}
 	return waiting[0], nil
-}
-
-// Remove implements pairdbv1.ClusterServer.
-func (c *clusterService) Remove(ctx context.Context, req *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error) {
-	if err := allow(ctx); err != nil {
-		return nil, err
-	}
-	return c.s.Remove(ctx, req)
-}
-
-// Remove gives up a lost node.
-func (s *Server) Remove(ctx context.Context, req *pairdbv1.RemoveRequest) (*pairdbv1.NodeChange, error) {
-	admin, snap, err := s.ringAdmin()
-	if err != nil {
-		return nil, err
-	}
-	if !req.GetAcceptLoss() {
-		return nil, invalid("accept_loss is not set: what the node alone had is lost when it is removed")
-	}
-	node, err := resolve(members(snap), "node", req.GetNode())
-	if err != nil {
-		return nil, err
-	}
-	return s.intend(ctx, admin, ring.Intent{Verb: ring.VerbRemove, Node: node.id}, req.GetCheckOnly())
 }
 
 // Weigh implements pairdbv1.ClusterServer.

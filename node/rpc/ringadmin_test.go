@@ -31,6 +31,7 @@ type ringCluster struct {
 	refuse  error
 	reason  string // of the last abort
 	checked []ring.Intent
+	lost    []ring.NodeID // of the last check
 	commits int
 }
 
@@ -93,7 +94,12 @@ func (c *ringCluster) showLocked() {
 		m.AckedVersion, m.SyncedVersion, m.CleanVersion = r.Acked, r.Synced, r.Clean
 		s.Members = append(s.Members, m)
 	}
-	c.meta.snap.Store(schema.Build(s, []*schema.Tenant{{Number: 1, Name: "default", RF: 3, Policy: schema.PolicyLWW}}))
+	var tenants []*schema.Tenant
+	for _, t := range c.state.Tenants() {
+		n := c.state.Copies(t)
+		tenants = append(tenants, &schema.Tenant{Number: t.Number, Name: t.Name, RF: n.From, NextRF: n.To, Born: int(t.Born), Policy: schema.PolicyLWW})
+	}
+	c.meta.snap.Store(schema.Build(s, tenants))
 }
 
 // report has a node say how far it is.
@@ -142,6 +148,31 @@ func (c *ringCluster) Check(i ring.Intent) error {
 
 func (c *ringCluster) Intend(_ context.Context, i ring.Intent) ([16]byte, error) {
 	return c.add(&ring.Entry{Kind: ring.KindIntent, Intent: &i}), nil
+}
+
+func (c *ringCluster) CheckGiveUp(lost []ring.NodeID) error {
+	c.lost = lost
+	return c.refuse
+}
+
+func (c *ringCluster) GiveUp(_ context.Context, lost []ring.NodeID) ([16]byte, error) {
+	return c.add(&ring.Entry{Kind: ring.KindIntent, Intent: &ring.Intent{Verb: ring.VerbGiveUp, Node: lost[0]}}), nil
+}
+
+func (c *ringCluster) CheckRecover(_ context.Context, lost []ring.NodeID) error {
+	c.lost = lost
+	if _, err := c.state.Recovery(lost); err != nil {
+		return err
+	}
+	return c.refuse
+}
+
+func (c *ringCluster) Recover(_ context.Context, lost []ring.NodeID) error {
+	r, err := c.state.Recovery(lost)
+	if err == nil {
+		c.add(&ring.Entry{Kind: ring.KindRecover, Recover: r})
+	}
+	return err
 }
 
 func (c *ringCluster) Joiners() []schema.Member { return c.joiners }
@@ -477,6 +508,7 @@ func TestRingRefusals(t *testing.T) {
 			return err
 		}, code: errcode.PreconditionFailed, words: []string{"cluster plan"}},
 		"the last copies": {call: decommission("node1"), refuse: fmt.Errorf("%w: 2", ring.ErrLastCopies), code: errcode.NodeInUse},
+		"sources lost":    {call: remove("node1", true), refuse: fmt.Errorf("%w: start node2", ring.ErrSourcesLost), code: errcode.PreconditionFailed, words: []string{"start node2"}},
 		"alive":           {call: remove("node1", true), refuse: ring.ErrNodeAlive, code: errcode.NodeInUse},
 		"no such member":  {call: remove("node1", true), refuse: ring.ErrUnknownNode, code: errcode.InvalidArgument},
 		"the same weight": {call: weigh("node1", 100), refuse: ring.ErrNoChange, code: errcode.PreconditionFailed},

@@ -50,13 +50,13 @@ func routes(snap *schema.Snapshot, tenant *schema.Tenant) *pairdbv1.RoutesRespon
 		r := &pairdbv1.RouteNode{NodeId: n.ID.String()}
 		if m, ok := snap.Member(n.ID); ok {
 			r.Address = m.Addresses.GRPC
-			r.Alive = (m.Liveness == schema.Alive || m.ID == snap.Self) && !m.Withdrawn
+			r.Alive = (m.Liveness == schema.Alive || m.ID == snap.Self) && !m.Withdrawn && !m.Drained
 		}
 		resp.Nodes = append(resp.Nodes, r)
 	}
 	var room [ring.MaxOwners]ring.NodeID
 	for p := range snap.Layout.Partitions() {
-		sets := snap.Sets(room[:0], ring.Partition(p), tenant.RF)
+		sets := snap.Sets(room[:0], ring.Partition(p), tenant.Copies())
 		owners := readers(&sets)
 		// The same for all: a change in how many owners there are touches every partition.
 		resp.Replicas = uint32(len(owners))

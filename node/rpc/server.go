@@ -65,6 +65,8 @@ type Options struct {
 	Repair RepairAdmin
 	// Ring changes the ring. nil: this node changes nothing.
 	Ring RingAdmin
+	// Drain sends the clients of this node away. nil: it does not.
+	Drain DrainAdmin
 	// Transfers are what is moved to and from this node, the newest last. Default:
 	// nothing is.
 	Transfers func() []Transfer
@@ -192,8 +194,9 @@ func NewServer(opts Options) (*Server, error) {
 	s.frames = &frameServer{
 		self: opts.Self, cluster: clusterID, handler: opts.Peer, now: opts.Now, log: opts.Logger, pool: new(bufferPool),
 		member: func(id ring.NodeID) bool {
-			_, ok := opts.Metadata.Snapshot().Member(id)
-			return ok
+			snap := opts.Metadata.Snapshot()
+			_, ok := snap.Member(id)
+			return ok && !snap.Retired(id)
 		},
 		maxUnanswered: opts.MaxUnanswered, maxHeld: laneBounds(opts.MaxHeldBytes), maxReplies: laneBounds(opts.MaxReplyBytes),
 		noCompression: opts.NoCompression,
@@ -208,7 +211,7 @@ func NewServer(opts Options) (*Server, error) {
 		itemError: s.itemError, observe: opts.Observe, panicked: s.panicked, stopping: s.stopping,
 	}
 	s.client.RegisterService(r.service(&pairdbv1.KV_ServiceDesc), s.kv)
-	pairdbv1.RegisterTenantsServer(s.client, &tenantService{meta: opts.Metadata})
+	pairdbv1.RegisterTenantsServer(s.client, &tenantService{s: s})
 	pairdbv1.RegisterClusterServer(s.client, s.cluster)
 	pairdbv1.RegisterAdminServer(s.client, &adminService{meta: opts.Metadata, admin: opts.Admin, asker: opts.Asker, stopping: s.stopping})
 	pairdbv1.RegisterObserveServer(s.client, &observeService{s: s})
@@ -220,6 +223,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.peer = grpc.NewServer(s.peerOptions()...)
 	peerv1.RegisterPeerServer(s.peer, &peerService{
 		frames: s.frames, info: s.localInfo, observe: s.observeLocal, startRepair: s.startRepair, scrub: opts.Admin.Scrub,
+		drain: s.drainLocal,
 	})
 	peerv1.RegisterMetaServer(s.peer, &metaService{self: opts.Self, cluster: clusterID, handler: opts.Meta})
 	return s, nil

@@ -52,11 +52,13 @@ func Classify(err error) *coord.Error {
 		return &coord.Error{Code: errcode.InvalidArgument, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, ring.ErrLastCopies), errors.Is(err, ring.ErrNodeAlive), errors.Is(err, ring.ErrReplacement), errors.Is(err, ring.ErrJoiner):
 		return &coord.Error{Code: errcode.NodeInUse, Message: err.Error(), Outcome: errcode.NotApplied}
-	case errors.Is(err, ring.ErrUnknownNode):
+	case errors.Is(err, ring.ErrUnknownTenant):
+		return &coord.Error{Code: errcode.TenantNotFound, Message: err.Error(), Outcome: errcode.NotApplied}
+	case errors.Is(err, ring.ErrUnknownNode), errors.Is(err, ring.ErrDefaultTenant):
 		return &coord.Error{Code: errcode.InvalidArgument, Message: err.Error(), Outcome: errcode.NotApplied}
-	case errors.Is(err, ring.ErrNoChange), errors.Is(err, ring.ErrChangeOpen):
+	case errors.Is(err, ring.ErrNoChange), errors.Is(err, ring.ErrChangeOpen), errors.Is(err, ring.ErrSourcesLost), errors.Is(err, ring.ErrVotersLeft), errors.Is(err, ring.ErrNobodyLeft):
 		return &coord.Error{Code: errcode.PreconditionFailed, Message: err.Error(), Outcome: errcode.NotApplied}
-	case errors.Is(err, ring.ErrTooManyIntents):
+	case errors.Is(err, ring.ErrTooManyIntents), errors.Is(err, ring.ErrOwnClasses):
 		return &coord.Error{Code: errcode.ResourceExhausted, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, ring.ErrNotFounded):
 		return &coord.Error{Code: errcode.Unavailable, Message: err.Error(), Outcome: errcode.NotApplied}

@@ -22,6 +22,8 @@ type Metadata interface {
 	// RefreshTenant looks a tenant up that Snapshot may not know yet because it
 	// was created through another node a moment ago.
 	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool)
+	// DeleteTenant returns once the tenant, which it gives back, is no more.
+	DeleteTenant(ctx context.Context, name string) (schema.Tenant, error)
 }
 
 // defaultRF is the replication factor of a tenant that asks for none.
@@ -30,7 +32,7 @@ const defaultRF = 3
 // tenantService is the service Tenants.
 type tenantService struct {
 	pairdbv1.UnimplementedTenantsServer
-	meta Metadata
+	s *Server
 }
 
 // Create implements pairdbv1.TenantsServer.
@@ -61,11 +63,11 @@ func (t *tenantService) Create(ctx context.Context, req *pairdbv1.CreateTenantRe
 	default:
 		return nil, invalid("conflict_policy: it is CONFLICT_POLICY_LWW or CONFLICT_POLICY_SIBLINGS")
 	}
-	made, err := t.meta.CreateTenant(ctx, req.GetTenantId(), rf, policy)
+	made, err := t.s.opts.Metadata.CreateTenant(ctx, req.GetTenantId(), rf, policy)
 	if err != nil {
 		return nil, err
 	}
-	return t.tenant(&made), nil
+	return t.s.tenant(&made), nil
 }
 
 // Get implements pairdbv1.TenantsServer.
@@ -73,18 +75,18 @@ func (t *tenantService) Get(ctx context.Context, req *pairdbv1.GetTenantRequest)
 	if err := schema.ValidateTenantID(req.GetTenantId()); err != nil {
 		return nil, err
 	}
-	found, err := findTenant(ctx, t.meta, req.GetTenantId())
+	found, err := findTenant(ctx, t.s.opts.Metadata, req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
-	return t.tenant(found), nil
+	return t.s.tenant(found), nil
 }
 
 // List implements pairdbv1.TenantsServer.
 func (t *tenantService) List(context.Context, *pairdbv1.ListTenantsRequest) (*pairdbv1.ListTenantsResponse, error) {
 	resp := new(pairdbv1.ListTenantsResponse)
-	for _, tenant := range t.meta.Snapshot().Tenants() {
-		resp.Tenants = append(resp.Tenants, t.tenant(tenant))
+	for _, tenant := range t.s.opts.Metadata.Snapshot().Tenants() {
+		resp.Tenants = append(resp.Tenants, t.s.tenant(tenant))
 	}
 	return resp, nil
 }
@@ -101,18 +103,23 @@ func findTenant(ctx context.Context, meta Metadata, name string) (*schema.Tenant
 }
 
 // tenant maps a tenant to the wire.
-func (t *tenantService) tenant(s *schema.Tenant) *pairdbv1.Tenant {
+func (s *Server) tenant(t *schema.Tenant) *pairdbv1.Tenant {
 	policy := pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW
-	if s.Policy == schema.PolicySiblings {
+	if t.Policy == schema.PolicySiblings {
 		policy = pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS
 	}
+	snap := s.opts.Metadata.Snapshot()
 	nodes := 0
-	if l := t.meta.Snapshot().Layout; l != nil {
-		nodes = len(l.Nodes())
+	if snap.Layout != nil {
+		nodes = len(snap.Layout.Nodes())
 	}
-	return &pairdbv1.Tenant{
-		TenantId: s.Name, ReplicationFactor: uint32(s.RF), ConflictPolicy: policy,
-		CreatedAt: timestamppb.New(s.CreatedAt), UpdatedAt: timestamppb.New(s.UpdatedAt),
-		UnderReplicated: nodes < s.RF,
+	m := &pairdbv1.Tenant{
+		TenantId: t.Name, ReplicationFactor: uint32(t.RF), ConflictPolicy: policy,
+		CreatedAt: timestamppb.New(t.CreatedAt), UpdatedAt: timestamppb.New(t.UpdatedAt),
+		UnderReplicated: nodes < t.RF,
 	}
+	if rf, _ := snap.AskedRF(t); rf != t.RF {
+		m.NextReplicationFactor = uint32(rf)
+	}
+	return m
 }

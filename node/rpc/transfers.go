@@ -33,8 +33,8 @@ type Transfer struct {
 	// Kind is TransferGain or TransferCleanup.
 	Kind      string
 	Partition ring.Partition
-	// RF is the replication factor whose tenants it is about.
-	RF uint8
+	// Copies is how many copies the tenants have that it is about.
+	Copies int
 	// From is where it comes from, To where it goes; zero for all owners.
 	From []ring.NodeID
 	To   ring.NodeID
@@ -111,7 +111,7 @@ func turn(state string) int {
 
 func (t *Transfer) message() *pairdbv1.Transfer {
 	m := &pairdbv1.Transfer{
-		Id: t.ID, Kind: t.Kind, Partition: uint32(t.Partition), ReplicationFactor: uint32(t.RF),
+		Id: t.ID, Kind: t.Kind, Partition: uint32(t.Partition), ReplicationFactor: uint32(t.Copies),
 		KeysDone: uint64(max(t.KeysDone, 0)), BytesDone: uint64(max(t.BytesDone, 0)), BytesTotal: uint64(max(t.BytesTotal, 0)),
 		State: t.State, Error: clip(t.Error, maxCauseBytes),
 	}
@@ -145,12 +145,11 @@ func (m *moving) spans() (all, done uint64) {
 	if snap.Change == nil || snap.Layout == nil {
 		return 0, 0
 	}
-	rfs := factors(snap)
 	for _, n := range snap.Change.Next.Nodes() {
 		gains := uint64(0)
 		for p := range snap.Layout.Partitions() {
-			for _, rf := range rfs {
-				if snap.Change.Gains(snap.Layout, n.ID, ring.Partition(p), rf) {
+			for _, c := range snap.Classes() {
+				if snap.Change.Gains(snap.Layout, n.ID, ring.Partition(p), c.Copies) {
 					gains++
 				}
 			}

@@ -43,7 +43,7 @@ func TestTransfersOfAllNodes(t *testing.T) {
 		Running:   1, GainsLeft: 1, BytesDone: 3, BytesTotal: 30,
 	}}
 	s, client := c.serve(asker,
-		Transfer{ID: "g1", Kind: TransferGain, Partition: 5, RF: 3, From: from, To: layoutNode(0).ID, State: TransferRunning, BytesDone: 1, BytesTotal: 10},
+		Transfer{ID: "g1", Kind: TransferGain, Partition: 5, Copies: 3, From: from, To: layoutNode(0).ID, State: TransferRunning, BytesDone: 1, BytesTotal: 10},
 		Transfer{ID: "g2", Kind: TransferCleanup, From: from[:1], State: TransferWaiting, BytesTotal: 10}, Transfer{ID: "g3", State: TransferDone})
 	ctx := testContext(t)
 	list := func(all bool) *pairdbv1.TransfersResponse {

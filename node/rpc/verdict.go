@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -37,10 +38,10 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 		return verdict{"healthy", text}
 	}
 	names := strings.Join(down, ", ")
-	for _, rf := range factors(snap) {
-		if n := withoutQuorum(snap, rf, up); n > 0 {
+	for _, c := range copiesOf(snap) {
+		if n := withoutQuorum(snap, c, up); n > 0 {
 			return verdict{"unhealthy", fmt.Sprintf(
-				"Down: %s. %d of %d partitions have no quorum at replication factor %d.", names, n, l.Partitions(), rf)}
+				"Down: %s. %d of %d partitions have no quorum at replication factor %d.", names, n, l.Partitions(), c.From)}
 		}
 	}
 	return verdict{"degraded", fmt.Sprintf("Down: %s. Every partition has a quorum.", names)}
@@ -95,22 +96,23 @@ func downNodes(snap *schema.Snapshot, up func(ring.NodeID) bool) []string {
 	return names
 }
 
-// factors are the replication factors in use, ascending; at least one.
-func factors(snap *schema.Snapshot) []int {
-	var rfs []int
-	for _, t := range snap.Tenants() {
-		rfs = append(rfs, t.RF)
+// copiesOf are the numbers of copies that tenants want, ascending and each once; at least
+// one.
+func copiesOf(snap *schema.Snapshot) []ring.Copies {
+	var all []ring.Copies
+	for _, c := range snap.Classes() {
+		all = append(all, c.Copies)
 	}
-	if len(rfs) == 0 {
-		return []int{defaultRF}
+	if len(all) == 0 {
+		return []ring.Copies{ring.Same(defaultRF)}
 	}
-	slices.Sort(rfs)
-	return slices.Compact(rfs)
+	slices.SortFunc(all, func(a, b ring.Copies) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
+	return slices.Compact(all)
 }
 
 // withoutQuorum counts the partitions of which too few owners are up: old or new ones,
 // while owners change.
-func withoutQuorum(snap *schema.Snapshot, rf int, up func(ring.NodeID) bool) int {
+func withoutQuorum(snap *schema.Snapshot, n ring.Copies, up func(ring.NodeID) bool) int {
 	isUp := make(map[ring.NodeID]bool)
 	for _, n := range ringNodes(snap) {
 		isUp[n.ID] = up(n.ID)
@@ -118,7 +120,7 @@ func withoutQuorum(snap *schema.Snapshot, rf int, up func(ring.NodeID) bool) int
 	lost := 0
 	var room [ring.MaxOwners]ring.NodeID
 	for p := range snap.Layout.Partitions() {
-		sets := snap.Sets(room[:0], ring.Partition(p), rf)
+		sets := snap.Sets(room[:0], ring.Partition(p), n)
 		alive := uint16(0)
 		for i, id := range sets.Owners {
 			if isUp[id] {
@@ -149,10 +151,11 @@ func sharesOf(snap *schema.Snapshot) map[ring.NodeID]share {
 	if l == nil {
 		return shares
 	}
-	rfs := factors(snap)
+	all := copiesOf(snap)
+	most := all[len(all)-1].From
 	var owners []ring.NodeID
 	for p := range l.Partitions() {
-		owners = l.Owners(owners[:0], ring.Partition(p), rfs[len(rfs)-1])
+		owners = l.Owners(owners[:0], ring.Partition(p), most)
 		for i, id := range owners {
 			s := shares[id]
 			if s.all++; i == 0 {

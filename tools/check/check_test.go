@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"path/filepath"
@@ -50,6 +54,64 @@ func TestInterruptedRunFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	if runSteps(ctx, io.Discard, []step{{name: "a", run: func(context.Context, io.Writer) error { cancel(); return nil }}}) {
 		t.Error("an interrupted run passed")
+	}
+}
+
+// A step that runs beside others is under way while they are, is waited for by one
+// that is alone, and fails the run as any other.
+func TestStepBesideOthers(t *testing.T) {
+	for _, broken := range []error{nil, errors.New("broken")} {
+		began, ended := make(chan struct{}), make(chan struct{})
+		var out bytes.Buffer
+		ok := runSteps(t.Context(), &out, []step{
+			{name: "waits", beside: true, run: func(_ context.Context, out io.Writer) error {
+				<-began
+				fmt.Fprint(out, "one\ntwo")
+				close(ended)
+				return broken
+			}},
+			{name: "busy", run: func(context.Context, io.Writer) error { close(began); return nil }},
+			{name: "alone", alone: true, run: func(context.Context, io.Writer) error {
+				select {
+				case <-ended:
+					return nil
+				default:
+					return errors.New("something runs beside it")
+				}
+			}},
+		})
+		text := out.String()
+		if ok != (broken == nil) || strings.Contains(text, "something runs") || strings.Contains(text, "broken") == ok {
+			t.Errorf("ok = %t with %v; output:\n%s", ok, broken, text)
+		}
+		if !strings.Contains(text, "waits| one\nwaits| two") {
+			t.Errorf("the output of the step beside does not say whose it is:\n%s", text)
+		}
+	}
+}
+
+// What a run that ends early has left running is waited for.
+func TestEarlyEndWaits(t *testing.T) {
+	began, ended := make(chan struct{}), false
+	runSteps(t.Context(), io.Discard, []step{
+		{name: "waits", beside: true, run: func(context.Context, io.Writer) error { <-began; ended = true; return nil }},
+		{name: "vital", vital: true, run: func(context.Context, io.Writer) error { close(began); return errors.New("broken") }},
+	})
+	if !ended {
+		t.Error("the run is over before one of its steps")
+	}
+}
+
+func TestLongLineIsCut(t *testing.T) {
+	var out bytes.Buffer
+	w := &prefixWriter{to: &out, prefix: "x| "}
+	for range 3 {
+		if _, err := w.Write(bytes.Repeat([]byte("a"), maxLine)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.flush(); err != nil || strings.Count(out.String(), "x| ") != 2 || strings.Count(out.String(), "a") != 3*maxLine {
+		t.Errorf("%v, %d lines of %d bytes", err, strings.Count(out.String(), "x| "), out.Len())
 	}
 }
 
@@ -139,6 +201,45 @@ func TestNamedTestsAreThere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Packages that are left out under the race detector for having no goroutines have none.
+func TestSequentialPackages(t *testing.T) {
+	for _, dir := range sequential {
+		files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(dir), "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s: %d files, %v", dir, len(files), err)
+		}
+		for _, file := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if why := goroutine(f); why != "" {
+				t.Errorf("%s has %s, so the race step must not leave out %s", file, why, dir)
+			}
+		}
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\nfunc f() { go f() }", 0)
+	if err != nil || goroutine(f) == "" {
+		t.Errorf("a goroutine is overlooked: %v", err)
+	}
+}
+
+// goroutine says what in a file begins one.
+func goroutine(f *ast.File) (what string) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			what = "a go statement"
+		case *ast.SelectorExpr:
+			if slices.Contains([]string{"Go", "AfterFunc", "Parallel", "RunParallel"}, n.Sel.Name) {
+				what = "a call of " + n.Sel.Name
+			}
+		}
+		return true
+	})
+	return what
 }
 
 func TestExactly(t *testing.T) {

@@ -23,6 +23,11 @@ type target struct {
 	name string
 }
 
+// fuzzFlags build targets whose coverage guides the search as go test -fuzz does, but
+// for our own packages only: those of others and the standard library are not compiled
+// once more for it, and what they do with an input is not what is looked for.
+var fuzzFlags = []string{"-gcflags=" + module + "...=-d=libfuzzer", "-vet=off", "-ldflags=-w"}
+
 // fuzz runs each target for a while, one after the other. go test would link the
 // package again for each, which takes as long as the fuzzing: each package is
 // built once.
@@ -47,7 +52,8 @@ func fuzz(ctx context.Context, out io.Writer, each time.Duration) error {
 	var failed []error
 	for _, group := range byPackage(all) {
 		dir := group[0].dir
-		if err := stream(ctx, out, nil, "go", "test", "-c", "-fuzz=.", "-vet=off", "-ldflags=-w", "-o", f.binary, "./"+filepath.ToSlash(dir)); err != nil {
+		build := append([]string{"test", "-c", "-o", f.binary}, fuzzFlags...)
+		if err := stream(ctx, out, nil, "go", append(build, "./"+filepath.ToSlash(dir))...); err != nil {
 			failed = append(failed, fmt.Errorf("build the targets in %s: %w", dir, err))
 			continue
 		}
@@ -95,6 +101,9 @@ func (f fuzzer) run(ctx context.Context, out io.Writer, t target) error {
 		"-test.fuzztime="+f.each.String(), "-test.fuzzminimizetime=200x", "-test.timeout=10m", "-test.fuzzcachedir="+filepath.Join(f.corpus, pkg))
 	if err == nil && !bytes.Contains(seen.Bytes(), []byte("fuzz: elapsed: ")) {
 		return errors.New("nothing was fuzzed")
+	}
+	if bytes.Contains(seen.Bytes(), []byte("without coverage guidance")) {
+		return errors.Join(err, fmt.Errorf("the coverage of inputs is not seen: does the compiler know %s?", fuzzFlags[0]))
 	}
 	if err != nil && onlyOutOfTime(seen.String()) {
 		fmt.Fprintln(out, "    the time was over in the middle of a call, which go test before 1.27 takes for a failure (go.dev/issue/75804)")

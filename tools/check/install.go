@@ -33,82 +33,90 @@ func (p program) there(ctx context.Context) (string, error) {
 
 // installTools makes sure that everything the checks need is there.
 func installTools(ctx context.Context, out io.Writer) error {
-	return errors.Join(
-		installCompiler(ctx, out),
-		install(ctx, out, program{name: "systemd-analyze", why: "the check of the systemd unit", packages: []string{"systemd"}}),
-		install(ctx, out, program{name: "mkfs.ext4", why: "the tests on file systems that fail", packages: []string{"e2fsprogs"}}),
-		install(ctx, out, program{name: "losetup", why: "the tests on file systems that fail", packages: []string{"mount"}}),
-		install(ctx, out, program{name: "strace", why: "the tests of system calls that fail, kill or hang", packages: []string{"strace"}}),
-		install(ctx, out, program{name: "taskset", why: "the tests of nodes that are asked for too much", packages: []string{"util-linux"}}),
-		install(ctx, out, program{name: "ip", why: "the tests of networks that are cut", packages: []string{"iproute2"}}),
-		install(ctx, out, program{name: "nft", why: "the tests of networks that are cut", packages: []string{"nftables"}}),
-		install(ctx, out, program{name: "kill", why: "the systemd unit", packages: []string{"procps"}}),
-		installDocker(ctx, out),
-		installLanguages(ctx, out),
-	)
-}
-
-// installLanguages makes sure that the examples in other languages can run.
-func installLanguages(ctx context.Context, out io.Writer) error {
-	const why = "the examples in other languages"
-	return errors.Join(
-		install(ctx, out, program{
-			name: "gRPC for Python", why: why, packages: []string{"python3-grpcio", "python3-grpc-tools"},
+	compiler, err := compiler(ctx)
+	if err != nil {
+		return err
+	}
+	const disks, networks, languages = "the tests on file systems that fail", "the tests of networks that are cut", "the examples in other languages"
+	all := []program{
+		compiler,
+		{name: "systemd-analyze", why: "the check of the systemd unit", packages: []string{"systemd"}},
+		{name: "mkfs.ext4", why: disks, packages: []string{"e2fsprogs"}},
+		{name: "losetup", why: disks, packages: []string{"mount"}},
+		{name: "strace", why: "the tests of system calls that fail, kill or hang", packages: []string{"strace"}},
+		{name: "taskset", why: "the tests of nodes that are asked for too much", packages: []string{"util-linux"}},
+		{name: "ip", why: networks, packages: []string{"iproute2"}},
+		{name: "nft", why: networks, packages: []string{"nftables"}},
+		{name: "kill", why: "the systemd unit", packages: []string{"procps"}},
+		{
+			name: "gRPC for Python", why: languages, packages: []string{"python3-grpcio", "python3-grpc-tools"},
 			probe: []string{"/usr/bin/python3", "-c", "import grpc, grpc_tools.protoc"},
-		}),
-		install(ctx, out, program{name: "node", why: why, packages: []string{"nodejs"}}),
-		install(ctx, out, program{name: "npm", why: why, packages: []string{"npm"}}),
-	)
+		},
+		{name: "node", why: languages, packages: []string{"nodejs"}},
+		{name: "npm", why: languages, packages: []string{"npm"}},
+	}
+	return install(ctx, out, append(all, containerPrograms(ctx)...)...)
 }
 
-// installCompiler makes sure that there is the C compiler that the race detector
-// needs.
-func installCompiler(ctx context.Context, out io.Writer) error {
+// compiler is the C compiler that the race detector needs.
+func compiler(ctx context.Context) (program, error) {
 	cc, err := output(ctx, "go", "env", "CC")
 	if err != nil {
-		return err
+		return program{}, err
 	}
 	name, _, _ := strings.Cut(strings.TrimSpace(cc), " ")
-	return install(ctx, out, program{name: name, why: "the race detector", packages: []string{"gcc", "libc6-dev"}})
+	return program{name: name, why: "the race detector", packages: []string{"gcc", "libc6-dev"}}, nil
 }
 
-// installDocker makes sure that there are the programs which the tests in
-// containers call, and unless an engine answers one that they can start.
-func installDocker(ctx context.Context, out io.Writer) error {
-	why := "the test of image and compose cluster"
-	err := errors.Join(
-		install(ctx, out, program{name: "docker", why: why, packages: []string{"docker.io"}}),
-		install(ctx, out, program{name: "docker-compose", why: why, packages: []string{"docker-compose"}}),
-	)
-	if err != nil {
-		return err
+// containerPrograms are those which the tests in containers call, and unless an
+// engine answers one that they can start.
+func containerPrograms(ctx context.Context) []program {
+	const why = "the test of image and compose cluster"
+	all := []program{
+		{name: "docker", why: why, packages: []string{"docker.io"}},
+		{name: "docker-compose", why: why, packages: []string{"docker-compose"}},
 	}
-	if _, err := output(ctx, "docker", "version"); err == nil {
-		return nil
+	if _, err := output(ctx, "docker", "version"); err != nil {
+		all = append(all, program{name: "dockerd", why: why, packages: []string{"docker.io"}})
 	}
-	return install(ctx, out, program{name: "dockerd", why: why, packages: []string{"docker.io"}})
+	return all
 }
 
-// install makes sure that there is a program. Root on Debian gets it installed;
-// anybody else is told what to do.
-func install(ctx context.Context, out io.Writer, p program) error {
-	if where, err := p.there(ctx); err == nil {
-		fmt.Fprintln(out, where)
+// missing says where the programs are that are there, and returns the others.
+func missing(ctx context.Context, out io.Writer, programs []program) (absent []program) {
+	for _, p := range programs {
+		if where, err := p.there(ctx); err == nil {
+			fmt.Fprintln(out, where)
+		} else {
+			absent = append(absent, p)
+		}
+	}
+	return absent
+}
+
+// install makes sure that there are some programs. Root on Debian gets them
+// installed, all at once; anybody else is told what to do.
+func install(ctx context.Context, out io.Writer, programs ...program) error {
+	absent := missing(ctx, out, programs)
+	if len(absent) == 0 {
 		return nil
 	}
-	hint := fmt.Errorf("%s needs %s, and there is none; install it (on Debian, as root: apt-get install %s)", p.why, p.name, strings.Join(p.packages, " "))
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
-		return hint
+	if _, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
+		apt := func(args ...string) error {
+			return stream(ctx, out, []string{"DEBIAN_FRONTEND=noninteractive"}, "apt-get", append([]string{"-q"}, args...)...)
+		}
+		packages := []string{"install", "-y", "--no-install-recommends"}
+		for _, p := range absent {
+			packages = append(packages, p.packages...)
+		}
+		if err := errors.Join(apt("update"), apt(packages...)); err != nil {
+			return err
+		}
+		absent = missing(ctx, out, absent)
 	}
-	env := []string{"DEBIAN_FRONTEND=noninteractive"}
-	if err := errors.Join(
-		stream(ctx, out, env, "apt-get", "-q", "update"),
-		stream(ctx, out, env, "apt-get", append([]string{"-q", "install", "-y", "--no-install-recommends"}, p.packages...)...),
-	); err != nil {
-		return err
+	var errs []error
+	for _, p := range absent {
+		errs = append(errs, fmt.Errorf("%s needs %s, and there is none; install it (on Debian, as root: apt-get install %s)", p.why, p.name, strings.Join(p.packages, " ")))
 	}
-	if _, err := p.there(ctx); err != nil {
-		return hint
-	}
-	return nil
+	return errors.Join(errs...)
 }

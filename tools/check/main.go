@@ -2,14 +2,16 @@
 // in. It needs Go and the network, and installs what else it needs, or says what
 // is missing. It is run from the module's root:
 //
-//	go run ./tools/check [-only step,step] [-fuzztime 3s] [-list]
+//	go run ./tools/check [-only step,step] [-fuzztime 2s] [-list]
 //
 // All steps run even if one fails, so that one run tells everything; only a tree
-// that does not build ends the run at once. The exit code is 0 if all passed.
+// that does not build ends the run early. What mostly waits runs beside others, its
+// lines marked with its name. The exit code is 0 if all passed.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,7 +25,7 @@ import (
 func main() {
 	only := flag.String("only", "", "run only these steps, separated by commas")
 	list := flag.Bool("list", false, "list the steps and exit")
-	fuzzTime := flag.Duration("fuzztime", 3*time.Second, "how long each fuzz target runs")
+	fuzzTime := flag.Duration("fuzztime", 2*time.Second, "how long each fuzz target runs")
 	flag.Parse()
 
 	all := steps(*fuzzTime)
@@ -39,11 +41,29 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	if err := buildAlike(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "check:", err)
+		os.Exit(2)
+	}
 	ok := runSteps(ctx, os.Stdout, chosen)
 	stop()
 	if !ok {
 		os.Exit(1)
 	}
+}
+
+// buildAlike has all steps build as the container image is built, but for the race
+// detector, which needs C. Where nothing is built yet, each other way to build costs
+// minutes, for every package there is.
+func buildAlike(ctx context.Context) error {
+	flags, err := output(ctx, "go", "env", "GOFLAGS")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.Setenv("CGO_ENABLED", "0"),
+		os.Setenv("GOFLAGS", strings.TrimSpace(strings.TrimSpace(flags)+" -trimpath")),
+	)
 }
 
 // step is one thing that has to hold.
@@ -52,6 +72,11 @@ type step struct {
 	name, what string
 	// vital ends the run when the step fails, as the others cannot succeed.
 	vital bool
+	// beside says that it mostly waits: it runs beside the steps after it, until one
+	// that is alone or runs beside others itself.
+	beside bool
+	// alone says that nothing may run beside it.
+	alone bool
 	// run returns an error if it does not hold. Details go to out.
 	run func(ctx context.Context, out io.Writer) error
 }
@@ -77,31 +102,65 @@ func choose(all []step, only string) ([]step, error) {
 	return chosen, nil
 }
 
-// runSteps runs steps one after the other, prints what each took, and reports
-// whether all passed.
-func runSteps(ctx context.Context, out io.Writer, steps []step) bool {
-	type result struct {
-		name string
-		took time.Duration
-		err  error
+// result is what came of a step.
+type result struct {
+	name string
+	took time.Duration
+	err  error
+}
+
+// do runs a step, says why it failed, and how long it took.
+func (s step) do(ctx context.Context, out io.Writer) result {
+	start := time.Now()
+	err := s.run(ctx, out)
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(out, "--> %s: %v\n", s.name, err)
 	}
-	var results []result
+	return result{s.name, time.Since(start), err}
+}
+
+// runSteps runs steps one after the other, but for one at a time that runs beside
+// them, prints what each took, and reports whether all passed.
+func runSteps(ctx context.Context, to io.Writer, steps []step) bool {
+	out := &lockedWriter{to: to}
 	begin := time.Now()
+	var results []result
+	var besides chan result // of the step that runs beside the others, if there is one
+	join := func() {
+		if besides != nil {
+			results = append(results, <-besides)
+			besides = nil
+		}
+	}
 	for _, s := range steps {
-		fmt.Fprintf(out, "==> %s: %s\n", s.name, s.what)
-		start := time.Now()
-		err := s.run(ctx, out)
+		if s.alone || s.beside {
+			join()
+		}
 		if ctx.Err() != nil {
-			fmt.Fprintln(out, "check: interrupted")
-			return false
-		}
-		if err != nil {
-			fmt.Fprintf(out, "--> %s: %v\n", s.name, err)
-		}
-		results = append(results, result{s.name, time.Since(start), err})
-		if err != nil && s.vital {
 			break
 		}
+		fmt.Fprintf(out, "==> %s: %s\n", s.name, s.what)
+		if s.beside {
+			besides = make(chan result, 1)
+			go func(done chan<- result) {
+				lines := &prefixWriter{to: out, prefix: s.name + "| "}
+				r := s.do(ctx, lines)
+				r.err = errors.Join(r.err, lines.flush())
+				done <- r
+			}(besides)
+			continue
+		}
+		r := s.do(ctx, out)
+		results = append(results, r)
+		if r.err != nil && s.vital {
+			break
+		}
+	}
+	// Also when the run ends early: a package manager is not broken off.
+	join()
+	if ctx.Err() != nil {
+		fmt.Fprintln(out, "check: interrupted")
+		return false
 	}
 	failed := 0
 	fmt.Fprintln(out)

@@ -28,30 +28,31 @@ const (
 	// too slow for the others, so they run without it.
 	e2e    = module + "cmd/pairdb/e2e"
 	kernel = module + "engine/kerneltest"
-	// containers has the tests against a Docker engine. They hold the clock
-	// against it, so they run alone, and without the race detector too.
+	// containers has the tests against a Docker engine. They wait for it and for their
+	// cluster, and leave both much time, so that others may be built and run meanwhile.
 	containers = module + "docker"
-	// simSeeds is how many simulations of each kind the gate runs. A plain go test
-	// runs fewer, and the same ones each time.
-	simSeeds = 200
+	// simSeeds is how many simulations of each kind the gate runs, each commit others. A
+	// plain go test runs fewer, and the same ones each time; make sim has the many.
+	simSeeds = 100
 )
 
 // steps lists the gate, what is quick first.
 func steps(fuzzTime time.Duration) []step {
 	return []step{
-		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, tools that break disks and networks, Docker, Python and Node.js", run: installTools},
+		{name: "tools", what: "a C compiler for the race detector, systemd to check its unit, tools that break disks and networks, Docker, Python and Node.js", beside: true, run: installTools},
 		{name: "build", what: "everything compiles", vital: true, run: command("go", "build", "./...")},
 		{name: "format", what: "gofumpt, which contains gofmt, has nothing to change", run: formatted},
 		{name: "vet", what: "go vet", run: command("go", "vet", "./...")},
 		{name: "staticcheck", what: "staticcheck", run: command("go", "tool", pins, "staticcheck", "./...")},
 		{name: "seams", what: "nothing reaches around a seam", run: command("go", "run", "./tools/seams")},
 		{name: "tidy", what: "go.mod and go.sum are tidy", run: tidy},
-		{name: "test", what: "all tests but those in containers; also that generated files are current and layers are kept", run: test},
-		{name: "timing", what: "real processes that are slow, fail or are asked for too much, with nothing beside them", run: timing},
+		{name: "e2e", what: "real processes, and real file systems that fail", beside: true, run: processes},
+		{name: "test", what: "all other tests but those that have a step of their own; also that generated files are current and layers are kept", run: test},
 		{name: "simulation", what: fmt.Sprintf("%d clusters of each kind, simulated from seeds of this commit", simSeeds), run: simulate},
 		{name: "peers", what: "the comparison with other engines builds and runs", run: command("go", "-C", peers, "test", "-count=1", testTimeout, "./...")},
-		{name: "docker", what: "the image and the compose cluster, against a Docker engine", run: docker},
+		{name: "docker", what: "the image and the compose cluster, against a Docker engine", beside: true, run: docker},
 		{name: "race", what: "all tests in one process that have goroutines beside one another, under the race detector", run: race},
+		{name: "timing", what: "real processes that are slow, fail or are asked for too much, with nothing beside them", alone: true, run: timing},
 		{name: "fuzz", what: fmt.Sprintf("each fuzz target for %s", fuzzTime), run: func(ctx context.Context, out io.Writer) error {
 			return fuzz(ctx, out, fuzzTime)
 		}},
@@ -125,14 +126,21 @@ var simulations = []string{
 	"TestSimulation", "TestSiblingsSimulation", "TestForgetfulSimulation", "TestTTLSimulation", "TestScanSimulation", "TestRepairSimulation", "TestRingSimulation",
 }
 
-// test runs all tests but those that have a step of their own.
+// processes runs the tests of real processes and file systems. Those that run side by
+// side mostly wait, for processes and their timers.
+func processes(ctx context.Context, out io.Writer) error {
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-parallel=3", testTimeout, "-skip="+exactly(timed), e2e, kernel)
+}
+
+// test runs all tests but those that have a step of their own, one package at a time:
+// what the step beside it measures would suffer from more.
 func test(ctx context.Context, out io.Writer) error {
-	return testWithout(ctx, out, nil, []string{"-skip=" + exactly(timed)}, containers)
+	return testWithout(ctx, out, nil, []string{"-p=1", "-skip=" + exactly(simulations)}, e2e, kernel, containers)
 }
 
 // timing runs the tests that measure times.
 func timing(ctx context.Context, out io.Writer) error {
-	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, e2e, "-run="+exactly(timed))
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-v", testTimeout, e2e, "-run="+exactly(timed))
 }
 
 // simulate runs simulations of whole clusters, each commit others. One that fails says how to run it again.
@@ -145,7 +153,7 @@ func simulate(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		fmt.Fprintf(out, "no commit to make seeds of, so they begin with %d: %v\n", first, err)
 	}
-	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, "./coord", "-run="+exactly(simulations),
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-v", testTimeout, "./coord", "-run="+exactly(simulations),
 		fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", simSeeds))
 }
 
@@ -164,10 +172,10 @@ func firstSeed(commit string) (uint64, error) {
 
 // docker runs the tests in containers. They start an engine if none answers.
 func docker(ctx context.Context, out io.Writer) error {
-	if err := installDocker(ctx, out); err != nil {
+	if err := install(ctx, out, containerPrograms(ctx)...); err != nil {
 		return err
 	}
-	return stream(ctx, out, nil, "go", "test", "-count=1", "-v", testTimeout, containers)
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-v", testTimeout, containers)
 }
 
 // testWithout runs the tests of every package that has any, but for some. The vet

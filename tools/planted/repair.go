@@ -25,6 +25,10 @@ var repairBugs = []bug{
 		"confirm(j.first, j.second, &j.agreed)", "confirm(j.second, j.second, &j.agreed)", "coord/repair", "^(TestConfirmWhatBegan)$",
 	},
 	{
+		"acknowledge what was adopted though the ring has moved meanwhile", "coord/repair/service.go",
+		"\t\treturn s.admit(it, fenced)\n", "\t\treturn nil\n", "coord/repair", "^(TestAdoptIsOvertakenByTheRing)$",
+	},
+	{
 		"confirm dots above an open vote", "coord/repair/confirm.go",
 		"\t\t\t\td.Counter = min(d.Counter, vote.Counter)\n", "", "coord/repair", "^(TestConfirm|TestVotesHoldBackConfirmation)$",
 	},
@@ -42,10 +46,14 @@ var repairBugs = []bug{
 	},
 	{
 		"fetch a partition again from too few owners", "coord/repair/round.go",
-		"j.need = ring.Meeting(len(j.owners))", "j.need = min(len(j.owners), 1)", "coord/repair", "^(TestRefetchNeedsOwners)$",
+		"j.need = r.view.Sources(j.owners)", "j.need = min(len(j.owners), 1)", "coord/repair", "^(TestRefetchNeedsOwners)$",
 	},
 	{
 		"take a frame that lay in a stopped process for a new one's", "coord/repair/service.go",
 		"\t\ts.mu.pauses++\n", "", "coord/repair", "^(TestPauseIsAnotherSession)$",
+	},
+	{
+		"compare everybody's data after one tenant's replication factor was changed", "coord/repair/manager.go",
+		"if all || m.moves(v, span) {", "if true {", "coord/repair", "^(TestFactorChanges)$",
 	},
 }

@@ -324,10 +324,11 @@ type NodeStatus struct {
 	// heard of it since the node that was asked started. "left": said goodbye.
 	// "waiting": answers, and waits to become a member. "joining": answers, and
 	// fetches the partitions that it is to own. "leaving": answers, and is asked to
-	// leave or hands over its partitions. "draining": answers, owns nothing any more,
+	// leave or hands over its partitions. "lost": was given up, is waited for by nobody
+	// and goes with the next change. "draining": answers, owns nothing any more,
 	// and hands over what it still holds. "withdrawn": answers, and says
-	// that it cannot do its part: its disk hangs, or can only be read. More words
-	// may come.
+	// that it cannot do its part: its disk hangs, or can only be read. "drained": answers
+	// other nodes, and has sent its clients away, or does so now. More words may come.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// The failure zone the node was configured with. Empty: none.
 	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
@@ -1751,7 +1752,7 @@ type RouteNode struct {
 	// Client gRPC, host:port. Empty if it is not known yet.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// False if gossip has given the node up, or the node says that it cannot do
-	// its part, because its disk does not answer, say.
+	// its part, because its disk does not answer, say, or that it is drained.
 	Alive         bool `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2021,15 +2022,98 @@ func (x *AbortChangeResponse) GetRing() *RingStatus {
 	return nil
 }
 
+// RecoverResponse says who votes and what was given up.
+type RecoverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ring as it is now.
+	Ring *RingStatus `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	// Those that are given up, sorted by name.
+	Lost []*TransferNode `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Those that vote now, or, if it was only checked, would.
+	Voters []*TransferNode `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`
+	// The members that are left, all of which have to agree, sorted by name.
+	Left []*TransferNode `protobuf:"bytes,4,rep,name=left,proto3" json:"left,omitempty"`
+	// What is given up with the lost, by replication factor.
+	GivenUp       []*GivenUp `protobuf:"bytes,5,rep,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverResponse) Reset() {
+	*x = RecoverResponse{}
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverResponse) ProtoMessage() {}
+
+func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
+func (*RecoverResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RecoverResponse) GetRing() *RingStatus {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+func (x *RecoverResponse) GetLost() []*TransferNode {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *RecoverResponse) GetVoters() []*TransferNode {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *RecoverResponse) GetLeft() []*TransferNode {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *RecoverResponse) GetGivenUp() []*GivenUp {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
 // NodeChange is something that is to become of a node, and how far it is.
 type NodeChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names it: 32 lower-case hexadecimal digits; of a join the node's id. Empty if it
 	// was only checked.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// "join", "leave", "remove", "replace" or "weigh".
+	// "join", "leave", "remove", "replace" or "weigh", or "replicate": a tenant gets
+	// another replication factor. More words may come.
 	Verb string `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"`
-	// The node it is about, 32 lower-case hexadecimal digits.
+	// The node it is about, 32 lower-case hexadecimal digits; empty for "replicate".
 	NodeId string `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// That node's name.
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
@@ -2068,14 +2152,22 @@ type NodeChange struct {
 	// When moving will have ended if it goes on as fast; unset: not known.
 	EstimatedEnd *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=estimated_end,json=estimatedEnd,proto3" json:"estimated_end,omitempty"`
 	// Nodes that did not say what they move.
-	Unreachable   []*UnreachableNode `protobuf:"bytes,20,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unreachable []*UnreachableNode `protobuf:"bytes,20,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// What is given up with a lost node ("remove", "replace"), by replication factor.
+	// Empty: nothing; the other owners have what quorums have acknowledged. Only in the
+	// answer to the request itself.
+	GivenUp []*GivenUp `protobuf:"bytes,21,rep,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
+	// The tenant it is about ("replicate"), else empty.
+	TenantId string `protobuf:"bytes,22,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The new replication factor ("replicate"), else 0.
+	ReplicationFactor uint32 `protobuf:"varint,23,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *NodeChange) Reset() {
 	*x = NodeChange{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2179,7 @@ func (x *NodeChange) String() string {
 func (*NodeChange) ProtoMessage() {}
 
 func (x *NodeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[27]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2192,7 @@ func (x *NodeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeChange.ProtoReflect.Descriptor instead.
 func (*NodeChange) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeChange) GetId() string {
@@ -2243,6 +2335,27 @@ func (x *NodeChange) GetUnreachable() []*UnreachableNode {
 	return nil
 }
 
+func (x *NodeChange) GetGivenUp() []*GivenUp {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
+func (x *NodeChange) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *NodeChange) GetReplicationFactor() uint32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
 // TransfersResponse shows what is being moved.
 type TransfersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2271,7 +2384,7 @@ type TransfersResponse struct {
 
 func (x *TransfersResponse) Reset() {
 	*x = TransfersResponse{}
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2396,7 @@ func (x *TransfersResponse) String() string {
 func (*TransfersResponse) ProtoMessage() {}
 
 func (x *TransfersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_cluster_proto_msgTypes[28]
+	mi := &file_pairdb_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2409,7 @@ func (x *TransfersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransfersResponse.ProtoReflect.Descriptor instead.
 func (*TransfersResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_pairdb_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TransfersResponse) GetTransfers() []*Transfer {
@@ -2526,7 +2639,13 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\x14CommitChangeResponse\x12)\n" +
 	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\"@\n" +
 	"\x13AbortChangeResponse\x12)\n" +
-	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\"\xb3\x05\n" +
+	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\"\xf6\x01\n" +
+	"\x0fRecoverResponse\x12)\n" +
+	"\x04ring\x18\x01 \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\x12+\n" +
+	"\x04lost\x18\x02 \x03(\v2\x17.pairdb.v1.TransferNodeR\x04lost\x12/\n" +
+	"\x06voters\x18\x03 \x03(\v2\x17.pairdb.v1.TransferNodeR\x06voters\x12+\n" +
+	"\x04left\x18\x04 \x03(\v2\x17.pairdb.v1.TransferNodeR\x04left\x12-\n" +
+	"\bgiven_up\x18\x05 \x03(\v2\x12.pairdb.v1.GivenUpR\agivenUp\"\xae\x06\n" +
 	"\n" +
 	"NodeChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2553,7 +2672,10 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"bytesTotal\x12\x18\n" +
 	"\apercent\x18\x12 \x01(\x01R\apercent\x12?\n" +
 	"\restimated_end\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\festimatedEnd\x12<\n" +
-	"\vunreachable\x18\x14 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\"\xd8\x02\n" +
+	"\vunreachable\x18\x14 \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable\x12-\n" +
+	"\bgiven_up\x18\x15 \x03(\v2\x12.pairdb.v1.GivenUpR\agivenUp\x12\x1b\n" +
+	"\ttenant_id\x18\x16 \x01(\tR\btenantId\x12-\n" +
+	"\x12replication_factor\x18\x17 \x01(\rR\x11replicationFactor\"\xd8\x02\n" +
 	"\x11TransfersResponse\x121\n" +
 	"\ttransfers\x18\x01 \x03(\v2\x13.pairdb.v1.TransferR\ttransfers\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x04R\arunning\x12\x18\n" +
@@ -2566,7 +2688,8 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\vbytes_total\x18\a \x01(\x04R\n" +
 	"bytesTotal\x12)\n" +
 	"\x04ring\x18\b \x01(\v2\x15.pairdb.v1.RingStatusR\x04ring\x12<\n" +
-	"\vunreachable\x18\t \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable2\xce\b\n" +
+	"\vunreachable\x18\t \x03(\v2\x1a.pairdb.v1.UnreachableNodeR\vunreachable2\xd7\n" +
+	"\n" +
 	"\aCluster\x12=\n" +
 	"\x06Status\x12\x18.pairdb.v1.StatusRequest\x1a\x19.pairdb.v1.StatusResponse\x12@\n" +
 	"\aMembers\x12\x19.pairdb.v1.MembersRequest\x1a\x1a.pairdb.v1.MembersResponse\x127\n" +
@@ -2581,10 +2704,15 @@ const file_pairdb_v1_cluster_proto_rawDesc = "" +
 	"\vAbortChange\x12\x1d.pairdb.v1.AbortChangeRequest\x1a\x1e.pairdb.v1.AbortChangeResponse\x12E\n" +
 	"\fDecommission\x12\x1e.pairdb.v1.DecommissionRequest\x1a\x15.pairdb.v1.NodeChange\x12;\n" +
 	"\aReplace\x12\x19.pairdb.v1.ReplaceRequest\x1a\x15.pairdb.v1.NodeChange\x129\n" +
-	"\x06Remove\x12\x18.pairdb.v1.RemoveRequest\x1a\x15.pairdb.v1.NodeChange\x127\n" +
+	"\x06Remove\x12\x18.pairdb.v1.RemoveRequest\x1a\x15.pairdb.v1.NodeChange\x12@\n" +
+	"\aRecover\x12\x19.pairdb.v1.RecoverRequest\x1a\x1a.pairdb.v1.RecoverResponse\x127\n" +
 	"\x05Weigh\x12\x17.pairdb.v1.WeighRequest\x1a\x15.pairdb.v1.NodeChange\x12E\n" +
 	"\fChangeStatus\x12\x1e.pairdb.v1.ChangeStatusRequest\x1a\x15.pairdb.v1.NodeChange\x12F\n" +
-	"\tTransfers\x12\x1b.pairdb.v1.TransfersRequest\x1a\x1c.pairdb.v1.TransfersResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\tTransfers\x12\x1b.pairdb.v1.TransfersRequest\x1a\x1c.pairdb.v1.TransfersResponse\x126\n" +
+	"\x05Drain\x12\x17.pairdb.v1.DrainRequest\x1a\x14.pairdb.v1.NodeDrain\x12B\n" +
+	"\vDrainStatus\x12\x1d.pairdb.v1.DrainStatusRequest\x1a\x14.pairdb.v1.NodeDrain\x12I\n" +
+	"\n" +
+	"SafeToStop\x12\x1c.pairdb.v1.SafeToStopRequest\x1a\x1d.pairdb.v1.SafeToStopResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_cluster_proto_rawDescOnce sync.Once
@@ -2598,7 +2726,7 @@ func file_pairdb_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_cluster_proto_rawDescData
 }
 
-var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_pairdb_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*UnreachableNode)(nil),       // 0: pairdb.v1.UnreachableNode
 	(*StatusRequest)(nil),         // 1: pairdb.v1.StatusRequest
@@ -2627,95 +2755,118 @@ var file_pairdb_v1_cluster_proto_goTypes = []any{
 	(*PlanChangeResponse)(nil),    // 24: pairdb.v1.PlanChangeResponse
 	(*CommitChangeResponse)(nil),  // 25: pairdb.v1.CommitChangeResponse
 	(*AbortChangeResponse)(nil),   // 26: pairdb.v1.AbortChangeResponse
-	(*NodeChange)(nil),            // 27: pairdb.v1.NodeChange
-	(*TransfersResponse)(nil),     // 28: pairdb.v1.TransfersResponse
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*PlannedNode)(nil),           // 30: pairdb.v1.PlannedNode
-	(*Transfer)(nil),              // 31: pairdb.v1.Transfer
-	(*PlanChangeRequest)(nil),     // 32: pairdb.v1.PlanChangeRequest
-	(*CommitChangeRequest)(nil),   // 33: pairdb.v1.CommitChangeRequest
-	(*AbortChangeRequest)(nil),    // 34: pairdb.v1.AbortChangeRequest
-	(*DecommissionRequest)(nil),   // 35: pairdb.v1.DecommissionRequest
-	(*ReplaceRequest)(nil),        // 36: pairdb.v1.ReplaceRequest
-	(*RemoveRequest)(nil),         // 37: pairdb.v1.RemoveRequest
-	(*WeighRequest)(nil),          // 38: pairdb.v1.WeighRequest
-	(*ChangeStatusRequest)(nil),   // 39: pairdb.v1.ChangeStatusRequest
-	(*TransfersRequest)(nil),      // 40: pairdb.v1.TransfersRequest
+	(*RecoverResponse)(nil),       // 27: pairdb.v1.RecoverResponse
+	(*NodeChange)(nil),            // 28: pairdb.v1.NodeChange
+	(*TransfersResponse)(nil),     // 29: pairdb.v1.TransfersResponse
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*PlannedNode)(nil),           // 31: pairdb.v1.PlannedNode
+	(*TransferNode)(nil),          // 32: pairdb.v1.TransferNode
+	(*GivenUp)(nil),               // 33: pairdb.v1.GivenUp
+	(*Transfer)(nil),              // 34: pairdb.v1.Transfer
+	(*PlanChangeRequest)(nil),     // 35: pairdb.v1.PlanChangeRequest
+	(*CommitChangeRequest)(nil),   // 36: pairdb.v1.CommitChangeRequest
+	(*AbortChangeRequest)(nil),    // 37: pairdb.v1.AbortChangeRequest
+	(*DecommissionRequest)(nil),   // 38: pairdb.v1.DecommissionRequest
+	(*ReplaceRequest)(nil),        // 39: pairdb.v1.ReplaceRequest
+	(*RemoveRequest)(nil),         // 40: pairdb.v1.RemoveRequest
+	(*RecoverRequest)(nil),        // 41: pairdb.v1.RecoverRequest
+	(*WeighRequest)(nil),          // 42: pairdb.v1.WeighRequest
+	(*ChangeStatusRequest)(nil),   // 43: pairdb.v1.ChangeStatusRequest
+	(*TransfersRequest)(nil),      // 44: pairdb.v1.TransfersRequest
+	(*DrainRequest)(nil),          // 45: pairdb.v1.DrainRequest
+	(*DrainStatusRequest)(nil),    // 46: pairdb.v1.DrainStatusRequest
+	(*SafeToStopRequest)(nil),     // 47: pairdb.v1.SafeToStopRequest
+	(*NodeDrain)(nil),             // 48: pairdb.v1.NodeDrain
+	(*SafeToStopResponse)(nil),    // 49: pairdb.v1.SafeToStopResponse
 }
 var file_pairdb_v1_cluster_proto_depIdxs = []int32{
 	3,  // 0: pairdb.v1.StatusResponse.ring:type_name -> pairdb.v1.RingStatus
 	4,  // 1: pairdb.v1.StatusResponse.nodes:type_name -> pairdb.v1.NodeStatus
 	0,  // 2: pairdb.v1.StatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	5,  // 3: pairdb.v1.NodeStatus.addresses:type_name -> pairdb.v1.NodeAddresses
-	29, // 4: pairdb.v1.NodeStatus.repaired_at:type_name -> google.protobuf.Timestamp
+	30, // 4: pairdb.v1.NodeStatus.repaired_at:type_name -> google.protobuf.Timestamp
 	8,  // 5: pairdb.v1.HintsResponse.targets:type_name -> pairdb.v1.HintTarget
 	0,  // 6: pairdb.v1.HintsResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	29, // 7: pairdb.v1.HintTarget.oldest_at:type_name -> google.protobuf.Timestamp
+	30, // 7: pairdb.v1.HintTarget.oldest_at:type_name -> google.protobuf.Timestamp
 	9,  // 8: pairdb.v1.HintTarget.holders:type_name -> pairdb.v1.HintHolder
-	29, // 9: pairdb.v1.HintHolder.oldest_at:type_name -> google.protobuf.Timestamp
+	30, // 9: pairdb.v1.HintHolder.oldest_at:type_name -> google.protobuf.Timestamp
 	14, // 10: pairdb.v1.StartRepairResponse.runs:type_name -> pairdb.v1.RepairRun
 	0,  // 11: pairdb.v1.StartRepairResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	14, // 12: pairdb.v1.RepairStatusResponse.runs:type_name -> pairdb.v1.RepairRun
 	0,  // 13: pairdb.v1.RepairStatusResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	29, // 14: pairdb.v1.RepairRun.started_at:type_name -> google.protobuf.Timestamp
-	29, // 15: pairdb.v1.RepairRun.ended_at:type_name -> google.protobuf.Timestamp
+	30, // 14: pairdb.v1.RepairRun.started_at:type_name -> google.protobuf.Timestamp
+	30, // 15: pairdb.v1.RepairRun.ended_at:type_name -> google.protobuf.Timestamp
 	17, // 16: pairdb.v1.MembersResponse.members:type_name -> pairdb.v1.Member
 	0,  // 17: pairdb.v1.MembersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	20, // 18: pairdb.v1.RingResponse.owners:type_name -> pairdb.v1.RingNode
 	20, // 19: pairdb.v1.RingResponse.nodes:type_name -> pairdb.v1.RingNode
 	20, // 20: pairdb.v1.RingResponse.next_owners:type_name -> pairdb.v1.RingNode
 	23, // 21: pairdb.v1.RoutesResponse.nodes:type_name -> pairdb.v1.RouteNode
-	30, // 22: pairdb.v1.PlanChangeResponse.nodes:type_name -> pairdb.v1.PlannedNode
-	27, // 23: pairdb.v1.PlanChangeResponse.carries:type_name -> pairdb.v1.NodeChange
-	27, // 24: pairdb.v1.PlanChangeResponse.cannot:type_name -> pairdb.v1.NodeChange
+	31, // 22: pairdb.v1.PlanChangeResponse.nodes:type_name -> pairdb.v1.PlannedNode
+	28, // 23: pairdb.v1.PlanChangeResponse.carries:type_name -> pairdb.v1.NodeChange
+	28, // 24: pairdb.v1.PlanChangeResponse.cannot:type_name -> pairdb.v1.NodeChange
 	0,  // 25: pairdb.v1.PlanChangeResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
 	3,  // 26: pairdb.v1.CommitChangeResponse.ring:type_name -> pairdb.v1.RingStatus
 	3,  // 27: pairdb.v1.AbortChangeResponse.ring:type_name -> pairdb.v1.RingStatus
-	29, // 28: pairdb.v1.NodeChange.asked_at:type_name -> google.protobuf.Timestamp
-	29, // 29: pairdb.v1.NodeChange.begun_at:type_name -> google.protobuf.Timestamp
-	29, // 30: pairdb.v1.NodeChange.ended_at:type_name -> google.protobuf.Timestamp
-	29, // 31: pairdb.v1.NodeChange.estimated_end:type_name -> google.protobuf.Timestamp
-	0,  // 32: pairdb.v1.NodeChange.unreachable:type_name -> pairdb.v1.UnreachableNode
-	31, // 33: pairdb.v1.TransfersResponse.transfers:type_name -> pairdb.v1.Transfer
-	3,  // 34: pairdb.v1.TransfersResponse.ring:type_name -> pairdb.v1.RingStatus
-	0,  // 35: pairdb.v1.TransfersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
-	1,  // 36: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
-	15, // 37: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
-	18, // 38: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
-	21, // 39: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
-	6,  // 40: pairdb.v1.Cluster.Hints:input_type -> pairdb.v1.HintsRequest
-	10, // 41: pairdb.v1.Cluster.StartRepair:input_type -> pairdb.v1.StartRepairRequest
-	12, // 42: pairdb.v1.Cluster.RepairStatus:input_type -> pairdb.v1.RepairStatusRequest
-	32, // 43: pairdb.v1.Cluster.PlanChange:input_type -> pairdb.v1.PlanChangeRequest
-	33, // 44: pairdb.v1.Cluster.CommitChange:input_type -> pairdb.v1.CommitChangeRequest
-	34, // 45: pairdb.v1.Cluster.AbortChange:input_type -> pairdb.v1.AbortChangeRequest
-	35, // 46: pairdb.v1.Cluster.Decommission:input_type -> pairdb.v1.DecommissionRequest
-	36, // 47: pairdb.v1.Cluster.Replace:input_type -> pairdb.v1.ReplaceRequest
-	37, // 48: pairdb.v1.Cluster.Remove:input_type -> pairdb.v1.RemoveRequest
-	38, // 49: pairdb.v1.Cluster.Weigh:input_type -> pairdb.v1.WeighRequest
-	39, // 50: pairdb.v1.Cluster.ChangeStatus:input_type -> pairdb.v1.ChangeStatusRequest
-	40, // 51: pairdb.v1.Cluster.Transfers:input_type -> pairdb.v1.TransfersRequest
-	2,  // 52: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
-	16, // 53: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
-	19, // 54: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
-	22, // 55: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
-	7,  // 56: pairdb.v1.Cluster.Hints:output_type -> pairdb.v1.HintsResponse
-	11, // 57: pairdb.v1.Cluster.StartRepair:output_type -> pairdb.v1.StartRepairResponse
-	13, // 58: pairdb.v1.Cluster.RepairStatus:output_type -> pairdb.v1.RepairStatusResponse
-	24, // 59: pairdb.v1.Cluster.PlanChange:output_type -> pairdb.v1.PlanChangeResponse
-	25, // 60: pairdb.v1.Cluster.CommitChange:output_type -> pairdb.v1.CommitChangeResponse
-	26, // 61: pairdb.v1.Cluster.AbortChange:output_type -> pairdb.v1.AbortChangeResponse
-	27, // 62: pairdb.v1.Cluster.Decommission:output_type -> pairdb.v1.NodeChange
-	27, // 63: pairdb.v1.Cluster.Replace:output_type -> pairdb.v1.NodeChange
-	27, // 64: pairdb.v1.Cluster.Remove:output_type -> pairdb.v1.NodeChange
-	27, // 65: pairdb.v1.Cluster.Weigh:output_type -> pairdb.v1.NodeChange
-	27, // 66: pairdb.v1.Cluster.ChangeStatus:output_type -> pairdb.v1.NodeChange
-	28, // 67: pairdb.v1.Cluster.Transfers:output_type -> pairdb.v1.TransfersResponse
-	52, // [52:68] is the sub-list for method output_type
-	36, // [36:52] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	3,  // 28: pairdb.v1.RecoverResponse.ring:type_name -> pairdb.v1.RingStatus
+	32, // 29: pairdb.v1.RecoverResponse.lost:type_name -> pairdb.v1.TransferNode
+	32, // 30: pairdb.v1.RecoverResponse.voters:type_name -> pairdb.v1.TransferNode
+	32, // 31: pairdb.v1.RecoverResponse.left:type_name -> pairdb.v1.TransferNode
+	33, // 32: pairdb.v1.RecoverResponse.given_up:type_name -> pairdb.v1.GivenUp
+	30, // 33: pairdb.v1.NodeChange.asked_at:type_name -> google.protobuf.Timestamp
+	30, // 34: pairdb.v1.NodeChange.begun_at:type_name -> google.protobuf.Timestamp
+	30, // 35: pairdb.v1.NodeChange.ended_at:type_name -> google.protobuf.Timestamp
+	30, // 36: pairdb.v1.NodeChange.estimated_end:type_name -> google.protobuf.Timestamp
+	0,  // 37: pairdb.v1.NodeChange.unreachable:type_name -> pairdb.v1.UnreachableNode
+	33, // 38: pairdb.v1.NodeChange.given_up:type_name -> pairdb.v1.GivenUp
+	34, // 39: pairdb.v1.TransfersResponse.transfers:type_name -> pairdb.v1.Transfer
+	3,  // 40: pairdb.v1.TransfersResponse.ring:type_name -> pairdb.v1.RingStatus
+	0,  // 41: pairdb.v1.TransfersResponse.unreachable:type_name -> pairdb.v1.UnreachableNode
+	1,  // 42: pairdb.v1.Cluster.Status:input_type -> pairdb.v1.StatusRequest
+	15, // 43: pairdb.v1.Cluster.Members:input_type -> pairdb.v1.MembersRequest
+	18, // 44: pairdb.v1.Cluster.Ring:input_type -> pairdb.v1.RingRequest
+	21, // 45: pairdb.v1.Cluster.Routes:input_type -> pairdb.v1.RoutesRequest
+	6,  // 46: pairdb.v1.Cluster.Hints:input_type -> pairdb.v1.HintsRequest
+	10, // 47: pairdb.v1.Cluster.StartRepair:input_type -> pairdb.v1.StartRepairRequest
+	12, // 48: pairdb.v1.Cluster.RepairStatus:input_type -> pairdb.v1.RepairStatusRequest
+	35, // 49: pairdb.v1.Cluster.PlanChange:input_type -> pairdb.v1.PlanChangeRequest
+	36, // 50: pairdb.v1.Cluster.CommitChange:input_type -> pairdb.v1.CommitChangeRequest
+	37, // 51: pairdb.v1.Cluster.AbortChange:input_type -> pairdb.v1.AbortChangeRequest
+	38, // 52: pairdb.v1.Cluster.Decommission:input_type -> pairdb.v1.DecommissionRequest
+	39, // 53: pairdb.v1.Cluster.Replace:input_type -> pairdb.v1.ReplaceRequest
+	40, // 54: pairdb.v1.Cluster.Remove:input_type -> pairdb.v1.RemoveRequest
+	41, // 55: pairdb.v1.Cluster.Recover:input_type -> pairdb.v1.RecoverRequest
+	42, // 56: pairdb.v1.Cluster.Weigh:input_type -> pairdb.v1.WeighRequest
+	43, // 57: pairdb.v1.Cluster.ChangeStatus:input_type -> pairdb.v1.ChangeStatusRequest
+	44, // 58: pairdb.v1.Cluster.Transfers:input_type -> pairdb.v1.TransfersRequest
+	45, // 59: pairdb.v1.Cluster.Drain:input_type -> pairdb.v1.DrainRequest
+	46, // 60: pairdb.v1.Cluster.DrainStatus:input_type -> pairdb.v1.DrainStatusRequest
+	47, // 61: pairdb.v1.Cluster.SafeToStop:input_type -> pairdb.v1.SafeToStopRequest
+	2,  // 62: pairdb.v1.Cluster.Status:output_type -> pairdb.v1.StatusResponse
+	16, // 63: pairdb.v1.Cluster.Members:output_type -> pairdb.v1.MembersResponse
+	19, // 64: pairdb.v1.Cluster.Ring:output_type -> pairdb.v1.RingResponse
+	22, // 65: pairdb.v1.Cluster.Routes:output_type -> pairdb.v1.RoutesResponse
+	7,  // 66: pairdb.v1.Cluster.Hints:output_type -> pairdb.v1.HintsResponse
+	11, // 67: pairdb.v1.Cluster.StartRepair:output_type -> pairdb.v1.StartRepairResponse
+	13, // 68: pairdb.v1.Cluster.RepairStatus:output_type -> pairdb.v1.RepairStatusResponse
+	24, // 69: pairdb.v1.Cluster.PlanChange:output_type -> pairdb.v1.PlanChangeResponse
+	25, // 70: pairdb.v1.Cluster.CommitChange:output_type -> pairdb.v1.CommitChangeResponse
+	26, // 71: pairdb.v1.Cluster.AbortChange:output_type -> pairdb.v1.AbortChangeResponse
+	28, // 72: pairdb.v1.Cluster.Decommission:output_type -> pairdb.v1.NodeChange
+	28, // 73: pairdb.v1.Cluster.Replace:output_type -> pairdb.v1.NodeChange
+	28, // 74: pairdb.v1.Cluster.Remove:output_type -> pairdb.v1.NodeChange
+	27, // 75: pairdb.v1.Cluster.Recover:output_type -> pairdb.v1.RecoverResponse
+	28, // 76: pairdb.v1.Cluster.Weigh:output_type -> pairdb.v1.NodeChange
+	28, // 77: pairdb.v1.Cluster.ChangeStatus:output_type -> pairdb.v1.NodeChange
+	29, // 78: pairdb.v1.Cluster.Transfers:output_type -> pairdb.v1.TransfersResponse
+	48, // 79: pairdb.v1.Cluster.Drain:output_type -> pairdb.v1.NodeDrain
+	48, // 80: pairdb.v1.Cluster.DrainStatus:output_type -> pairdb.v1.NodeDrain
+	49, // 81: pairdb.v1.Cluster.SafeToStop:output_type -> pairdb.v1.SafeToStopResponse
+	62, // [62:82] is the sub-list for method output_type
+	42, // [42:62] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_cluster_proto_init() }
@@ -2733,7 +2884,7 @@ func file_pairdb_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_cluster_proto_rawDesc), len(file_pairdb_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

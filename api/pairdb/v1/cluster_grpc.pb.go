@@ -32,9 +32,13 @@ const (
 	Cluster_Decommission_FullMethodName = "/pairdb.v1.Cluster/Decommission"
 	Cluster_Replace_FullMethodName      = "/pairdb.v1.Cluster/Replace"
 	Cluster_Remove_FullMethodName       = "/pairdb.v1.Cluster/Remove"
+	Cluster_Recover_FullMethodName      = "/pairdb.v1.Cluster/Recover"
 	Cluster_Weigh_FullMethodName        = "/pairdb.v1.Cluster/Weigh"
 	Cluster_ChangeStatus_FullMethodName = "/pairdb.v1.Cluster/ChangeStatus"
 	Cluster_Transfers_FullMethodName    = "/pairdb.v1.Cluster/Transfers"
+	Cluster_Drain_FullMethodName        = "/pairdb.v1.Cluster/Drain"
+	Cluster_DrainStatus_FullMethodName  = "/pairdb.v1.Cluster/DrainStatus"
+	Cluster_SafeToStop_FullMethodName   = "/pairdb.v1.Cluster/SafeToStop"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -88,6 +92,14 @@ type ClusterClient interface {
 	// Remove gives the partitions of a node that is lost to the other nodes. It can
 	// never come back, and what it alone had is lost. NODE_IN_USE if it is alive.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*NodeChange, error)
+	// Recover gives the vote to the members that are left, after a majority of the
+	// voting nodes was lost for good: changes of the ring and of tenants can be made
+	// again. The lost nodes can never come back, and what only they had is given up, and
+	// so is what only they had decided. All members that are left have to answer.
+	// NODE_IN_USE if one of the lost is alive, PRECONDITION_FAILED if a majority is left.
+	// The lost must be stopped: if they are only cut off they go on as a cluster of their
+	// own.
+	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error)
 	// Weigh gives a node another share of the ring.
 	Weigh(ctx context.Context, in *WeighRequest, opts ...grpc.CallOption) (*NodeChange, error)
 	// ChangeStatus shows how far a change of a node is. MIGRATION_NOT_FOUND if no node
@@ -95,6 +107,16 @@ type ClusterClient interface {
 	ChangeStatus(ctx context.Context, in *ChangeStatusRequest, opts ...grpc.CallOption) (*NodeChange, error)
 	// Transfers lists what is being moved between nodes.
 	Transfers(ctx context.Context, in *TransfersRequest, opts ...grpc.CallOption) (*TransfersResponse, error)
+	// Drain has a node send its clients away and write out what it has in memory, so
+	// that it can be restarted, or with undo serve them again. It returns at once, and is
+	// answered like StartRepair. A node that is drained answers other nodes as before, and
+	// serves clients again once it is started anew.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*NodeDrain, error)
+	// DrainStatus says how far that is.
+	DrainStatus(ctx context.Context, in *DrainStatusRequest, opts ...grpc.CallOption) (*NodeDrain, error)
+	// SafeToStop says whether a node can be stopped now so that every partition keeps a
+	// majority of owners that have all there is, and if not, why.
+	SafeToStop(ctx context.Context, in *SafeToStopRequest, opts ...grpc.CallOption) (*SafeToStopResponse, error)
 }
 
 type clusterClient struct {
@@ -235,6 +257,16 @@ func (c *clusterClient) Remove(ctx context.Context, in *RemoveRequest, opts ...g
 	return out, nil
 }
 
+func (c *clusterClient) Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverResponse)
+	err := c.cc.Invoke(ctx, Cluster_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) Weigh(ctx context.Context, in *WeighRequest, opts ...grpc.CallOption) (*NodeChange, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NodeChange)
@@ -259,6 +291,36 @@ func (c *clusterClient) Transfers(ctx context.Context, in *TransfersRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransfersResponse)
 	err := c.cc.Invoke(ctx, Cluster_Transfers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*NodeDrain, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeDrain)
+	err := c.cc.Invoke(ctx, Cluster_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) DrainStatus(ctx context.Context, in *DrainStatusRequest, opts ...grpc.CallOption) (*NodeDrain, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeDrain)
+	err := c.cc.Invoke(ctx, Cluster_DrainStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SafeToStop(ctx context.Context, in *SafeToStopRequest, opts ...grpc.CallOption) (*SafeToStopResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SafeToStopResponse)
+	err := c.cc.Invoke(ctx, Cluster_SafeToStop_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +378,14 @@ type ClusterServer interface {
 	// Remove gives the partitions of a node that is lost to the other nodes. It can
 	// never come back, and what it alone had is lost. NODE_IN_USE if it is alive.
 	Remove(context.Context, *RemoveRequest) (*NodeChange, error)
+	// Recover gives the vote to the members that are left, after a majority of the
+	// voting nodes was lost for good: changes of the ring and of tenants can be made
+	// again. The lost nodes can never come back, and what only they had is given up, and
+	// so is what only they had decided. All members that are left have to answer.
+	// NODE_IN_USE if one of the lost is alive, PRECONDITION_FAILED if a majority is left.
+	// The lost must be stopped: if they are only cut off they go on as a cluster of their
+	// own.
+	Recover(context.Context, *RecoverRequest) (*RecoverResponse, error)
 	// Weigh gives a node another share of the ring.
 	Weigh(context.Context, *WeighRequest) (*NodeChange, error)
 	// ChangeStatus shows how far a change of a node is. MIGRATION_NOT_FOUND if no node
@@ -323,6 +393,16 @@ type ClusterServer interface {
 	ChangeStatus(context.Context, *ChangeStatusRequest) (*NodeChange, error)
 	// Transfers lists what is being moved between nodes.
 	Transfers(context.Context, *TransfersRequest) (*TransfersResponse, error)
+	// Drain has a node send its clients away and write out what it has in memory, so
+	// that it can be restarted, or with undo serve them again. It returns at once, and is
+	// answered like StartRepair. A node that is drained answers other nodes as before, and
+	// serves clients again once it is started anew.
+	Drain(context.Context, *DrainRequest) (*NodeDrain, error)
+	// DrainStatus says how far that is.
+	DrainStatus(context.Context, *DrainStatusRequest) (*NodeDrain, error)
+	// SafeToStop says whether a node can be stopped now so that every partition keeps a
+	// majority of owners that have all there is, and if not, why.
+	SafeToStop(context.Context, *SafeToStopRequest) (*SafeToStopResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -372,6 +452,9 @@ func (UnimplementedClusterServer) Replace(context.Context, *ReplaceRequest) (*No
 func (UnimplementedClusterServer) Remove(context.Context, *RemoveRequest) (*NodeChange, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
 }
+func (UnimplementedClusterServer) Recover(context.Context, *RecoverRequest) (*RecoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
+}
 func (UnimplementedClusterServer) Weigh(context.Context, *WeighRequest) (*NodeChange, error) {
 	return nil, status.Error(codes.Unimplemented, "method Weigh not implemented")
 }
@@ -380,6 +463,15 @@ func (UnimplementedClusterServer) ChangeStatus(context.Context, *ChangeStatusReq
 }
 func (UnimplementedClusterServer) Transfers(context.Context, *TransfersRequest) (*TransfersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfers not implemented")
+}
+func (UnimplementedClusterServer) Drain(context.Context, *DrainRequest) (*NodeDrain, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedClusterServer) DrainStatus(context.Context, *DrainStatusRequest) (*NodeDrain, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainStatus not implemented")
+}
+func (UnimplementedClusterServer) SafeToStop(context.Context, *SafeToStopRequest) (*SafeToStopResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SafeToStop not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -636,6 +728,24 @@ func _Cluster_Remove_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Recover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Recover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Recover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Recover(ctx, req.(*RecoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_Weigh_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WeighRequest)
 	if err := dec(in); err != nil {
@@ -686,6 +796,60 @@ func _Cluster_Transfers_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServer).Transfers(ctx, req.(*TransfersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_DrainStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DrainStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DrainStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DrainStatus(ctx, req.(*DrainStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SafeToStop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SafeToStopRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SafeToStop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SafeToStop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SafeToStop(ctx, req.(*SafeToStopRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -750,6 +914,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_Remove_Handler,
 		},
 		{
+			MethodName: "Recover",
+			Handler:    _Cluster_Recover_Handler,
+		},
+		{
 			MethodName: "Weigh",
 			Handler:    _Cluster_Weigh_Handler,
 		},
@@ -760,6 +928,18 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfers",
 			Handler:    _Cluster_Transfers_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Cluster_Drain_Handler,
+		},
+		{
+			MethodName: "DrainStatus",
+			Handler:    _Cluster_DrainStatus_Handler,
+		},
+		{
+			MethodName: "SafeToStop",
+			Handler:    _Cluster_SafeToStop_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

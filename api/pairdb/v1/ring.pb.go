@@ -9,6 +9,7 @@ package pairdbv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -334,7 +335,10 @@ type ReplaceRequest struct {
 	// one that waits.
 	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	// Only find the nodes and check the request: the answer has no id.
-	CheckOnly     bool `protobuf:"varint,3,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"`
+	CheckOnly bool `protobuf:"varint,3,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"`
+	// What only the lost node had may be given up: needed if the other owners do not have
+	// all that was acknowledged, see NodeChange.given_up.
+	AcceptLoss    bool `protobuf:"varint,4,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +394,13 @@ func (x *ReplaceRequest) GetCheckOnly() bool {
 	return false
 }
 
+func (x *ReplaceRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
 // RemoveRequest gives up a lost node.
 type RemoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -398,7 +409,10 @@ type RemoveRequest struct {
 	// Has to be set: what the lost node alone had is lost with it.
 	AcceptLoss bool `protobuf:"varint,2,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
 	// Only find the node and check the request: the answer has no id.
-	CheckOnly     bool `protobuf:"varint,3,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"`
+	CheckOnly bool `protobuf:"varint,3,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"`
+	// Other nodes that are lost, too, and are to be removed next, named likewise: they
+	// are not waited for, since nobody expects them back.
+	AlsoLost      []string `protobuf:"bytes,4,rep,name=also_lost,json=alsoLost,proto3" json:"also_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +468,153 @@ func (x *RemoveRequest) GetCheckOnly() bool {
 	return false
 }
 
+func (x *RemoveRequest) GetAlsoLost() []string {
+	if x != nil {
+		return x.AlsoLost
+	}
+	return nil
+}
+
+// RecoverRequest names all nodes that are lost.
+type RecoverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lost nodes, a majority of the voting ones among them: the name of each, its
+	// id, or the beginning of either that no other has.
+	Lost []string `protobuf:"bytes,1,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Has to be set: what only the lost nodes had, and what only they had decided, is
+	// given up.
+	AcceptLoss bool `protobuf:"varint,2,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	// Only find the nodes and check the request.
+	CheckOnly     bool `protobuf:"varint,3,opt,name=check_only,json=checkOnly,proto3" json:"check_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRequest) Reset() {
+	*x = RecoverRequest{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRequest) ProtoMessage() {}
+
+func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
+func (*RecoverRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RecoverRequest) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *RecoverRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *RecoverRequest) GetCheckOnly() bool {
+	if x != nil {
+		return x.CheckOnly
+	}
+	return false
+}
+
+// GivenUp is what is lost with some nodes, of the tenants of one replication factor.
+type GivenUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That replication factor.
+	ReplicationFactor uint32 `protobuf:"varint,1,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	// The tenants that have it, sorted.
+	TenantIds []string `protobuf:"bytes,2,rep,name=tenant_ids,json=tenantIds,proto3" json:"tenant_ids,omitempty"`
+	// Partitions of which too few owners are left to have all that was acknowledged at
+	// consistency quorum, rising: the newest writes may be missing.
+	Partitions []uint32 `protobuf:"varint,3,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	// Those among them of which no owner is left: everything is gone.
+	EmptyPartitions []uint32 `protobuf:"varint,4,rep,packed,name=empty_partitions,json=emptyPartitions,proto3" json:"empty_partitions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *GivenUp) Reset() {
+	*x = GivenUp{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivenUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivenUp) ProtoMessage() {}
+
+func (x *GivenUp) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivenUp.ProtoReflect.Descriptor instead.
+func (*GivenUp) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GivenUp) GetReplicationFactor() uint32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
+func (x *GivenUp) GetTenantIds() []string {
+	if x != nil {
+		return x.TenantIds
+	}
+	return nil
+}
+
+func (x *GivenUp) GetPartitions() []uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *GivenUp) GetEmptyPartitions() []uint32 {
+	if x != nil {
+		return x.EmptyPartitions
+	}
+	return nil
+}
+
 // WeighRequest gives a node another share.
 type WeighRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -469,7 +630,7 @@ type WeighRequest struct {
 
 func (x *WeighRequest) Reset() {
 	*x = WeighRequest{}
-	mi := &file_pairdb_v1_ring_proto_msgTypes[7]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +642,7 @@ func (x *WeighRequest) String() string {
 func (*WeighRequest) ProtoMessage() {}
 
 func (x *WeighRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_ring_proto_msgTypes[7]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +655,7 @@ func (x *WeighRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeighRequest.ProtoReflect.Descriptor instead.
 func (*WeighRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{7}
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WeighRequest) GetNode() string {
@@ -529,7 +690,7 @@ type ChangeStatusRequest struct {
 
 func (x *ChangeStatusRequest) Reset() {
 	*x = ChangeStatusRequest{}
-	mi := &file_pairdb_v1_ring_proto_msgTypes[8]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +702,7 @@ func (x *ChangeStatusRequest) String() string {
 func (*ChangeStatusRequest) ProtoMessage() {}
 
 func (x *ChangeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_ring_proto_msgTypes[8]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +715,7 @@ func (x *ChangeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStatusRequest.ProtoReflect.Descriptor instead.
 func (*ChangeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{8}
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ChangeStatusRequest) GetId() string {
@@ -575,7 +736,7 @@ type TransfersRequest struct {
 
 func (x *TransfersRequest) Reset() {
 	*x = TransfersRequest{}
-	mi := &file_pairdb_v1_ring_proto_msgTypes[9]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +748,7 @@ func (x *TransfersRequest) String() string {
 func (*TransfersRequest) ProtoMessage() {}
 
 func (x *TransfersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_ring_proto_msgTypes[9]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +761,7 @@ func (x *TransfersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransfersRequest.ProtoReflect.Descriptor instead.
 func (*TransfersRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{9}
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TransfersRequest) GetAll() bool {
@@ -642,7 +803,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_pairdb_v1_ring_proto_msgTypes[10]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +815,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_ring_proto_msgTypes[10]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +828,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{10}
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Transfer) GetId() string {
@@ -760,7 +921,7 @@ type TransferNode struct {
 
 func (x *TransferNode) Reset() {
 	*x = TransferNode{}
-	mi := &file_pairdb_v1_ring_proto_msgTypes[11]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +933,7 @@ func (x *TransferNode) String() string {
 func (*TransferNode) ProtoMessage() {}
 
 func (x *TransferNode) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_ring_proto_msgTypes[11]
+	mi := &file_pairdb_v1_ring_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +946,7 @@ func (x *TransferNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferNode.ProtoReflect.Descriptor instead.
 func (*TransferNode) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{11}
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TransferNode) GetNodeId() string {
@@ -802,11 +963,422 @@ func (x *TransferNode) GetName() string {
 	return ""
 }
 
+// DrainRequest has a node send its clients away, or serve them again.
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node: its name, its id, or the beginning of either that no other has. Empty:
+	// the one that is asked.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Have it serve clients again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// DrainStatusRequest asks how far that is.
+type DrainStatusRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node, as in DrainRequest.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainStatusRequest) Reset() {
+	*x = DrainStatusRequest{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainStatusRequest) ProtoMessage() {}
+
+func (x *DrainStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainStatusRequest.ProtoReflect.Descriptor instead.
+func (*DrainStatusRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DrainStatusRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// NodeDrain is how far a node is with sending its clients away.
+type NodeDrain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The node's name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// "serving": it is not asked for. "draining": clients are told to go elsewhere, what
+	// is under way is finished, and memory is written to tables. "drained": that is done.
+	// More words may come.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// What it does at the moment, or what went wrong, for people. Empty: nothing.
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Requests of clients that are under way.
+	Requests uint64 `protobuf:"varint,5,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Bytes in memory that are not in tables.
+	MemoryBytes uint64 `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// When it was asked for; unset: it was not.
+	AskedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// When it was done; unset: it is not.
+	DrainedAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=drained_at,json=drainedAt,proto3" json:"drained_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDrain) Reset() {
+	*x = NodeDrain{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDrain) ProtoMessage() {}
+
+func (x *NodeDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDrain.ProtoReflect.Descriptor instead.
+func (*NodeDrain) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NodeDrain) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *NodeDrain) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *NodeDrain) GetAskedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AskedAt
+	}
+	return nil
+}
+
+func (x *NodeDrain) GetDrainedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainedAt
+	}
+	return nil
+}
+
+// SafeToStopRequest asks whether a node can be stopped.
+type SafeToStopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node: its name, its id, or the beginning of either that no other has. Empty:
+	// the one that is asked.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafeToStopRequest) Reset() {
+	*x = SafeToStopRequest{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafeToStopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafeToStopRequest) ProtoMessage() {}
+
+func (x *SafeToStopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafeToStopRequest.ProtoReflect.Descriptor instead.
+func (*SafeToStopRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SafeToStopRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// SafeToStopResponse says whether it can.
+type SafeToStopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it can be stopped now.
+	Safe bool `protobuf:"varint,1,opt,name=safe,proto3" json:"safe,omitempty"`
+	// The node's id, 32 lower-case hexadecimal digits.
+	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Why not; empty if it is safe.
+	Reasons       []*StopReason `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafeToStopResponse) Reset() {
+	*x = SafeToStopResponse{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafeToStopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafeToStopResponse) ProtoMessage() {}
+
+func (x *SafeToStopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafeToStopResponse.ProtoReflect.Descriptor instead.
+func (*SafeToStopResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SafeToStopResponse) GetSafe() bool {
+	if x != nil {
+		return x.Safe
+	}
+	return false
+}
+
+func (x *SafeToStopResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *SafeToStopResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SafeToStopResponse) GetReasons() []*StopReason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+// StopReason is one reason not to stop a node.
+type StopReason struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "layout": there is no ring, or the node is no part of a ready cluster. "quorum": a
+	// partition would have no majority of its owners. "down": another node that owns what
+	// the node owns does not serve. "draining": it is drained, or about to be.
+	// "quarantined": it fetches partitions again. "hints": nodes keep writes for others.
+	// "change": owners change. "unverified": owners have not been compared since one of
+	// them was away. More words may come; treat an unknown one as a reason, too.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The reason, for people.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What to wait for or to do, for people.
+	Next string `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
+	// Names of the nodes it is about, sorted.
+	Nodes         []string `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopReason) Reset() {
+	*x = StopReason{}
+	mi := &file_pairdb_v1_ring_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopReason) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopReason) ProtoMessage() {}
+
+func (x *StopReason) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_ring_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopReason.ProtoReflect.Descriptor instead.
+func (*StopReason) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_ring_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StopReason) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StopReason) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *StopReason) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *StopReason) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 var File_pairdb_v1_ring_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_ring_proto_rawDesc = "" +
 	"\n" +
-	"\x14pairdb/v1/ring.proto\x12\tpairdb.v1\"\x13\n" +
+	"\x14pairdb/v1/ring.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n" +
 	"\x11PlanChangeRequest\"\xe5\x01\n" +
 	"\vPlannedNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -826,18 +1398,35 @@ const file_pairdb_v1_ring_proto_rawDesc = "" +
 	"\x13DecommissionRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
-	"check_only\x18\x02 \x01(\bR\tcheckOnly\"S\n" +
+	"check_only\x18\x02 \x01(\bR\tcheckOnly\"t\n" +
 	"\x0eReplaceRequest\x12\x12\n" +
 	"\x04dead\x18\x01 \x01(\tR\x04dead\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1d\n" +
 	"\n" +
-	"check_only\x18\x03 \x01(\bR\tcheckOnly\"c\n" +
+	"check_only\x18\x03 \x01(\bR\tcheckOnly\x12\x1f\n" +
+	"\vaccept_loss\x18\x04 \x01(\bR\n" +
+	"acceptLoss\"\x80\x01\n" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
 	"\vaccept_loss\x18\x02 \x01(\bR\n" +
 	"acceptLoss\x12\x1d\n" +
 	"\n" +
-	"check_only\x18\x03 \x01(\bR\tcheckOnly\"]\n" +
+	"check_only\x18\x03 \x01(\bR\tcheckOnly\x12\x1b\n" +
+	"\talso_lost\x18\x04 \x03(\tR\balsoLost\"d\n" +
+	"\x0eRecoverRequest\x12\x12\n" +
+	"\x04lost\x18\x01 \x03(\tR\x04lost\x12\x1f\n" +
+	"\vaccept_loss\x18\x02 \x01(\bR\n" +
+	"acceptLoss\x12\x1d\n" +
+	"\n" +
+	"check_only\x18\x03 \x01(\bR\tcheckOnly\"\xa2\x01\n" +
+	"\aGivenUp\x12-\n" +
+	"\x12replication_factor\x18\x01 \x01(\rR\x11replicationFactor\x12\x1d\n" +
+	"\n" +
+	"tenant_ids\x18\x02 \x03(\tR\ttenantIds\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x03 \x03(\rR\n" +
+	"partitions\x12)\n" +
+	"\x10empty_partitions\x18\x04 \x03(\rR\x0femptyPartitions\"]\n" +
 	"\fWeighRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\rR\bcapacity\x12\x1d\n" +
@@ -864,7 +1453,35 @@ const file_pairdb_v1_ring_proto_rawDesc = "" +
 	"\x05error\x18\v \x01(\tR\x05error\";\n" +
 	"\fTransferNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04nameB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x04name\x18\x02 \x01(\tR\x04name\"6\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"(\n" +
+	"\x12DrainStatusRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x97\x02\n" +
+	"\tNodeDrain\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x1a\n" +
+	"\brequests\x18\x05 \x01(\x04R\brequests\x12!\n" +
+	"\fmemory_bytes\x18\x06 \x01(\x04R\vmemoryBytes\x125\n" +
+	"\basked_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x129\n" +
+	"\n" +
+	"drained_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tdrainedAt\"'\n" +
+	"\x11SafeToStopRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x86\x01\n" +
+	"\x12SafeToStopResponse\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\bR\x04safe\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12/\n" +
+	"\areasons\x18\x04 \x03(\v2\x15.pairdb.v1.StopReasonR\areasons\"^\n" +
+	"\n" +
+	"StopReason\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\tR\x04next\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodesB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_ring_proto_rawDescOnce sync.Once
@@ -878,29 +1495,41 @@ func file_pairdb_v1_ring_proto_rawDescGZIP() []byte {
 	return file_pairdb_v1_ring_proto_rawDescData
 }
 
-var file_pairdb_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_pairdb_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_pairdb_v1_ring_proto_goTypes = []any{
-	(*PlanChangeRequest)(nil),   // 0: pairdb.v1.PlanChangeRequest
-	(*PlannedNode)(nil),         // 1: pairdb.v1.PlannedNode
-	(*CommitChangeRequest)(nil), // 2: pairdb.v1.CommitChangeRequest
-	(*AbortChangeRequest)(nil),  // 3: pairdb.v1.AbortChangeRequest
-	(*DecommissionRequest)(nil), // 4: pairdb.v1.DecommissionRequest
-	(*ReplaceRequest)(nil),      // 5: pairdb.v1.ReplaceRequest
-	(*RemoveRequest)(nil),       // 6: pairdb.v1.RemoveRequest
-	(*WeighRequest)(nil),        // 7: pairdb.v1.WeighRequest
-	(*ChangeStatusRequest)(nil), // 8: pairdb.v1.ChangeStatusRequest
-	(*TransfersRequest)(nil),    // 9: pairdb.v1.TransfersRequest
-	(*Transfer)(nil),            // 10: pairdb.v1.Transfer
-	(*TransferNode)(nil),        // 11: pairdb.v1.TransferNode
+	(*PlanChangeRequest)(nil),     // 0: pairdb.v1.PlanChangeRequest
+	(*PlannedNode)(nil),           // 1: pairdb.v1.PlannedNode
+	(*CommitChangeRequest)(nil),   // 2: pairdb.v1.CommitChangeRequest
+	(*AbortChangeRequest)(nil),    // 3: pairdb.v1.AbortChangeRequest
+	(*DecommissionRequest)(nil),   // 4: pairdb.v1.DecommissionRequest
+	(*ReplaceRequest)(nil),        // 5: pairdb.v1.ReplaceRequest
+	(*RemoveRequest)(nil),         // 6: pairdb.v1.RemoveRequest
+	(*RecoverRequest)(nil),        // 7: pairdb.v1.RecoverRequest
+	(*GivenUp)(nil),               // 8: pairdb.v1.GivenUp
+	(*WeighRequest)(nil),          // 9: pairdb.v1.WeighRequest
+	(*ChangeStatusRequest)(nil),   // 10: pairdb.v1.ChangeStatusRequest
+	(*TransfersRequest)(nil),      // 11: pairdb.v1.TransfersRequest
+	(*Transfer)(nil),              // 12: pairdb.v1.Transfer
+	(*TransferNode)(nil),          // 13: pairdb.v1.TransferNode
+	(*DrainRequest)(nil),          // 14: pairdb.v1.DrainRequest
+	(*DrainStatusRequest)(nil),    // 15: pairdb.v1.DrainStatusRequest
+	(*NodeDrain)(nil),             // 16: pairdb.v1.NodeDrain
+	(*SafeToStopRequest)(nil),     // 17: pairdb.v1.SafeToStopRequest
+	(*SafeToStopResponse)(nil),    // 18: pairdb.v1.SafeToStopResponse
+	(*StopReason)(nil),            // 19: pairdb.v1.StopReason
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_pairdb_v1_ring_proto_depIdxs = []int32{
-	11, // 0: pairdb.v1.Transfer.from:type_name -> pairdb.v1.TransferNode
-	11, // 1: pairdb.v1.Transfer.to:type_name -> pairdb.v1.TransferNode
-	2,  // [2:2] is the sub-list for method output_type
-	2,  // [2:2] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	13, // 0: pairdb.v1.Transfer.from:type_name -> pairdb.v1.TransferNode
+	13, // 1: pairdb.v1.Transfer.to:type_name -> pairdb.v1.TransferNode
+	20, // 2: pairdb.v1.NodeDrain.asked_at:type_name -> google.protobuf.Timestamp
+	20, // 3: pairdb.v1.NodeDrain.drained_at:type_name -> google.protobuf.Timestamp
+	19, // 4: pairdb.v1.SafeToStopResponse.reasons:type_name -> pairdb.v1.StopReason
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_ring_proto_init() }
@@ -914,7 +1543,7 @@ func file_pairdb_v1_ring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_ring_proto_rawDesc), len(file_pairdb_v1_ring_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

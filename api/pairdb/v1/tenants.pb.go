@@ -91,8 +91,10 @@ type Tenant struct {
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// True while the cluster has fewer nodes than replication_factor asks for.
 	UnderReplicated bool `protobuf:"varint,6,opt,name=under_replicated,json=underReplicated,proto3" json:"under_replicated,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The replication factor that was asked for and does not hold yet; 0: none.
+	NextReplicationFactor uint32 `protobuf:"varint,7,opt,name=next_replication_factor,json=nextReplicationFactor,proto3" json:"next_replication_factor,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Tenant) Reset() {
@@ -167,6 +169,224 @@ func (x *Tenant) GetUnderReplicated() bool {
 	return false
 }
 
+func (x *Tenant) GetNextReplicationFactor() uint32 {
+	if x != nil {
+		return x.NextReplicationFactor
+	}
+	return 0
+}
+
+// UpdateTenantRequest changes a tenant.
+type UpdateTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's name, ^[a-z0-9][a-z0-9_-]{0,62}$. Required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The new number of replicas of each key, 1 to 7. Required.
+	ReplicationFactor uint32 `protobuf:"varint,2,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *UpdateTenantRequest) Reset() {
+	*x = UpdateTenantRequest{}
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTenantRequest) ProtoMessage() {}
+
+func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *UpdateTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *UpdateTenantRequest) GetReplicationFactor() uint32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
+// UpdateTenantResponse says what becomes of it.
+type UpdateTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant as it is now.
+	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The replication factor that holds until the change is done.
+	OldReplicationFactor uint32 `protobuf:"varint,2,opt,name=old_replication_factor,json=oldReplicationFactor,proto3" json:"old_replication_factor,omitempty"`
+	// What Cluster.ChangeStatus is asked with. Empty: the tenant has that factor already.
+	ChangeId      string `protobuf:"bytes,3,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTenantResponse) Reset() {
+	*x = UpdateTenantResponse{}
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTenantResponse) ProtoMessage() {}
+
+func (x *UpdateTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTenantResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTenantResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UpdateTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+func (x *UpdateTenantResponse) GetOldReplicationFactor() uint32 {
+	if x != nil {
+		return x.OldReplicationFactor
+	}
+	return 0
+}
+
+func (x *UpdateTenantResponse) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
+}
+
+// DeleteTenantRequest names a tenant.
+type DeleteTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's name, ^[a-z0-9][a-z0-9_-]{0,62}$. Required. "default" is refused.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantRequest) Reset() {
+	*x = DeleteTenantRequest{}
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantRequest) ProtoMessage() {}
+
+func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DeleteTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// DeleteTenantResponse shows what was deleted.
+type DeleteTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant as it was.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantResponse) Reset() {
+	*x = DeleteTenantResponse{}
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantResponse) ProtoMessage() {}
+
+func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeleteTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
 // CreateTenantRequest asks for a new tenant.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -183,7 +403,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[1]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +415,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[1]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +428,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{1}
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateTenantRequest) GetTenantId() string {
@@ -243,7 +463,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[2]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +475,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[2]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +488,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{2}
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTenantRequest) GetTenantId() string {
@@ -287,7 +507,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[3]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +519,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[3]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +532,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{3}
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{7}
 }
 
 // ListTenantsResponse holds all tenants.
@@ -326,7 +546,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[4]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +558,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_v1_tenants_proto_msgTypes[4]
+	mi := &file_pairdb_v1_tenants_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +571,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{4}
+	return file_pairdb_v1_tenants_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -365,7 +585,7 @@ var File_pairdb_v1_tenants_proto protoreflect.FileDescriptor
 
 const file_pairdb_v1_tenants_proto_rawDesc = "" +
 	"\n" +
-	"\x17pairdb/v1/tenants.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x02\n" +
+	"\x17pairdb/v1/tenants.proto\x12\tpairdb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x02\n" +
 	"\x06Tenant\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12-\n" +
 	"\x12replication_factor\x18\x02 \x01(\rR\x11replicationFactor\x12B\n" +
@@ -374,7 +594,19 @@ const file_pairdb_v1_tenants_proto_rawDesc = "" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
 	"updated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12)\n" +
-	"\x10under_replicated\x18\x06 \x01(\bR\x0funderReplicated\"\xc1\x01\n" +
+	"\x10under_replicated\x18\x06 \x01(\bR\x0funderReplicated\x126\n" +
+	"\x17next_replication_factor\x18\a \x01(\rR\x15nextReplicationFactor\"a\n" +
+	"\x13UpdateTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12-\n" +
+	"\x12replication_factor\x18\x02 \x01(\rR\x11replicationFactor\"\x94\x01\n" +
+	"\x14UpdateTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.pairdb.v1.TenantR\x06tenant\x124\n" +
+	"\x16old_replication_factor\x18\x02 \x01(\rR\x14oldReplicationFactor\x12\x1b\n" +
+	"\tchange_id\x18\x03 \x01(\tR\bchangeId\"2\n" +
+	"\x13DeleteTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"A\n" +
+	"\x14DeleteTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.pairdb.v1.TenantR\x06tenant\"\xc1\x01\n" +
 	"\x13CreateTenantRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x122\n" +
 	"\x12replication_factor\x18\x02 \x01(\rH\x00R\x11replicationFactor\x88\x01\x01\x12B\n" +
@@ -388,11 +620,13 @@ const file_pairdb_v1_tenants_proto_rawDesc = "" +
 	"\x0eConflictPolicy\x12\x1f\n" +
 	"\x1bCONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13CONFLICT_POLICY_LWW\x10\x01\x12\x1c\n" +
-	"\x18CONFLICT_POLICY_SIBLINGS\x10\x022\xc4\x01\n" +
+	"\x18CONFLICT_POLICY_SIBLINGS\x10\x022\xda\x02\n" +
 	"\aTenants\x12;\n" +
 	"\x06Create\x12\x1e.pairdb.v1.CreateTenantRequest\x1a\x11.pairdb.v1.Tenant\x125\n" +
 	"\x03Get\x12\x1b.pairdb.v1.GetTenantRequest\x1a\x11.pairdb.v1.Tenant\x12E\n" +
-	"\x04List\x12\x1d.pairdb.v1.ListTenantsRequest\x1a\x1e.pairdb.v1.ListTenantsResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
+	"\x04List\x12\x1d.pairdb.v1.ListTenantsRequest\x1a\x1e.pairdb.v1.ListTenantsResponse\x12I\n" +
+	"\x06Update\x12\x1e.pairdb.v1.UpdateTenantRequest\x1a\x1f.pairdb.v1.UpdateTenantResponse\x12I\n" +
+	"\x06Delete\x12\x1e.pairdb.v1.DeleteTenantRequest\x1a\x1f.pairdb.v1.DeleteTenantResponseB1Z/github.com/pairdb/pairdb/api/pairdb/v1;pairdbv1b\x06proto3"
 
 var (
 	file_pairdb_v1_tenants_proto_rawDescOnce sync.Once
@@ -407,33 +641,43 @@ func file_pairdb_v1_tenants_proto_rawDescGZIP() []byte {
 }
 
 var file_pairdb_v1_tenants_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pairdb_v1_tenants_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_pairdb_v1_tenants_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_pairdb_v1_tenants_proto_goTypes = []any{
 	(ConflictPolicy)(0),           // 0: pairdb.v1.ConflictPolicy
 	(*Tenant)(nil),                // 1: pairdb.v1.Tenant
-	(*CreateTenantRequest)(nil),   // 2: pairdb.v1.CreateTenantRequest
-	(*GetTenantRequest)(nil),      // 3: pairdb.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),    // 4: pairdb.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),   // 5: pairdb.v1.ListTenantsResponse
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*UpdateTenantRequest)(nil),   // 2: pairdb.v1.UpdateTenantRequest
+	(*UpdateTenantResponse)(nil),  // 3: pairdb.v1.UpdateTenantResponse
+	(*DeleteTenantRequest)(nil),   // 4: pairdb.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),  // 5: pairdb.v1.DeleteTenantResponse
+	(*CreateTenantRequest)(nil),   // 6: pairdb.v1.CreateTenantRequest
+	(*GetTenantRequest)(nil),      // 7: pairdb.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),    // 8: pairdb.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),   // 9: pairdb.v1.ListTenantsResponse
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_pairdb_v1_tenants_proto_depIdxs = []int32{
-	0, // 0: pairdb.v1.Tenant.conflict_policy:type_name -> pairdb.v1.ConflictPolicy
-	6, // 1: pairdb.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
-	6, // 2: pairdb.v1.Tenant.updated_at:type_name -> google.protobuf.Timestamp
-	0, // 3: pairdb.v1.CreateTenantRequest.conflict_policy:type_name -> pairdb.v1.ConflictPolicy
-	1, // 4: pairdb.v1.ListTenantsResponse.tenants:type_name -> pairdb.v1.Tenant
-	2, // 5: pairdb.v1.Tenants.Create:input_type -> pairdb.v1.CreateTenantRequest
-	3, // 6: pairdb.v1.Tenants.Get:input_type -> pairdb.v1.GetTenantRequest
-	4, // 7: pairdb.v1.Tenants.List:input_type -> pairdb.v1.ListTenantsRequest
-	1, // 8: pairdb.v1.Tenants.Create:output_type -> pairdb.v1.Tenant
-	1, // 9: pairdb.v1.Tenants.Get:output_type -> pairdb.v1.Tenant
-	5, // 10: pairdb.v1.Tenants.List:output_type -> pairdb.v1.ListTenantsResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: pairdb.v1.Tenant.conflict_policy:type_name -> pairdb.v1.ConflictPolicy
+	10, // 1: pairdb.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
+	10, // 2: pairdb.v1.Tenant.updated_at:type_name -> google.protobuf.Timestamp
+	1,  // 3: pairdb.v1.UpdateTenantResponse.tenant:type_name -> pairdb.v1.Tenant
+	1,  // 4: pairdb.v1.DeleteTenantResponse.tenant:type_name -> pairdb.v1.Tenant
+	0,  // 5: pairdb.v1.CreateTenantRequest.conflict_policy:type_name -> pairdb.v1.ConflictPolicy
+	1,  // 6: pairdb.v1.ListTenantsResponse.tenants:type_name -> pairdb.v1.Tenant
+	6,  // 7: pairdb.v1.Tenants.Create:input_type -> pairdb.v1.CreateTenantRequest
+	7,  // 8: pairdb.v1.Tenants.Get:input_type -> pairdb.v1.GetTenantRequest
+	8,  // 9: pairdb.v1.Tenants.List:input_type -> pairdb.v1.ListTenantsRequest
+	2,  // 10: pairdb.v1.Tenants.Update:input_type -> pairdb.v1.UpdateTenantRequest
+	4,  // 11: pairdb.v1.Tenants.Delete:input_type -> pairdb.v1.DeleteTenantRequest
+	1,  // 12: pairdb.v1.Tenants.Create:output_type -> pairdb.v1.Tenant
+	1,  // 13: pairdb.v1.Tenants.Get:output_type -> pairdb.v1.Tenant
+	9,  // 14: pairdb.v1.Tenants.List:output_type -> pairdb.v1.ListTenantsResponse
+	3,  // 15: pairdb.v1.Tenants.Update:output_type -> pairdb.v1.UpdateTenantResponse
+	5,  // 16: pairdb.v1.Tenants.Delete:output_type -> pairdb.v1.DeleteTenantResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_v1_tenants_proto_init() }
@@ -441,14 +685,14 @@ func file_pairdb_v1_tenants_proto_init() {
 	if File_pairdb_v1_tenants_proto != nil {
 		return
 	}
-	file_pairdb_v1_tenants_proto_msgTypes[1].OneofWrappers = []any{}
+	file_pairdb_v1_tenants_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_v1_tenants_proto_rawDesc), len(file_pairdb_v1_tenants_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

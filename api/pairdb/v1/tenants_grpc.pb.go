@@ -22,6 +22,8 @@ const (
 	Tenants_Create_FullMethodName = "/pairdb.v1.Tenants/Create"
 	Tenants_Get_FullMethodName    = "/pairdb.v1.Tenants/Get"
 	Tenants_List_FullMethodName   = "/pairdb.v1.Tenants/List"
+	Tenants_Update_FullMethodName = "/pairdb.v1.Tenants/Update"
+	Tenants_Delete_FullMethodName = "/pairdb.v1.Tenants/Delete"
 )
 
 // TenantsClient is the client API for Tenants service.
@@ -38,6 +40,13 @@ type TenantsClient interface {
 	Get(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*Tenant, error)
 	// List shows all tenants, ordered by tenant_id.
 	List(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
+	// Update gives a tenant another replication factor. It answers when that is noted;
+	// the data moves afterwards, as Cluster.ChangeStatus shows, and until then the old
+	// factor holds. From its own machine only until there are credentials.
+	Update(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error)
+	// Delete ends a tenant with all its data, for good. Its name may be used again at
+	// once, for another tenant. From its own machine only until there are credentials.
+	Delete(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
 }
 
 type tenantsClient struct {
@@ -78,6 +87,26 @@ func (c *tenantsClient) List(ctx context.Context, in *ListTenantsRequest, opts .
 	return out, nil
 }
 
+func (c *tenantsClient) Update(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateTenantResponse)
+	err := c.cc.Invoke(ctx, Tenants_Update_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tenantsClient) Delete(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteTenantResponse)
+	err := c.cc.Invoke(ctx, Tenants_Delete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TenantsServer is the server API for Tenants service.
 // All implementations must embed UnimplementedTenantsServer
 // for forward compatibility.
@@ -92,6 +121,13 @@ type TenantsServer interface {
 	Get(context.Context, *GetTenantRequest) (*Tenant, error)
 	// List shows all tenants, ordered by tenant_id.
 	List(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
+	// Update gives a tenant another replication factor. It answers when that is noted;
+	// the data moves afterwards, as Cluster.ChangeStatus shows, and until then the old
+	// factor holds. From its own machine only until there are credentials.
+	Update(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error)
+	// Delete ends a tenant with all its data, for good. Its name may be used again at
+	// once, for another tenant. From its own machine only until there are credentials.
+	Delete(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	mustEmbedUnimplementedTenantsServer()
 }
 
@@ -110,6 +146,12 @@ func (UnimplementedTenantsServer) Get(context.Context, *GetTenantRequest) (*Tena
 }
 func (UnimplementedTenantsServer) List(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedTenantsServer) Update(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Update not implemented")
+}
+func (UnimplementedTenantsServer) Delete(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
 }
 func (UnimplementedTenantsServer) mustEmbedUnimplementedTenantsServer() {}
 func (UnimplementedTenantsServer) testEmbeddedByValue()                 {}
@@ -186,6 +228,42 @@ func _Tenants_List_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Tenants_Update_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TenantsServer).Update(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tenants_Update_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TenantsServer).Update(ctx, req.(*UpdateTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tenants_Delete_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TenantsServer).Delete(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tenants_Delete_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TenantsServer).Delete(ctx, req.(*DeleteTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Tenants_ServiceDesc is the grpc.ServiceDesc for Tenants service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +282,14 @@ var Tenants_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "List",
 			Handler:    _Tenants_List_Handler,
+		},
+		{
+			MethodName: "Update",
+			Handler:    _Tenants_Update_Handler,
+		},
+		{
+			MethodName: "Delete",
+			Handler:    _Tenants_Delete_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -206,6 +206,7 @@ func compareAll(t *testing.T, root string, a *agent, except ...string) {
 
 // TestTwoOfThreeDown: ONE goes on, QUORUM fails in time and says why.
 func TestTwoOfThreeDown(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	ep := c.agents[0].addr.GRPC
 	mustRun(t, "put", "k", "v1", "--endpoint", ep, "-c", "all")

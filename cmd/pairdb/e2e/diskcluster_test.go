@@ -116,6 +116,7 @@ func (s *steady) verify(c *cluster, node int) {
 // node stays up and in the path for reads, and takes writes again by itself when
 // there is space.
 func TestOneOfThreeDisksFillsUp(t *testing.T) {
+	t.Parallel()
 	l := kerneltest.Mount(t, 64<<20)
 	c := startClusterOn(t, []string{"", "", l.Dir})
 	full := c.agents[2]

@@ -145,8 +145,8 @@ func wantLimits(t *testing.T, a *agent, limit int64) {
 			continue
 		}
 		// The engine's share lies outside the collector's heap.
-		collected := limit/100*80 - (102+3*25)<<20
-		if said.From != "cgroup" || said.Limit != collected || said.Memtable != "25MiB" || said.Cache != "102MiB" {
+		collected := limit - (184+82+3*20)<<20
+		if said.From != "cgroup" || said.Limit != collected || said.Memtable != "20MiB" || said.Cache != "82MiB" {
 			t.Errorf("%s: %s", a.name, line)
 		}
 		return

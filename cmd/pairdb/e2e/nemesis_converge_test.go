@@ -88,24 +88,25 @@ func (d *dumped) object() (o causal.Object, err error) {
 // have made them equal, nothing is left of what was deleted or has expired. It returns
 // what is confirmed, by partition.
 func (s *storm) converge(places map[check.Key]place) map[string]causal.Context {
-	for i, a := range s.agents {
+	here := s.present()
+	for _, i := range here {
 		s.lives[i].wanted.Store(true)
-		a.signal(syscall.SIGTERM)
+		s.agents[i].signal(syscall.SIGTERM)
 	}
-	for _, a := range s.agents {
-		if err := a.wait(); err != nil {
-			s.wrong("%s after SIGTERM: %v", a.name, err)
+	for _, i := range here {
+		if err := s.agents[i].wait(); err != nil {
+			s.wrong("%s after SIGTERM: %v", s.agents[i].name, err)
 		}
 	}
 	owners := make(map[string][]string)
 	for _, p := range places {
 		owners[p.partition] = p.owners
 	}
-	all := make([]*dumpedNode, len(s.agents))
+	all := make([]*dumpedNode, len(here))
 	var dumps []check.Dump
 	var work sync.WaitGroup
-	for i := range s.agents {
-		work.Go(func() { all[i] = s.dump(i) })
+	for n, i := range here {
+		work.Go(func() { all[n] = s.dump(i) })
 	}
 	work.Wait()
 	of := make(map[check.Key][]string)
@@ -193,7 +194,7 @@ func (s *storm) repaired() {
 	}}}
 	for range 2 {
 		began := time.Now()
-		for i := range s.agents {
+		for _, i := range s.present() {
 			why := errors.New("it was not asked")
 			err := poll(2*time.Minute, func() (bool, error) {
 				var age float64

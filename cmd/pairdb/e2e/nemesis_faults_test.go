@@ -170,8 +170,8 @@ func (s *storm) heal() {
 		}
 	}
 	s.healParts()
-	for i, a := range s.agents {
-		a.signal(syscall.SIGCONT)
+	for _, i := range s.present() {
+		s.agents[i].signal(syscall.SIGCONT)
 		s.revive(i)
 	}
 	s.waitHealthy()
@@ -185,8 +185,8 @@ const recovery = time.Minute
 func (s *storm) waitHealthy() {
 	why := make([]error, len(s.agents))
 	err := poll(recovery, func() (bool, error) {
-		for i, c := range s.clients {
-			why[i] = s.healthy(c)
+		for _, i := range s.present() {
+			why[i] = s.healthy(s.clients[i])
 		}
 		return errors.Join(why...) == nil, nil
 	})
@@ -200,7 +200,7 @@ func (s *storm) healthy(c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	if st.Verdict != "healthy" || len(st.Nodes) != len(s.agents) {
+	if st.Verdict != "healthy" || len(st.Nodes) != len(s.present()) {
 		return fmt.Errorf("%d nodes, %s: %s", len(st.Nodes), st.Verdict, st.Reason)
 	}
 	for i := range 16 {

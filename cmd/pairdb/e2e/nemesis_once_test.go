@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,7 +69,8 @@ func (s *storm) writeOnce(i int, rng *rand.Rand) {
 func (s *storm) errand(e *errand, rng *rand.Rand) bool {
 	s.note("idempotent writes", 1)
 	attempts := 2 + rng.IntN(3)
-	order := rng.Perm(len(s.agents))
+	order := slices.Clone(s.present())
+	rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	var mu sync.Mutex // guards e.answer and e.token
 	send := func(at int) {
 		s.note("idempotent attempts", 1)

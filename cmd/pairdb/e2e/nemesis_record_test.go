@@ -27,7 +27,10 @@ func (s *storm) think(rng *rand.Rand, mean time.Duration) bool {
 	}
 }
 
-func (s *storm) pick(rng *rand.Rand) int { return rng.IntN(len(s.agents)) }
+func (s *storm) pick(rng *rand.Rand) int {
+	here := s.present()
+	return here[rng.IntN(len(here))]
+}
 
 // do sends an operation to one node and to no other, and has it recorded. seen
 // is the token of the call's context, if it has one. It returns the answer and

@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,9 +33,11 @@ var (
 // storm is one cluster of real processes, each in a network namespace of its
 // own, with clients whose every operation is recorded, and with faults.
 type storm struct {
-	t       *testing.T
-	seed    uint64
-	lan     *lan
+	t    *testing.T
+	seed uint64
+	lan  *lan
+	// here are the nodes that clients talk to, and that are there in the end.
+	here    atomic.Pointer[[]int]
 	disks   []*kerneltest.Loop // of the nodes, nil if they have none of their own
 	rounds  bool               // in the end rounds make all owners equal, and not reads
 	agents  []*agent
@@ -43,10 +47,12 @@ type storm struct {
 	// a port is cut, by port. The nemesis alone uses both.
 	tracers []*tracer
 	ports   map[int]int
-	rec     *check.Recorder
-	began   time.Time
-	ended   chan struct{}  // closed when clients begin nothing more
-	late    sync.WaitGroup // one for each late attempt
+	// must says within which time an operation has to succeed; 0: it may fail.
+	must  func(o *check.Op) time.Duration
+	rec   *check.Recorder
+	began time.Time
+	ended chan struct{}  // closed when clients begin nothing more
+	late  sync.WaitGroup // one for each late attempt
 
 	registers [registers]recent
 	set       recent
@@ -54,6 +60,9 @@ type storm struct {
 	mu   sync.Mutex
 	done map[string]int // counts what happened
 }
+
+// present are the nodes that clients talk to, and that are there in the end.
+func (s *storm) present() []int { return *s.here.Load() }
 
 // note counts what happened, and returns how often it has by now.
 func (s *storm) note(what string, n int) int {
@@ -75,6 +84,7 @@ func (s *storm) wrong(format string, args ...any) {
 // TestNemesis hurts clusters of real processes in every way that a plan has,
 // while clients do all that they may, and judges what the clients were told.
 func TestNemesis(t *testing.T) {
+	t.Parallel()
 	if *nemesisHistory != "" {
 		judgeFile(t, *nemesisHistory)
 		return
@@ -84,6 +94,7 @@ func TestNemesis(t *testing.T) {
 
 // TestNemesisOfDisks does the same with what befalls disks, and parts of the network.
 func TestNemesisOfDisks(t *testing.T) {
+	t.Parallel()
 	if *nemesisHistory != "" {
 		return // TestNemesis judges it
 	}
@@ -139,16 +150,31 @@ const stormDisk = 128 << 20
 // that the storm can wait for them.
 func newStormOn(t *testing.T, seed uint64, nodes int, disks []*kerneltest.Loop, args ...string) *storm {
 	t.Helper()
+	var all []int
+	for i := range nodes {
+		all = append(all, i)
+	}
+	return newStormOf(t, seed, nodes, all, disks, args...)
+}
+
+// newStormOf is newStormOn with a place for more nodes than found it: those join when
+// they are started.
+func newStormOf(t *testing.T, seed uint64, nodes int, founders []int, disks []*kerneltest.Loop, args ...string) *storm {
+	t.Helper()
 	s := &storm{
 		t: t, seed: seed, lan: newLAN(t, nodes), disks: disks, lives: make([]*life, nodes), tracers: make([]*tracer, nodes),
-		rounds: len(args) > 0, ended: make(chan struct{}), ports: map[int]int{}, done: map[string]int{},
+		rounds: len(args) > 0, ended: make(chan struct{}), ports: map[int]int{}, done: map[string]int{}, must: mustHeal,
 	}
+	s.here.Store(&founders)
 	root := t.TempDir()
 	for i := range nodes {
 		name := fmt.Sprintf("node-%d", i+1)
 		a := &agent{
 			t: t, name: name, dir: filepath.Join(root, name), netns: s.lan.hosts[i], ports: []int{50051, 50052, 8080, 7946},
-			args: []string{"--bind", hostAddress(i), "--insecure", "--bootstrap-expect", fmt.Sprint(nodes), "--join", hostAddress(0) + "," + hostAddress(1)},
+			args: []string{"--bind", hostAddress(i), "--insecure", "--join", hostAddress(0) + "," + hostAddress(1)},
+		}
+		if slices.Contains(founders, i) {
+			a.args = append(a.args, "--bootstrap-expect", fmt.Sprint(len(founders)))
 		}
 		a.args = append(a.args, args...)
 		if disks != nil {
@@ -168,11 +194,15 @@ func newStormOn(t *testing.T, seed uint64, nodes int, disks []*kerneltest.Loop, 
 			}
 		})
 		s.clients = append(s.clients, c)
-		s.revive(i)
+		if slices.Contains(founders, i) {
+			s.revive(i)
+		}
 	}
 	t.Cleanup(func() {
 		for i := range s.agents {
-			s.kill(i)
+			if s.lives[i] != nil {
+				s.kill(i)
+			}
 		}
 	})
 	s.waitHealthy()
@@ -190,6 +220,23 @@ func newStormOn(t *testing.T, seed uint64, nodes int, disks []*kerneltest.Loop, 
 // run carries out a plan under load, heals the cluster and judges it. It returns
 // what happened.
 func (s *storm) run(length time.Duration, plan []fault) map[string]int {
+	return s.drive(func() {
+		var nemesis sync.WaitGroup
+		nemesis.Go(func() { s.hurt(plan) })
+		<-time.After(length)
+		close(s.ended)
+		nemesis.Wait()
+	}, func() {
+		s.t.Logf("run again with -nemesis.first=%d -nemesis.seeds=1 -nemesis.time=%s -nemesis.stop=%s -nemesis.gap=%s", s.seed, *nemesisTime, *nemesisStop, *nemesisGap)
+		for _, f := range plan {
+			s.t.Log(f)
+		}
+	})
+}
+
+// drive does something under load, which ends the clients, heals the cluster and judges
+// it. It returns what happened; again tells how to have it happen again.
+func (s *storm) drive(do, again func()) map[string]int {
 	t := s.t
 	file, err := os.CreateTemp("", fmt.Sprintf("pairdb-nemesis-%d-*.jsonl", s.seed))
 	if err != nil {
@@ -202,11 +249,8 @@ func (s *storm) run(length time.Duration, plan []fault) map[string]int {
 		if !t.Failed() && err == nil {
 			err = os.Remove(file.Name())
 		} else {
-			t.Logf("run again with -nemesis.first=%d -nemesis.seeds=1 -nemesis.time=%s -nemesis.stop=%s -nemesis.gap=%s; judge the history again with -nemesis.history=%s",
-				s.seed, *nemesisTime, *nemesisStop, *nemesisGap, file.Name())
-			for _, f := range plan {
-				t.Log(f)
-			}
+			t.Logf("judge the history again with -nemesis.history=%s", file.Name())
+			again()
 		}
 		if err != nil {
 			t.Error(err)
@@ -214,17 +258,14 @@ func (s *storm) run(length time.Duration, plan []fault) map[string]int {
 	})
 	s.rec, s.began = check.NewRecorder(file), time.Now()
 
-	var clients, nemesis sync.WaitGroup
+	var clients sync.WaitGroup
 	for k, kind := range clientKinds {
 		for i := range kind.count {
 			rng := rand.New(rand.NewPCG(s.seed, uint64(100*k+i)))
 			clients.Go(func() { kind.run(s, i, rng) })
 		}
 	}
-	nemesis.Go(func() { s.hurt(plan) })
-	<-time.After(length)
-	close(s.ended)
-	nemesis.Wait()
+	do()
 	loaded := time.Since(s.began)
 	s.heal()
 	healed := time.Since(s.began)
@@ -236,7 +277,7 @@ func (s *storm) run(length time.Duration, plan []fault) map[string]int {
 		// Nothing is read before, which would mend it.
 		s.repaired()
 		confirmed = s.converge(places)
-		for i := range s.agents {
+		for _, i := range s.present() {
 			s.revive(i)
 		}
 		s.waitHealthy()
@@ -250,7 +291,7 @@ func (s *storm) run(length time.Duration, plan []fault) map[string]int {
 	s.note("seconds", int(time.Since(s.began).Seconds()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.Logf("%d nodes, %v of load, healthy %v later, all keys read after %v, judged after %v: %v", len(s.agents),
+	t.Logf("%d nodes, %v of load, healthy %v later, all keys read after %v, judged after %v: %v", len(s.present()),
 		loaded.Round(time.Millisecond), (healed - loaded).Round(time.Millisecond), read.Round(time.Millisecond), time.Since(s.began).Round(time.Millisecond), s.done)
 	return s.done
 }

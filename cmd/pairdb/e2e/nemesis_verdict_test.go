@@ -62,7 +62,8 @@ func (s *storm) forKeys(f func(worker int, k check.Key)) {
 func (s *storm) locate() map[check.Key]place {
 	places := make(map[check.Key]place)
 	s.forKeys(func(i int, k check.Key) {
-		at, err := s.clients[i%len(s.agents)].Locate(s.t.Context(), k.Key, client.WithTenant(k.Tenant))
+		here := s.present()
+		at, err := s.clients[here[i%len(here)]].Locate(s.t.Context(), k.Key, client.WithTenant(k.Tenant))
 		if err != nil {
 			s.wrong("locate %s: %v", k, err)
 			return
@@ -81,9 +82,10 @@ func (s *storm) locate() map[check.Key]place {
 // readAll reads every key of the history at QUORUM through one node and at ALL
 // through another.
 func (s *storm) readAll() {
+	here := s.present()
 	s.forKeys(func(i int, k check.Key) {
 		for j, level := range []quorum.Level{quorum.Quorum, quorum.All} {
-			a, _ := s.do((i+j)%len(s.agents), check.Call{Client: healClient, Kind: check.Get, Tenant: k.Tenant, Key: k.Key, Level: level}, client.Context{})
+			a, _ := s.do(here[(i+j)%len(here)], check.Call{Client: healClient, Kind: check.Get, Tenant: k.Tenant, Key: k.Key, Level: level}, client.Context{})
 			if len(a.Siblings) > 1 {
 				s.note("siblings read", 1)
 			}
@@ -108,21 +110,24 @@ func (s *storm) verdict(places map[check.Key]place, confirmed map[string]causal.
 			}
 		}
 	}
-	for _, v := range judge(h) {
+	for _, v := range judge(h, s.must) {
 		s.wrong("%v", v)
 	}
 	s.note("registers", len(check.Registers(h)))
 	s.note("operations", len(h))
 }
 
+// mustHeal demands of a cluster that it answers once it is healthy.
+func mustHeal(o *check.Op) time.Duration {
+	if o.Client == healClient {
+		return healPatience
+	}
+	return 0
+}
+
 // judge runs every checker over a history that ends in a healthy cluster.
-func judge(h check.History) []check.Violation {
-	found := check.Availability(h, func(o *check.Op) time.Duration {
-		if o.Client == healClient {
-			return healPatience
-		}
-		return 0
-	})
+func judge(h check.History, must func(o *check.Op) time.Duration) []check.Violation {
+	found := check.Availability(h, must)
 	for _, checker := range []func(check.History) []check.Violation{
 		check.Register, check.LostAck, check.Causal, check.MonotonicContexts, check.NoReappearance, check.Idempotency, check.TenantCanary, effects, lostItems,
 	} {
@@ -142,7 +147,7 @@ func judgeFile(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range judge(h) {
+	for _, v := range judge(h, mustHeal) {
 		t.Error(v)
 	}
 	t.Logf("%d operations, %d registers", len(h), len(check.Registers(h)))

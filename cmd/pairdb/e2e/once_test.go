@@ -46,6 +46,7 @@ func (w *onceWrite) send(t *testing.T, c *client.Client) bool {
 // the attempts other writes overwrite some of them. Every acknowledged attempt of
 // a write has the same dot, and no late one undoes what came after it.
 func TestWritesAreDoneOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	clients := []*client.Client{c.client(0), c.client(1), c.client(2)}
 	const writes, workers = 300, 12

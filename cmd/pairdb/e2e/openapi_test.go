@@ -36,6 +36,11 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		{"POST", "/v1/tenants", `{"tenant_id":"Shop"}`, 400},
 		{"GET", "/v1/tenants/shop", "", 200},
 		{"GET", "/v1/tenants/none", "", 404},
+		{"PUT", "/v1/tenants/shop/replication-factor", `{"replication_factor":1}`, 200},
+		{"PUT", "/v1/tenants/none/replication-factor", `{"replication_factor":2}`, 404},
+		{"PUT", "/v1/tenants/shop/replication-factor", `{"replication_factor":8}`, 400},
+		{"DELETE", "/v1/tenants/none", "", 404},
+		{"DELETE", "/v1/tenants/default", "", 400},
 		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"k","value":[1,null]}`, 200},
 		{"POST", "/v1/key-value", `{"tenant_id":"none","key":"k","value":1}`, 404},
 		{"POST", "/v1/key-value", `{"tenant_id":"shop","key":"","value":1}`, 400},
@@ -62,6 +67,8 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		{"POST", "/v1/admin/storage-nodes", `{"node_id":"nobody"}`, 400},
 		{"DELETE", "/v1/admin/storage-nodes/nobody", "", 400},
 		{"GET", "/v1/admin/migrations/00000000000000000000000000000000", "", 404},
+		{"GET", "/v1/admin/safe-to-stop", "", 503}, // a node alone
+		{"GET", "/v1/admin/safe-to-stop?node=nobody", "", 400},
 		{"GET", "/v1/admin/events?limit=10", "", 200},
 		{"GET", "/v1/admin/traffic", "", 200},
 		{"GET", "/v1/admin/hints", "", 200},
@@ -88,7 +95,8 @@ func TestHTTPIsAsDocumented(t *testing.T) {
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); got != origin {
 			t.Errorf("%s %s: Access-Control-Allow-Origin is %q", x.method, x.path, got)
 		}
-		failed := x.status >= 400 && x.method != "HEAD" || strings.Contains(x.body, `"none"`) // of a batch, one item
+		unsafe := x.status == 503 && strings.HasSuffix(x.path, "/safe-to-stop")                          // it is an answer
+		failed := x.status >= 400 && x.method != "HEAD" && !unsafe || strings.Contains(x.body, `"none"`) // of a batch, one item
 		if named := strings.Contains(string(body), `"request_id":"mine"`); named != failed {
 			t.Errorf("%s %s: the body names the request: %t: %.300s", x.method, x.path, named, body)
 		}

@@ -144,6 +144,7 @@ func cutPortUnderLoad(t *testing.T, what string, port int) []*through {
 // through. The others take it for dead and it takes them for dead, but its requests
 // reach them, so clients at each node go on.
 func TestGossipPortCut(t *testing.T) {
+	t.Parallel()
 	late := cutPortUnderLoad(t, "gossip cut", lanGossipPort)
 	w := late[len(late)-1]
 	if len(w.acked) == 0 || w.failed()*50 > len(w.acked) {
@@ -155,6 +156,7 @@ func TestGossipPortCut(t *testing.T) {
 // through, so that membership finds nothing wrong. Clients at the others go on, and
 // those at that node are told soon that the level cannot be met.
 func TestPeerPortCut(t *testing.T) {
+	t.Parallel()
 	late := cutPortUnderLoad(t, "peer port cut", lanPeerPort)
 	w := late[len(late)-1]
 	if len(w.acked) > 0 {

@@ -16,6 +16,7 @@ import (
 // TestExportImport: what is imported through one node, exported through another
 // and imported into a second tenant is the same, byte for byte.
 func TestExportImport(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

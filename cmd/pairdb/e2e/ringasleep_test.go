@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/client"
 )
@@ -35,6 +37,16 @@ func TestCoordinatorSleepsThroughChange(t *testing.T) {
 	}); err != nil {
 		s, _ := at.ring()
 		t.Fatalf("the change does not end without the node that sleeps: %v; %s", err, s.String())
+	}
+	// Until the others know that it sleeps it is sent writes, and what becomes of those is
+	// not known before it wakes.
+	for _, a := range []*agent{at, c.agents[2], joiner} {
+		if err := poll(time.Minute, func() (bool, error) {
+			s, err := a.ring()
+			return err == nil && slices.ContainsFunc(s.Nodes, func(n ringNode) bool { return n.Name == c.agents[1].name && n.State != "up" }), err
+		}); err != nil {
+			t.Fatalf("%s does not find out that %s sleeps: %v", a.name, c.agents[1].name, err)
+		}
 	}
 	awake := c.client(0)
 	for i := range 500 {

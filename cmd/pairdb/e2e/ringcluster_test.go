@@ -53,13 +53,16 @@ type ringState struct {
 		Stage       string   `json:"stage"`
 		WaitingFor  []string `json:"waiting_for"`
 	} `json:"ring"`
-	Verdict string `json:"verdict"`
-	Nodes   []struct {
-		NodeID     string `json:"node_id"`
-		Name       string `json:"name"`
-		State      string `json:"state"`
-		Partitions int    `json:"partitions"`
-	} `json:"nodes"`
+	Verdict string     `json:"verdict"`
+	Nodes   []ringNode `json:"nodes"`
+}
+
+// ringNode is what it says of one node.
+type ringNode struct {
+	NodeID     string `json:"node_id"`
+	Name       string `json:"name"`
+	State      string `json:"state"`
+	Partitions int    `json:"partitions"`
 }
 
 // ring is the ring as one node sees it.
@@ -240,4 +243,21 @@ func (a *agent) wipe() {
 	if err := os.RemoveAll(a.data); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// tableBytes is how many bytes the engine's tables in a data directory have.
+func tableBytes(t *testing.T, data string) (sum int64) {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(data, "data", "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += info.Size()
+	}
+	return sum
 }

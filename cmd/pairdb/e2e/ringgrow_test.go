@@ -10,6 +10,7 @@ import (
 // command, and then two leave, one of them a founder. No request fails, every
 // acknowledged write is there, and the leavers hold nothing and are no members.
 func TestClusterGrowsAndShrinks(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, "--set", "ring.settle="+ringSettle)
 	want := c.fill(c.agents[0], "grow", 3000, 300)
 	l := startLoad(t, c.endpoints(), 6)

@@ -47,6 +47,7 @@ type roundsWorld struct {
 // bring over exactly those, each once, and then find nothing; what they cost is written
 // down, and what it is to clients meanwhile. In the end the three hold the same.
 func TestRoundsOfProcesses(t *testing.T) {
+	t.Parallel()
 	w := &roundsWorld{keys: roundsKeys}
 	long := os.Getenv("PAIRDB_REPAIR_KEYS")
 	flags := []string{"--set", "repair.interval=168h"}

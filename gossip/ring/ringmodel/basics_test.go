@@ -12,7 +12,7 @@ const (
 	maxIDs     = 14 // nodes over one schedule: who lost a disk comes back as another
 	maxActors  = 48
 	maxWrites  = 56 // of one key
-	tenants    = 2
+	tenants    = 4  // over one schedule, by number
 	partitions = 2
 	units      = tenants * partitions
 )
@@ -22,7 +22,9 @@ func tenantOf(u int) int               { return u / partitions }
 func partitionOf(u int) ring.Partition { return ring.Partition(u % partitions) }
 
 // kindOf says how the key of a unit is used.
-func kindOf(u int) keyKind { return [units]keyKind{many, single, many, blind}[u] }
+func kindOf(u int) keyKind {
+	return [units]keyKind{many, single, many, blind, single, many, many, single}[u]
+}
 
 type keyKind int
 
@@ -33,6 +35,9 @@ const (
 )
 
 func lww(u int) bool { return kindOf(u) == blind }
+
+// blindUnit is the one whose key is blind.
+const blindUnit = 3
 
 // idOf names a node to package ring, indexOf is the way back.
 func idOf(i int) ring.NodeID     { return ring.NodeID{0: byte(i + 1)} }

@@ -44,12 +44,18 @@ type operation struct {
 }
 
 func (w *world) startOperation(c *node) {
-	u := w.n(units)
-	if w.percent(w.prof.blind) {
-		u = units - 1
+	there := mask(0)
+	for u := range units {
+		if w.view(c).at[u].there() {
+			there |= bit(u)
+		}
 	}
-	if w.view(c).at[u].pv == 0 {
-		return // there is no such tenant yet
+	u := w.pick(there)
+	if w.percent(w.prof.blind) {
+		u = blindUnit
+	}
+	if !there.has(u) {
+		return // there is no such tenant, yet or any more
 	}
 	kind := reading
 	switch w.n(10) {
@@ -102,6 +108,10 @@ func (w *world) begin(c *node, u int, kind opKind) *operation {
 func (w *world) run(c *node, op *operation) {
 	v := w.view(c)
 	o := v.at[op.u]
+	if o.deleted {
+		w.giveUp(op)
+		return
+	}
 	if op.version < 0 || op.sets.pv != o.pv {
 		if w.in(freshTally) {
 			op.acks, op.before, op.answers = 0, 0, [maxIDs]causal.Object{}
@@ -169,7 +179,7 @@ func (w *world) onAnswer(n *node, m *message) {
 	switch m.kind {
 	case stale:
 		w.count["bounces"]++
-		if op.bounces++; op.bounces < 12 && w.view(n).at[op.u].pv != op.sets.pv {
+		if op.bounces++; op.bounces < 12 && (w.view(n).at[op.u].pv != op.sets.pv || w.view(n).at[op.u].deleted) {
 			w.run(n, op)
 		}
 		return

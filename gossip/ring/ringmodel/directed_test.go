@@ -187,11 +187,17 @@ func (w *world) listen(at int, from ...int) {
 // collect has a node drive a round of u, and the owners drop what it releases.
 func (w *world) collect(u, driver int, owners ...int) {
 	w.listen(driver, everybody...)
-	w.beginRoundOf(w.nodes[driver], w.spanOf(u))
+	w.beginRoundAt(driver, u)
 	w.flow(owners...)
 	for _, i := range owners {
 		w.sweep(w.nodes[i])
 	}
+}
+
+// beginRoundAt has a node begin a round of the span of u.
+func (w *world) beginRoundAt(driver, u int) {
+	n := w.nodes[driver]
+	w.beginRoundOf(n, partitionOf(u), w.serving(n).class[tenantOf(u)])
 }
 
 // tryCommit commits if the guard that node 6 looks at lets it.
@@ -216,7 +222,7 @@ func (w *world) tryFinalize(who ...int) {
 func (w *world) straggler(kind messageKind, to, u int, o causal.Object) {
 	n := w.nodes[to]
 	m := &message{kind: kind, from: 6, to: to, u: u, pv: w.view(n).at[u].pv, object: o, hint: &hint{target: to, u: u}, knows: n.known}
-	m.objects[u] = o
+	m.objects[u], m.members, m.class = o, bit(u), w.serving(n).class[tenantOf(u)]
 	w.deliver(m)
 	w.flow()
 }

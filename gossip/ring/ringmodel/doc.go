@@ -11,5 +11,6 @@
 // schedule notices (switches_test.go). What is not played: signatures, several keys in
 // a partition and where a stream goes on, partitions under quarantine, keys of
 // idempotency, values that expire, reads at ONE and ALL, deletes where the last write
-// wins, lost metadata.
+// wins, lost metadata, intents and the plan that is made of them, a class that parts in a
+// partition under quarantine.
 package ringmodel

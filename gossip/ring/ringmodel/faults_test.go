@@ -21,6 +21,7 @@ func (w *world) crash(n *node) {
 	}
 	n.proposer, n.rounds = nil, 0
 	n.pushes, n.condemn, n.round = [units]push{}, [units]bool{}, round{}
+	n.forgot = [tenants]bool{}
 	for _, op := range w.ops {
 		if op.at == n.id && !op.done {
 			w.end(nil, op)
@@ -56,7 +57,7 @@ func (w *world) loseDisk(n *node) {
 
 func (w *world) mayLose(n *node) bool {
 	v := w.last()
-	if _, made := v.state.Tenant(secondTenant); !made && w.rf[1] < 3 {
+	if v.state.LastTenant() < 2 && w.rf < 3 {
 		return false // who is to own its data alone may not be gone before that is there
 	}
 	bad := w.lostDisks()

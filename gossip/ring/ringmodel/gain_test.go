@@ -66,7 +66,7 @@ func (w *world) onGainer(n *node, m *message) {
 		kind = all
 	}
 	a := answer(m, kind)
-	a.knowing = *w.know(n, m.u)
+	a.knowing = w.know(n, m.u)
 	if kind == all {
 		a.object = w.shows(n, m.u)
 	}
@@ -88,23 +88,16 @@ func (w *world) open(n *node, m *message) (*gain, *owners) {
 	return g, &v.at[m.u]
 }
 
-// learnKnown takes over what another one knows to be confirmed.
-func (w *world) learnKnown(n *node, u int, k *knowledge) {
-	own := w.know(n, u)
-	own.confirmed = own.confirmed.Join(&k.confirmed)
-	own.released = own.released.Join(&k.released)
-	own.floor = max(own.floor, k.floor)
-}
-
 func (w *world) onKnown(n *node, m *message) {
 	g, _ := w.open(n, m)
 	if g == nil {
 		return
 	}
 	if w.in(inherit) {
-		w.learnKnown(n, m.u, &m.knowing)
+		w.learnKnown(n, partitionOf(m.u), w.serving(n).class[tenantOf(m.u)], &m.knowing)
 	}
-	for _, u := range w.members(m.u) {
+	v := w.serving(n)
+	for _, u := range v.unitsOf(partitionOf(m.u), v.class[tenantOf(m.u)]) {
 		if x := &n.gains[u]; x.change == m.at {
 			x.told |= bit(m.from)
 		}
@@ -124,7 +117,7 @@ func (w *world) onAll(n *node, m *message) {
 		w.set(n, m.u, joined)
 	}
 	if w.in(inherit) {
-		w.learnKnown(n, m.u, &m.knowing)
+		w.learnKnown(n, partitionOf(m.u), w.serving(n).class[tenantOf(m.u)], &m.knowing)
 	}
 	w.mergedFrom(n, m.u, m.from, o)
 }
@@ -148,6 +141,7 @@ func (w *world) cleanUp(n *node) {
 	if v.retired.has(n.id) {
 		return
 	}
+	w.dropDeleted(n, v)
 	dirty := false
 	for u := range v.at {
 		if n.condemn[u] { // only without recheckDrop
@@ -158,7 +152,7 @@ func (w *world) cleanUp(n *node) {
 			continue
 		}
 		o := &v.at[u]
-		if !n.holds[u] || o.all().has(n.id) {
+		if !n.holds[u] || o.deleted || o.all().has(n.id) {
 			n.pushes[u].active = false
 			continue
 		}
@@ -178,6 +172,7 @@ func (w *world) cleanUp(n *node) {
 			w.send(&message{kind: handOver, from: n.id, to: i, u: u, pv: o.pv, object: n.data[u], changes: p.changes})
 		}
 	}
+	w.forgetForeign(n, v)
 	if !dirty && v.state.Change() == nil {
 		n.report.Clean = max(n.report.Clean, ring.Version(n.durable))
 	}
@@ -209,12 +204,12 @@ func (w *world) drop(n *node, u int) {
 	w.count["drops"]++
 	n.data[u], n.holds[u], n.pushes[u] = causal.Object{}, false, push{}
 	n.changes[u]++
-	for _, x := range w.members(u) {
-		if n.holds[x] {
-			return
-		}
+	v := w.serving(n)
+	p, c := partitionOf(u), v.class[tenantOf(u)]
+	if c == 0 || n.holdsAny(v, p, c) {
+		return
 	}
-	*w.know(n, u) = knowledge{}
+	w.forgetSpan(n, p, c)
 	if w.in(seqSurvives) {
 		return
 	}

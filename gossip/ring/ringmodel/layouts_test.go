@@ -59,9 +59,13 @@ func (w *world) mendingPlan(v *view) (*plan, mask) {
 
 // newPlan is some change or other: nodes join and leave, lost ones are removed, and
 // owners of a partition are others, or in another order.
-func (w *world) newPlan(v *view) (*plan, mask) {
+func (w *world) newPlan(v *view) (*plan, mask, []ring.Factor) {
 	old := planOf(v.state.Layout())
 	p := old
+	factors := w.newFactors(v)
+	if len(factors) > 0 && w.n(2) == 0 {
+		return &p, 0, factors
+	}
 	gone := w.lostDisks()
 	dead, removed := old.nodes&gone, mask(0)
 	if dead != 0 && w.n(10) < 7 && dead != p.nodes {
@@ -115,5 +119,19 @@ func (w *world) newPlan(v *view) (*plan, mask) {
 		}
 	}
 	w.fill(&p, &old)
-	return &p, removed & dead &^ p.nodes
+	return &p, removed & dead &^ p.nodes, factors
+}
+
+// newFactors gives some tenants another replication factor.
+func (w *world) newFactors(v *view) (factors []ring.Factor) {
+	if !w.percent(w.prof.refactor) {
+		return nil
+	}
+	for number := ring.TenantNumber(1); number <= v.state.LastTenant(); number++ {
+		t, ok := v.state.TenantByNumber(number)
+		if rf := uint8(1 + w.n(ring.MaxRF)); ok && w.n(2) == 0 && t.RF != rf {
+			factors = append(factors, ring.Factor{Tenant: number, RF: rf})
+		}
+	}
+	return factors
 }

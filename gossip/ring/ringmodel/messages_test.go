@@ -73,6 +73,8 @@ type message struct {
 	register ring.Register
 
 	round   int
+	class   ring.Class
+	members mask // units of the class
 	actor   uint64
 	drawn   uint64
 	seen    causal.Context
@@ -123,7 +125,7 @@ func (w *world) deliverOne() {
 func answer(m *message, kind messageKind) *message {
 	return &message{
 		kind: kind, from: m.to, to: m.from, u: m.u, pv: m.pv, op: m.op, attempt: m.attempt, hint: m.hint,
-		changes: m.changes, at: m.at, round: m.round,
+		changes: m.changes, at: m.at, round: m.round, class: m.class,
 	}
 }
 

@@ -8,6 +8,7 @@ type profile struct {
 	steps, maxLog          int
 	factors, one           bool // the second tenant has some RF; writes at ONE
 	change, abort          int  // percent and per mille of chances to
+	refactor               int  // percent of changes change replication factors
 	loss, slow, slowFor    int  // percent, percent, steps
 	hints, deletes, skew   int  // percent, percent, steps
 	logGossip, blind, ones int  // percent, percent, of 3
@@ -26,7 +27,7 @@ func profiles() []profile {
 	kind := func(name string, change func(p *profile)) profile {
 		p := profile{
 			name: name, minNodes: 5, maxNodes: 7, minStart: 3, maxStart: 5, steps: 1800, maxLog: 28, factors: true, one: true,
-			change: 25, abort: 15, loss: 4, slow: 6, slowFor: 400, hints: 50, power: 1, logGossip: 50, ones: 1, deletes: 20,
+			change: 25, refactor: 30, abort: 15, loss: 4, slow: 6, slowFor: 400, hints: 50, power: 1, logGossip: 50, ones: 1, deletes: 20,
 			crash: 40, loseDisk: 8, cut: 30, pause: 40,
 			ops: 6, gossip: 14, drive: 8, fetch: 10, clean: 5, round: 2, sweep: 2, replay: 2, deliver: 90, persist: 8,
 		}
@@ -74,6 +75,18 @@ func profiles() []profile {
 			regain(p)
 			p.change, p.abort, p.ones, p.clean, p.pause = 80, 120, 3, 2, 60
 			p.slow, p.slowFor, p.loss, p.hints, p.round, p.sweep, p.deletes = 10, 900, 12, 10, 8, 10, 35
+		}),
+		kind("factors", func(p *profile) { // replication factors go up and down all the time
+			regain(p)
+			p.factors, p.refactor, p.change, p.abort, p.ops, p.round, p.sweep, p.ones = true, 90, 60, 60, 10, 10, 8, 2
+			p.minNodes, p.maxNodes = 5, 7
+			p.slow, p.slowFor, p.loss, p.deletes, p.crash, p.clean, p.pause = 8, 900, 6, 35, 20, 6, 30
+		}),
+		kind("factors and collect", func(p *profile) { // few changes of them, with rounds between
+			quiet(p)
+			p.refactor, p.change, p.abort, p.clean, p.pause, p.steps = 85, 20, 40, 12, 40, 3000
+			p.minStart, p.deletes, p.round, p.sweep, p.slow, p.slowFor, p.hints, p.replay, p.loss = 5, 55, 26, 14, 8, 1500, 70, 1, 8
+			p.gossip, p.drive, p.fetch, p.deliver = 20, 16, 20, 150
 		}),
 		kind("power", func(p *profile) {
 			quiet(p)

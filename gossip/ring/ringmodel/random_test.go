@@ -34,7 +34,7 @@ func TestSchedules(t *testing.T) {
 		t.Errorf("%d schedules: %s; play the first of them again:\n\tgo test ./gossip/ring/ringmodel -run TestSchedules -v -ringmodel.seed=%d", r.classes[class], class, r.example[class])
 	}
 	t.Logf("%d seeds: %v", *modelSeeds, r.count)
-	for _, name := range []string{"propose", "commit", "abort", "finalize", "retire", "tenant-create", "acknowledged", "reads", "bounces", "crashes", "lost disks", "cuts", "pauses", "drops", "rounds", "sweeps", "hints"} {
+	for _, name := range []string{"propose", "commit", "abort", "finalize", "retire", "tenant-create", "acknowledged", "reads", "bounces", "crashes", "lost disks", "cuts", "pauses", "drops", "rounds", "sweeps", "hints", "factors changed", "partings", "tenants dropped"} {
 		if r.count[name] == 0 && *modelSeeds >= 100 {
 			t.Errorf("no schedule had any %s", name)
 		}

@@ -19,7 +19,7 @@ func (w *world) fenced(n *node, m *message) bool {
 		v = w.serving(n)
 	}
 	o := &v.at[m.u]
-	if o.pv != m.pv && w.in(fence) {
+	if o.pv != m.pv && w.in(fence) || o.deleted && w.in(forgetDeleted) {
 		w.send(answer(m, stale))
 		return false
 	}
@@ -45,6 +45,11 @@ func (w *world) mustKeep(n *node, u int) bool {
 	return w.in(gainerWhole) && w.gaining(n, v, u) && (n.gains[u].change != v.state.Change().ProposedAt || n.gains[u].got == 0)
 }
 
+func (w *world) confirmed(n *node, u int) *causal.Confirmed {
+	k := w.know(n, u)
+	return &k.confirmed
+}
+
 // merge joins what came into what n holds. stripped says that something was left out.
 func (w *world) merge(n *node, u int, came *causal.Object) (stripped bool) {
 	if came.IsZero() {
@@ -53,7 +58,7 @@ func (w *world) merge(n *node, u int, came *causal.Object) (stripped bool) {
 	held := &n.data[u]
 	var joined causal.Object
 	if w.in(strip) && !w.mustKeep(n, u) {
-		joined, stripped = causal.JoinUnder(held, came, &w.know(n, u).confirmed, lww(u))
+		joined, stripped = causal.JoinUnder(held, came, w.confirmed(n, u), lww(u))
 	} else {
 		joined = causal.Join(held, came)
 	}
@@ -66,7 +71,7 @@ func (w *world) merge(n *node, u int, came *causal.Object) (stripped bool) {
 
 // shows is what a reader is shown of u by n: no delete that all owners have.
 func (w *world) shows(n *node, u int) causal.Object {
-	return w.settled(n, u, &w.know(n, u).confirmed)
+	return w.settled(n, u, w.confirmed(n, u))
 }
 
 // settled is what is left of what n holds, and the truth of what is not.
@@ -128,9 +133,9 @@ func (w *world) onWrite(n *node, m *message) {
 	stub, ok := causal.Uncovered(held, &m.object)
 	// Its own new dot is to be left out: then it was never seen by all, but something
 	// of its actor that came later was.
-	own := m.op.kind != reading && !held.Context.Covers(m.op.dot) && w.know(n, m.u).confirmed.Seen.Covers(m.op.dot)
+	own := m.op.kind != reading && !held.Context.Covers(m.op.dot) && w.confirmed(n, m.u).Seen.Covers(m.op.dot)
 	// Another owner may have shown nothing of what replaced what was found.
-	replaced := m.found && w.in(refuseFound) && !w.gaining(n, w.serving(n), m.u) && held.Superseded(&m.object, &w.know(n, m.u).confirmed)
+	replaced := m.found && w.in(refuseFound) && !w.gaining(n, w.serving(n), m.u) && held.Superseded(&m.object, w.confirmed(n, m.u))
 	if w.merge(n, m.u, &m.object) && (own || m.op.kind == reading) && w.in(refuseStripped) {
 		return // what a read found was collected meanwhile: it is not to be returned
 	}

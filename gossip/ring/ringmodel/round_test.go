@@ -1,6 +1,8 @@
 package ringmodel
 
 import (
+	"slices"
+
 	"github.com/pairdb/pairdb/coord/causal"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -15,41 +17,46 @@ import (
 //
 // All owners take part, as the processes that they were when it began.
 type round struct {
-	id, span int // id 0: none
-	pv       ring.Version
-	want     messageKind
-	acks     mask
-	asked    mask
-	actors   [maxIDs]uint64
-	drawn    []causal.Dot
-	seen     causal.Context
-	agreed   knowledge
-	objects  [units]causal.Object
+	id      int // 0: none
+	p       ring.Partition
+	class   ring.Class
+	members []int
+	pv      ring.Version
+	want    messageKind
+	acks    mask
+	asked   mask
+	actors  [maxIDs]uint64
+	drawn   []causal.Dot
+	seen    causal.Context
+	agreed  knowledge
+	objects [units]causal.Object
+	common  mask // units that all owners count among those of the class
 }
 
 // beginRound has n compare a span, if it may.
 func (w *world) beginRound(n *node) {
-	w.beginRoundOf(n, w.spanOf(w.n(units)))
+	classes := w.views[n.durable].classes
+	w.beginRoundOf(n, ring.Partition(w.n(partitions)), classes[w.n(len(classes))])
 }
 
-func (w *world) beginRoundOf(n *node, u int) {
+func (w *world) beginRoundOf(n *node, p ring.Partition, c ring.Class) {
 	v := w.views[n.durable]
-	o := &v.at[u]
-	if !o.w1.has(n.id) || !w.mayConfirm(n, v, u) {
+	us := v.unitsOf(p, c)
+	if len(us) == 0 || !v.at[us[0]].w1.has(n.id) || !w.mayConfirm(n, v, p, c) {
 		return
 	}
 	w.roundIDs++
-	n.round = round{id: w.roundIDs, span: u, pv: o.pv, want: state, asked: o.w1}
+	n.round = round{id: w.roundIDs, p: p, class: c, members: us, pv: v.pv[p], want: state, asked: v.at[us[0]].w1}
 	w.tell(n, askState, causal.Confirmed{})
 }
 
-// mayConfirm says whether all that may hold something of u are its owners.
-func (w *world) mayConfirm(n *node, v *view, u int) bool {
-	if v.at[u].touched {
+// mayConfirm says whether all that may hold something of a span are its owners.
+func (w *world) mayConfirm(n *node, v *view, p ring.Partition, c ring.Class) bool {
+	if v.state.Change().Touches(p) {
 		return !w.in(roundsRest)
 	}
 	w.publish(n)
-	return !w.in(cleanGate) || v.state.Clean(partitionOf(u), w.rf[tenantOf(u)], n.reported)
+	return !w.in(cleanGate) || v.state.Clean(p, v.copies(c).From, n.reported)
 }
 
 // tell sends all owners the next question of a round.
@@ -57,12 +64,15 @@ func (w *world) tell(n *node, kind messageKind, c causal.Confirmed) {
 	r := &n.round
 	r.acks = 0
 	for _, i := range r.asked.list() {
-		m := &message{kind: kind, from: n.id, to: i, u: r.span, pv: r.pv, round: r.id}
+		m := &message{kind: kind, from: n.id, to: i, u: r.members[0], class: r.class, pv: r.pv, round: r.id}
 		switch kind {
 		case level:
 			m.knowing = r.agreed
 		case mend:
 			m.objects = r.objects
+			for _, u := range r.members {
+				m.members |= bit(u)
+			}
 		case adopt, release:
 			m.knowing.confirmed = c
 		}
@@ -70,32 +80,68 @@ func (w *world) tell(n *node, kind messageKind, c causal.Confirmed) {
 	}
 }
 
+// inRound says whether n takes part in a round of a span: it has the version of the
+// partition that the driver has, and owns the span.
+func (w *world) inRound(n *node, m *message) bool {
+	v, p := w.serving(n), partitionOf(m.u)
+	if v.retired.has(m.from) && m.from != n.id {
+		return false
+	}
+	if v.pv[p] < m.pv {
+		w.catchUp(n, m.knows)
+		v = w.serving(n)
+	}
+	return (v.pv[p] == m.pv || !w.in(fence)) && v.isOwner(n.id, p, m.class)
+}
+
+// overtake has n learn more of the log: what it was about to take in, since its version
+// was that of the sender, it takes in when it goes by another one.
+func (w *world) overtake(n *node) {
+	if more := len(w.views) - 1 - n.known; more > 0 {
+		w.learn(n, n.known+1+w.n(more))
+		w.persist(n)
+		w.count["overtaken"]++
+	}
+}
+
 // onRound is an owner in a round.
 func (w *world) onRound(n *node, m *message) {
-	if !w.fenced(n, m) || !w.serving(n).at[m.u].w1.has(n.id) {
+	if !w.inRound(n, m) {
 		return
 	}
-	k := w.know(n, m.u)
+	if m.kind != askState && m.kind != mend && !w.healing && w.n(8) == 0 {
+		w.overtake(n)
+	}
+	w.takePart(n, m)
+}
+
+// takePart is onRound when the message is fenced.
+func (w *world) takePart(n *node, m *message) {
+	p, v := partitionOf(m.u), w.serving(n)
 	var a *message
 	switch m.kind {
 	case askState:
 		a = answer(m, state)
-		a.drawn, a.knowing = n.seq[partitionOf(m.u)], *k
-		for _, u := range w.members(m.u) {
+		a.drawn, a.knowing = n.seq[p], w.knows(n, p, m.class)
+		for _, u := range v.unitsOf(p, m.class) {
 			a.seen = causal.JoinContext(a.seen, n.data[u].Context)
 		}
 	case level:
-		w.learnKnown(n, m.u, &m.knowing)
-		if !k.confirmed.Equal(&m.knowing.confirmed) {
+		w.learnKnown(n, p, m.class, &m.knowing)
+		if k := w.knows(n, p, m.class); v.pv[p] != m.pv && w.in(fence) || !k.confirmed.Equal(&m.knowing.confirmed) {
 			return // it has learned more meanwhile: the round is void
 		}
 		a = answer(m, rows)
-		for _, u := range w.members(m.u) {
+		for _, u := range v.unitsOf(p, m.class) {
 			a.objects[u] = w.shows(n, u)
+			a.members |= bit(u)
 		}
 	case mend:
 		a = answer(m, mended)
-		for _, u := range w.members(m.u) {
+		for _, u := range m.members.list() {
+			if v.class[tenantOf(u)] != m.class {
+				continue
+			}
 			if w.in(stripRows) {
 				w.merge(n, u, &m.objects[u])
 			} else if o := causal.Join(&n.data[u], &m.objects[u]); !o.Equal(&n.data[u]) {
@@ -104,11 +150,13 @@ func (w *world) onRound(n *node, m *message) {
 		}
 	case adopt:
 		a = answer(m, adopted)
-		k.confirmed = k.confirmed.Join(&m.knowing.confirmed)
+		w.learnKnown(n, p, m.class, &knowledge{confirmed: m.knowing.confirmed})
+		if w.in(adoptStands) && v.pv[p] != m.pv && w.in(fence) {
+			return // a tenant may have left the class, and it was not adopted of that one
+		}
 	case release:
-		k.confirmed = k.confirmed.Join(&m.knowing.confirmed)
-		k.released = k.released.Join(&m.knowing.confirmed)
-		w.trace("n%d releases u%d %v", n.id, m.u, k.released.Seen)
+		w.learnKnown(n, p, m.class, &knowledge{confirmed: m.knowing.confirmed, released: m.knowing.confirmed})
+		w.trace("n%d releases %v of partition %d %v", n.id, m.class, p, m.knowing.confirmed.Seen)
 		return
 	}
 	a.actor = n.actor
@@ -132,16 +180,14 @@ func (w *world) onRoundAnswer(n *node, m *message) {
 		r.id = 0 // it is another process by now
 		return
 	}
+	v := w.views[n.durable]
 	if m.kind == rows {
-		for _, u := range w.members(r.span) {
-			r.objects[u] = foldRows(&r.objects[u], &m.objects[u], &r.agreed.confirmed)
-		}
+		w.foldAnswer(r, m, v)
 	}
 	if r.acks |= bit(m.from); r.acks != r.asked {
 		return
 	}
-	v := w.views[n.durable]
-	if v.at[r.span].pv != r.pv || !w.mayConfirm(n, v, r.span) {
+	if r.id == 0 || v.pv[r.p] != r.pv || !slices.Equal(v.unitsOf(r.p, r.class), r.members) || !w.mayConfirm(n, v, r.p, r.class) {
 		r.id = 0
 		return
 	}
@@ -150,6 +196,12 @@ func (w *world) onRoundAnswer(n *node, m *message) {
 		r.want = rows
 		w.tell(n, level, causal.Confirmed{})
 	case rows:
+		for _, u := range r.members {
+			if !r.objects[u].IsZero() && !r.common.has(u) {
+				r.id = 0 // who does not know the tenant tells nothing of it
+				return
+			}
+		}
 		r.want = mended
 		w.tell(n, mend, causal.Confirmed{})
 	case mended:
@@ -162,12 +214,30 @@ func (w *world) onRoundAnswer(n *node, m *message) {
 	}
 }
 
+// foldAnswer takes in what an owner holds. An owner that holds something of a tenant that
+// the driver does not count among those of the class makes the round void.
+func (w *world) foldAnswer(r *round, m *message, v *view) {
+	if r.acks == 0 {
+		r.common = m.members
+	}
+	r.common &= m.members
+	for _, u := range m.members.list() {
+		switch {
+		case slices.Contains(r.members, u):
+			if r.acks == 0 {
+				r.objects[u] = m.objects[u]
+			} else {
+				r.objects[u] = foldRows(&r.objects[u], &m.objects[u], &r.agreed.confirmed)
+			}
+		case !v.at[u].deleted && !m.objects[u].IsZero():
+			r.id = 0
+		}
+	}
+}
+
 // foldRows joins what two owners hold that know c: what c covers and one of them does
 // not hold it has replaced.
 func foldRows(a, b *causal.Object, c *causal.Confirmed) causal.Object {
-	if a.IsZero() {
-		return *b
-	}
 	context := causal.JoinContext(a.Context, b.Context)
 	x := causal.Object{Context: causal.JoinContext(a.Context, c.Seen), Siblings: a.Siblings}
 	y := causal.Object{Context: causal.JoinContext(b.Context, c.Seen), Siblings: b.Siblings}
@@ -203,6 +273,10 @@ func (w *world) sweep(n *node) {
 		if !v.at[u].all().has(n.id) {
 			continue
 		}
+		p, c := partitionOf(u), v.class[tenantOf(u)]
+		if _, own := c.Own(); own && !n.spans.at(p, c).parted {
+			continue // what is released of the others is swept of them alone
+		}
 		k := w.know(n, u)
 		before := n.data[u]
 		after := w.settled(n, u, &k.released)
@@ -211,7 +285,8 @@ func (w *world) sweep(n *node) {
 		}
 		w.trace("n%d sweeps u%d", n.id, u)
 		w.count["sweeps"]++
-		k.floor = max(k.floor, after.Floor)
+		at := n.spans.at(p, c)
+		at.floor = max(at.floor, after.Floor)
 		w.set(n, u, after)
 	}
 }

@@ -39,6 +39,14 @@ const (
 	hintsDoNotCount             // a hint is no acknowledgement
 	hintsFenced                 // a hint is fenced like a write
 	restamp                     // a blind write goes above what its owners report
+	fallBack                    // of a tenant that has left the others holds what was confirmed of all before
+	copyOnWrite                 // ... and nothing that is confirmed of the others afterwards
+	staysParted                 // ... also where it was dropped
+	classFenced                 // a change of replication factors moves the versions of all partitions
+	gainCopies                  // who gains is said by the replication factor that is to be
+	adoptStands                 // what is adopted when the version has moved meanwhile is not acknowledged
+	forgetDeleted               // a replica takes nothing of a tenant that was deleted
+	freshNumbers                // a tenant that is made again has a number of its own
 	ruleCount
 )
 
@@ -50,6 +58,7 @@ func (r rule) String() string {
 		"refuse found", "inherit",
 		"gainer whole", "gainer silent", "entry bytes", "unique ballots", "durable votes", "durable ack", "fresh tally",
 		"read repair", "hints do not count", "hints fenced", "restamp",
+		"fall back", "copy on write", "stays parted", "class fenced", "gain copies", "adopt stands", "forget deleted", "fresh numbers",
 	}[r]
 }
 

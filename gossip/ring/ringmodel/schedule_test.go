@@ -146,8 +146,13 @@ func (w *world) calm() bool {
 		if n.durable < len(w.views)-1 || len(n.hints) > 0 {
 			return false
 		}
+		for t := range tenants {
+			if v.deleted(t) && !n.forgot[t] {
+				return false
+			}
+		}
 		for u := range n.holds {
-			if n.holds[u] && !v.at[u].w1.has(n.id) {
+			if n.holds[u] && !v.at[u].deleted && !v.at[u].w1.has(n.id) {
 				return false
 			}
 		}

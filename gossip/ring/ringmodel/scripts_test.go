@@ -7,7 +7,7 @@ import (
 )
 
 func scripts() []script {
-	return slices.Concat(moveScripts(), otherScripts(), collectScripts())
+	return slices.Concat(moveScripts(), otherScripts(), collectScripts(), factorScripts(), classScripts(), deleteScripts())
 }
 
 // moveScripts are about what moves when owners change.
@@ -81,7 +81,7 @@ func moveScripts() []script {
 			w.heal()
 		}},
 		{"five owners become three, and those that stay missed a write", shrinkSync, func(w *world) {
-			w.rf[1] = 5
+			w.rf = 5
 			before := plan{nodes: 1<<5 - 1, voters: bit(0), rows: [partitions][]int{{0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}}}
 			w.foundCluster(before)
 			w.put(writing, 2, 2, nil, false, 3, 4)
@@ -203,7 +203,7 @@ func otherScripts() []script {
 			w.crash(n)
 			w.restart(n)
 			w.propose(n, w.proposal(&p, 0, s.Version()+1, s))
-			for range 20 {
+			for range 3 {
 				w.drive(n)
 				w.flow(0, 1, 2, 6)
 			}

@@ -38,10 +38,7 @@ func collectScripts() []script {
 			w.chooseChange(scriptPlan(3, 1, 2), 0, true, everybody...)
 			w.hearConfirmed(3, 0, 0, 1, 2)
 			w.straggler(handHint, 3, 0, old)
-			before := w.count["reads"]
-			if w.read(0, 1, 0, 3); w.count["reads"] == before {
-				w.fail("a read is not answered", "the old owners refuse what the gainer showed")
-			}
+			w.readAnswered(0, 1, 0, 3)
 		}},
 		{"a write beside a confirmed one reaches a gainer that has not fetched yet", gainerWhole, func(w *world) {
 			w.put(writing, 0, 0, nil, false, 1, 2)
@@ -60,7 +57,7 @@ func collectScripts() []script {
 			w.put(writing, 0, 0, first, true, 1, 2)
 			w.collect(0, 0, 0, 1, 2)
 			w.finish()
-			w.heal()
+			w.readAnswered(0, 1, 3)
 		}},
 		{"a round confirms what only a loser has that was away", cleanGate, func(w *world) {
 			w.put(writingOne, 0, 0, nil, false)
@@ -78,14 +75,14 @@ func collectScripts() []script {
 		{"a read has a value before a round brings the delete, and nothing from an owner that hides it", refuseFound, func(w *world) {
 			op := w.halfRead()
 			w.listen(0, everybody...)
-			w.beginRoundOf(w.nodes[0], w.spanOf(0))
+			w.beginRoundAt(0, 0)
 			w.flow(0, 1, 2)
 			w.endRead(op, 0)
 		}},
 		{"and is to be held by a third, which does not know that all owners have had the delete", refuseFound, func(w *world) {
 			op := w.halfRead()
 			w.listen(0, everybody...)
-			w.beginRoundOf(w.nodes[0], w.spanOf(0))
+			w.beginRoundAt(0, 0)
 			w.flowBut(func(m *message) bool { return m.kind == adopt && m.to == 1 }, 0, 1, 2)
 			w.endRead(op, 1)
 		}},
@@ -108,6 +105,15 @@ func collectScripts() []script {
 			w.flow(1, 2, 3, 6)
 			w.read(0, 1, 2)
 		}},
+	}
+}
+
+// readAnswered is read, and a violation if there is no answer: what some owner shows others
+// refuse.
+func (w *world) readAnswered(u, at int, who ...int) {
+	before := w.count["reads"]
+	if w.read(u, at, who...); w.count["reads"] == before {
+		w.fail("a read is not answered", "others refuse what an owner showed")
 	}
 }
 

@@ -10,16 +10,18 @@ import (
 //	go test ./gossip/ring/ringmodel -run TestSchedules -ringmodel.without="the rule" -ringmodel.seeds=4000
 func noticedBySeed() map[rule]uint64 {
 	return map[rule]uint64{
-		fence:           1047,
-		sources:         1010,
-		votersInForce:   22,
-		actorPerStart:   3,
-		entryBytes:      2,
-		durableVotes:    45,
-		freshTally:      1002,
-		readRepair:      14,
-		hintsDoNotCount: 58,
-		hintsFenced:     8,
+		fence:           403,
+		sources:         472,
+		votersInForce:   584,
+		actorPerStart:   2,
+		entryBytes:      6,
+		durableVotes:    22,
+		freshTally:      82,
+		readRepair:      12,
+		hintsDoNotCount: 13,
+		hintsFenced:     12,
+		copyOnWrite:     40,
+		freshNumbers:    368,
 	}
 }
 

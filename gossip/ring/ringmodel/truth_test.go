@@ -15,7 +15,8 @@ type key struct {
 	dead      uint64             // replaced, and seen to be: it never comes back
 	collected uint64             // hidden or gone, with a delete that all owners had
 	acked     uint64
-	lastAcked int // of a key without tokens: the last acknowledged write, plus one
+	old       uint64 // of the tenant that had the number before
+	lastAcked int    // of a key without tokens: the last acknowledged write, plus one
 	ones      []ackedAtOne
 	busy      *operation
 
@@ -101,6 +102,9 @@ func (w *world) answerRead(op *operation) {
 			w.fail("a read missed what was read before", "op%d misses %s", op.id, writes(missing))
 		}
 	}
+	if old := holds & k.old; old != 0 {
+		w.fail("something of a deleted tenant was seen", "op%d shows %s", op.id, writes(old))
+	}
 	if back := op.owesDead & holds; back != 0 {
 		w.fail("a replaced value came back", "op%d shows %s", op.id, writes(back))
 	}
@@ -115,6 +119,10 @@ func (w *world) answerRead(op *operation) {
 func (w *world) checkEnd() {
 	v := w.last()
 	for u := range units {
+		if v.at[u].deleted {
+			w.checkDeleted(u)
+			continue
+		}
 		k, l := &w.keys[u], v.at[u].w1.list()
 		var everything causal.Object
 		for _, i := range l {
@@ -148,9 +156,18 @@ func (w *world) checkEnd() {
 	}
 	for _, n := range w.nodes {
 		for u := range units {
-			if !n.lost && !v.retired.has(n.id) && n.holds[u] && !v.at[u].w1.has(n.id) {
+			if !n.lost && !v.retired.has(n.id) && n.holds[u] && !v.at[u].deleted && !v.at[u].w1.has(n.id) {
 				w.fail("data is left at a node that does not own it", "n%d u%d", n.id, u)
 			}
+		}
+	}
+}
+
+// checkDeleted looks for what is left of a unit of a deleted tenant.
+func (w *world) checkDeleted(u int) {
+	for _, n := range w.nodes {
+		if !n.lost && !w.last().retired.has(n.id) && n.holds[u] {
+			w.fail("something is left of a deleted tenant", "n%d u%d", n.id, u)
 		}
 	}
 }

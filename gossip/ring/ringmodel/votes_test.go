@@ -268,8 +268,7 @@ func (w *world) drive(n *node) {
 		w.propose(n, e)
 		return
 	}
-	if _, made := s.Tenant(secondTenant); !made && w.n(5) == 0 {
-		w.propose(n, w.tenantEntry(next))
+	if w.n(5) == 0 && w.driveTenants(n, s) {
 		return
 	}
 	switch c := s.Change(); {
@@ -279,8 +278,8 @@ func (w *world) drive(n *node) {
 				w.propose(n, w.proposal(p, removed, next, s))
 			}
 		} else if len(w.views) < w.prof.maxLog && w.percent(w.prof.change) {
-			if p, removed := w.newPlan(v); p != nil {
-				w.propose(n, w.proposal(p, removed, next, s))
+			if p, removed, factors := w.newPlan(v); p != nil {
+				w.propose(n, w.proposal(p, removed, next, s, factors...))
 			}
 		}
 	case c.Stage == ring.Proposed:
@@ -296,10 +295,27 @@ func (w *world) drive(n *node) {
 	}
 }
 
+// driveTenants has n make or delete a tenant.
+func (w *world) driveTenants(n *node, s *ring.State) bool {
+	e := w.newTenant(s)
+	if !w.healing && w.deletesTenants && e == nil && w.n(40) == 0 && s.LastTenant() < tenants {
+		if all := s.Tenants(); len(all) > 1 {
+			t := all[w.n(len(all))].Number
+			if t != ring.DefaultTenant {
+				e = w.deleteTenant(t, s.Version()+1)
+			}
+		}
+	}
+	if e != nil {
+		w.propose(n, e)
+	}
+	return e != nil
+}
+
 // mayCommit is the guard of the log, or what is left of it without a rule.
 func (w *world) mayCommit(n *node, v *view) bool {
 	ok, _ := v.state.MayCommit(n.reported)
-	if ok || w.in(commitGuard) && w.in(newVoters) && w.in(shrinkSync) {
+	if ok || w.in(commitGuard) && w.in(newVoters) && w.in(shrinkSync) && w.in(gainCopies) {
 		return ok
 	}
 	c := v.state.Change()

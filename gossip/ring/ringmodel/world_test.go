@@ -22,7 +22,8 @@ type node struct {
 	holds     [units]bool          // disk: there is data of the unit
 	changes   [units]int           // how often it changed
 	changedAt [units]ring.Version  // disk: under which version of the partition
-	spans     [units]knowledge     // disk: by the first unit of a span
+	spans     spans                // disk
+	forgot    [tenants]bool        // which deleted tenants it has dropped since it started
 	gains     [units]gain          // disk
 	report    ring.Report          // disk; Acked is durable
 	hints     []*hint              // disk
@@ -40,13 +41,6 @@ type node struct {
 	pushes   [units]push
 	condemn  [units]bool // without recheckDrop: to be dropped
 	round    round
-}
-
-// knowledge is what an owner knows of a span: the data in one partition of all
-// tenants with one replication factor.
-type knowledge struct {
-	confirmed, released causal.Confirmed
-	floor               uint64
 }
 
 // gain is how far a node is with a unit that a change gives it.
@@ -77,17 +71,21 @@ type world struct {
 	prof  *profile
 	step  int
 	nodes []*node
-	rf    [tenants]int
+	rf    int // of the second tenant, when it is made first
 	// shortcuts says that reads are confirmed only where they have to be.
 	shortcuts bool
 
-	// The log: all know it up to base from the beginning. The second tenant may be
-	// made later.
-	base       int
-	lateTenant bool
-	views      []*view // by version
-	chosen     [][]byte
-	opIDs      int
+	// The log: all know it up to base from the beginning. The second tenant may be made
+	// later, others beside it, and they may be deleted and made again.
+	base           int
+	lateTenant     bool
+	moreTenants    bool
+	deletesTenants bool
+	views          []*view // by version
+	chosen         [][]byte
+	opIDs          int
+	had            map[string]int            // where was kept what the deleted tenant of a name had
+	slots          map[ring.TenantNumber]int // without freshNumbers: where that of others is kept
 
 	msgs     []*message
 	ops      []*operation
@@ -123,7 +121,7 @@ func (w *world) trace(format string, args ...any) {
 }
 
 func newWorld(c chance, off ruleSet, p *profile) *world {
-	w := &world{chance: c, off: off, prof: p, count: map[string]int{}}
+	w := &world{chance: c, off: off, prof: p, count: map[string]int{}, slots: map[ring.TenantNumber]int{}, had: map[string]int{}}
 	for range p.minNodes + w.n(p.maxNodes-p.minNodes+1) {
 		w.addNode()
 	}
@@ -136,9 +134,10 @@ func newWorld(c chance, off ruleSet, p *profile) *world {
 	}
 	w.shortcuts = w.n(2) == 0
 	w.lateTenant = w.n(4) == 0
-	w.rf = [tenants]int{3, 3}
-	if p.factors {
-		w.rf[1] = 1 + w.n(ring.MaxRF)
+	w.moreTenants, w.deletesTenants = w.n(3) == 0, w.n(4) == 0
+	w.rf = 3
+	if p.factors && w.n(3) > 0 {
+		w.rf = 1 + w.n(ring.MaxRF)
 	}
 	for i := range first.rows {
 		row := first.nodes.list()
@@ -208,32 +207,6 @@ func (w *world) serving(n *node) *view {
 	}
 	return w.views[n.durable]
 }
-
-// spanOf is the first unit of the span that u is in, members are all of them.
-func (w *world) spanOf(u int) int {
-	for x := range u {
-		if w.sameSpan(x, u) {
-			return x
-		}
-	}
-	return u
-}
-
-func (w *world) sameSpan(a, b int) bool {
-	return partitionOf(a) == partitionOf(b) && w.rf[tenantOf(a)] == w.rf[tenantOf(b)]
-}
-
-func (w *world) members(span int) (us []int) {
-	for u := range units {
-		if w.sameSpan(u, span) {
-			us = append(us, u)
-		}
-	}
-	return us
-}
-
-// know is what n knows of the span of u.
-func (w *world) know(n *node, u int) *knowledge { return &n.spans[w.spanOf(u)] }
 
 // set stores what n holds of u.
 func (w *world) set(n *node, u int, o causal.Object) {

@@ -218,8 +218,13 @@ type InfoResponse struct {
 	Hints uint64 `protobuf:"varint,9,opt,name=hints,proto3" json:"hints,omitempty"`
 	// Partitions that the node does not serve until it has fetched them again.
 	QuarantinedPartitions uint32 `protobuf:"varint,10,opt,name=quarantined_partitions,json=quarantinedPartitions,proto3" json:"quarantined_partitions,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Spans of the node whose owners have not been compared, and found equal, since one of
+	// them was away last. Unset: the node does not say.
+	UnverifiedSpans *uint32 `protobuf:"varint,11,opt,name=unverified_spans,json=unverifiedSpans,proto3,oneof" json:"unverified_spans,omitempty"`
+	// True when the node has sent its clients away, or does so now.
+	Draining      bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -322,6 +327,148 @@ func (x *InfoResponse) GetQuarantinedPartitions() uint32 {
 	return 0
 }
 
+func (x *InfoResponse) GetUnverifiedSpans() uint32 {
+	if x != nil && x.UnverifiedSpans != nil {
+		return *x.UnverifiedSpans
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+// DrainRequest asks for the node's drain.
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes. Empty while the sender has no cluster.
+	ClusterId []byte `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The sender's node id, 16 bytes.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Begin unless it has begun.
+	Begin bool `protobuf:"varint,3,opt,name=begin,proto3" json:"begin,omitempty"`
+	// Serve clients again. Not with begin.
+	Undo          bool `protobuf:"varint,4,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DrainRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetBegin() bool {
+	if x != nil {
+		return x.Begin
+	}
+	return false
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// DrainResponse says how it is.
+type DrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id, 16 bytes.
+	NodeId []byte `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// How far it is. The name of the node is not set.
+	Drain         *v1.NodeDrain `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DrainResponse) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
+func (x *DrainResponse) GetDrain() *v1.NodeDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
 // ScrubRequest asks for the node's scrub.
 type ScrubRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -337,7 +484,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +496,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +509,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ScrubRequest) GetClusterId() []byte {
@@ -399,7 +546,7 @@ type ScrubResponse struct {
 
 func (x *ScrubResponse) Reset() {
 	*x = ScrubResponse{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +558,7 @@ func (x *ScrubResponse) String() string {
 func (*ScrubResponse) ProtoMessage() {}
 
 func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +571,7 @@ func (x *ScrubResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubResponse.ProtoReflect.Descriptor instead.
 func (*ScrubResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ScrubResponse) GetNodeId() []byte {
@@ -466,7 +613,7 @@ type ObserveRequest struct {
 
 func (x *ObserveRequest) Reset() {
 	*x = ObserveRequest{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +625,7 @@ func (x *ObserveRequest) String() string {
 func (*ObserveRequest) ProtoMessage() {}
 
 func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +638,7 @@ func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveRequest.ProtoReflect.Descriptor instead.
 func (*ObserveRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ObserveRequest) GetClusterId() []byte {
@@ -565,7 +712,7 @@ type StartRepairRequest struct {
 
 func (x *StartRepairRequest) Reset() {
 	*x = StartRepairRequest{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +724,7 @@ func (x *StartRepairRequest) String() string {
 func (*StartRepairRequest) ProtoMessage() {}
 
 func (x *StartRepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +737,7 @@ func (x *StartRepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRepairRequest.ProtoReflect.Descriptor instead.
 func (*StartRepairRequest) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartRepairRequest) GetClusterId() []byte {
@@ -627,7 +774,7 @@ type StartRepairResponse struct {
 
 func (x *StartRepairResponse) Reset() {
 	*x = StartRepairResponse{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +786,7 @@ func (x *StartRepairResponse) String() string {
 func (*StartRepairResponse) ProtoMessage() {}
 
 func (x *StartRepairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +799,7 @@ func (x *StartRepairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRepairResponse.ProtoReflect.Descriptor instead.
 func (*StartRepairResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartRepairResponse) GetNodeId() []byte {
@@ -686,7 +833,7 @@ type HintBacklog struct {
 
 func (x *HintBacklog) Reset() {
 	*x = HintBacklog{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +845,7 @@ func (x *HintBacklog) String() string {
 func (*HintBacklog) ProtoMessage() {}
 
 func (x *HintBacklog) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +858,7 @@ func (x *HintBacklog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintBacklog.ProtoReflect.Descriptor instead.
 func (*HintBacklog) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HintBacklog) GetTarget() []byte {
@@ -760,7 +907,7 @@ type EventQuery struct {
 
 func (x *EventQuery) Reset() {
 	*x = EventQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +919,7 @@ func (x *EventQuery) String() string {
 func (*EventQuery) ProtoMessage() {}
 
 func (x *EventQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +932,7 @@ func (x *EventQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventQuery.ProtoReflect.Descriptor instead.
 func (*EventQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EventQuery) GetIncarnation() uint64 {
@@ -827,7 +974,7 @@ type TrafficQuery struct {
 
 func (x *TrafficQuery) Reset() {
 	*x = TrafficQuery{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +986,7 @@ func (x *TrafficQuery) String() string {
 func (*TrafficQuery) ProtoMessage() {}
 
 func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +999,7 @@ func (x *TrafficQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficQuery.ProtoReflect.Descriptor instead.
 func (*TrafficQuery) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TrafficQuery) GetHotKeys() uint32 {
@@ -896,7 +1043,7 @@ type ObserveResponse struct {
 
 func (x *ObserveResponse) Reset() {
 	*x = ObserveResponse{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1055,7 @@ func (x *ObserveResponse) String() string {
 func (*ObserveResponse) ProtoMessage() {}
 
 func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1068,7 @@ func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveResponse.ProtoReflect.Descriptor instead.
 func (*ObserveResponse) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ObserveResponse) GetNodeId() []byte {
@@ -1032,7 +1179,7 @@ type TransferReport struct {
 
 func (x *TransferReport) Reset() {
 	*x = TransferReport{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1191,7 @@ func (x *TransferReport) String() string {
 func (*TransferReport) ProtoMessage() {}
 
 func (x *TransferReport) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1204,7 @@ func (x *TransferReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferReport.ProtoReflect.Descriptor instead.
 func (*TransferReport) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TransferReport) GetTransfers() []*v1.Transfer {
@@ -1130,7 +1277,7 @@ type KeyRate struct {
 
 func (x *KeyRate) Reset() {
 	*x = KeyRate{}
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1289,7 @@ func (x *KeyRate) String() string {
 func (*KeyRate) ProtoMessage() {}
 
 func (x *KeyRate) ProtoReflect() protoreflect.Message {
-	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_pairdb_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1302,7 @@ func (x *KeyRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRate.ProtoReflect.Descriptor instead.
 func (*KeyRate) Descriptor() ([]byte, []int) {
-	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_pairdb_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeyRate) GetTenant() uint32 {
@@ -1215,7 +1362,7 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\vInfoRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
-	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xf3\x02\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\"\xd4\x03\n" +
 	"\fInfoResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -1228,7 +1375,19 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"repairedAt\x12\x14\n" +
 	"\x05hints\x18\t \x01(\x04R\x05hints\x125\n" +
 	"\x16quarantined_partitions\x18\n" +
-	" \x01(\rR\x15quarantinedPartitions\"[\n" +
+	" \x01(\rR\x15quarantinedPartitions\x12.\n" +
+	"\x10unverified_spans\x18\v \x01(\rH\x00R\x0funverifiedSpans\x88\x01\x01\x12\x1a\n" +
+	"\bdraining\x18\f \x01(\bR\bdrainingB\x13\n" +
+	"\x11_unverified_spans\"o\n" +
+	"\fDrainRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x12\x14\n" +
+	"\x05begin\x18\x03 \x01(\bR\x05begin\x12\x12\n" +
+	"\x04undo\x18\x04 \x01(\bR\x04undo\"T\n" +
+	"\rDrainResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\fR\x06nodeId\x12*\n" +
+	"\x05drain\x18\x02 \x01(\v2\x14.pairdb.v1.NodeDrainR\x05drain\"[\n" +
 	"\fScrubRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x16\n" +
@@ -1301,13 +1460,14 @@ const file_pairdb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05write\x18\x03 \x01(\bR\x05write\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
 	"\x04high\x18\x05 \x01(\x01R\x04high\x12\x14\n" +
-	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xef\x02\n" +
+	"\x05noise\x18\x06 \x01(\x01R\x05noise2\xb5\x03\n" +
 	"\x04Peer\x12:\n" +
 	"\x06Frames\x12\x15.pairdb.peer.v1.Frame\x1a\x15.pairdb.peer.v1.Frame(\x010\x01\x12A\n" +
 	"\x04Info\x12\x1b.pairdb.peer.v1.InfoRequest\x1a\x1c.pairdb.peer.v1.InfoResponse\x12J\n" +
 	"\aObserve\x12\x1e.pairdb.peer.v1.ObserveRequest\x1a\x1f.pairdb.peer.v1.ObserveResponse\x12V\n" +
 	"\vStartRepair\x12\".pairdb.peer.v1.StartRepairRequest\x1a#.pairdb.peer.v1.StartRepairResponse\x12D\n" +
-	"\x05Scrub\x12\x1c.pairdb.peer.v1.ScrubRequest\x1a\x1d.pairdb.peer.v1.ScrubResponse2\xdc\x02\n" +
+	"\x05Scrub\x12\x1c.pairdb.peer.v1.ScrubRequest\x1a\x1d.pairdb.peer.v1.ScrubResponse\x12D\n" +
+	"\x05Drain\x12\x1c.pairdb.peer.v1.DrainRequest\x1a\x1d.pairdb.peer.v1.DrainResponse2\xdc\x02\n" +
 	"\x04Meta\x12D\n" +
 	"\bExchange\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12C\n" +
 	"\aPrepare\x12\x1b.pairdb.peer.v1.MetaMessage\x1a\x1b.pairdb.peer.v1.MetaMessage\x12B\n" +
@@ -1327,74 +1487,80 @@ func file_pairdb_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_pairdb_peer_v1_peer_proto_rawDescData
 }
 
-var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_pairdb_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_pairdb_peer_v1_peer_proto_goTypes = []any{
 	(*Frame)(nil),                 // 0: pairdb.peer.v1.Frame
 	(*MetaMessage)(nil),           // 1: pairdb.peer.v1.MetaMessage
 	(*InfoRequest)(nil),           // 2: pairdb.peer.v1.InfoRequest
 	(*InfoResponse)(nil),          // 3: pairdb.peer.v1.InfoResponse
-	(*ScrubRequest)(nil),          // 4: pairdb.peer.v1.ScrubRequest
-	(*ScrubResponse)(nil),         // 5: pairdb.peer.v1.ScrubResponse
-	(*ObserveRequest)(nil),        // 6: pairdb.peer.v1.ObserveRequest
-	(*StartRepairRequest)(nil),    // 7: pairdb.peer.v1.StartRepairRequest
-	(*StartRepairResponse)(nil),   // 8: pairdb.peer.v1.StartRepairResponse
-	(*HintBacklog)(nil),           // 9: pairdb.peer.v1.HintBacklog
-	(*EventQuery)(nil),            // 10: pairdb.peer.v1.EventQuery
-	(*TrafficQuery)(nil),          // 11: pairdb.peer.v1.TrafficQuery
-	(*ObserveResponse)(nil),       // 12: pairdb.peer.v1.ObserveResponse
-	(*TransferReport)(nil),        // 13: pairdb.peer.v1.TransferReport
-	(*KeyRate)(nil),               // 14: pairdb.peer.v1.KeyRate
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*v1.NodeScrub)(nil),          // 16: pairdb.v1.NodeScrub
-	(*v1.StartRepairRequest)(nil), // 17: pairdb.v1.StartRepairRequest
-	(*v1.RepairRun)(nil),          // 18: pairdb.v1.RepairRun
-	(*v1.Event)(nil),              // 19: pairdb.v1.Event
-	(*v1.NodeTraffic)(nil),        // 20: pairdb.v1.NodeTraffic
-	(*v1.NodeChange)(nil),         // 21: pairdb.v1.NodeChange
-	(*v1.Transfer)(nil),           // 22: pairdb.v1.Transfer
+	(*DrainRequest)(nil),          // 4: pairdb.peer.v1.DrainRequest
+	(*DrainResponse)(nil),         // 5: pairdb.peer.v1.DrainResponse
+	(*ScrubRequest)(nil),          // 6: pairdb.peer.v1.ScrubRequest
+	(*ScrubResponse)(nil),         // 7: pairdb.peer.v1.ScrubResponse
+	(*ObserveRequest)(nil),        // 8: pairdb.peer.v1.ObserveRequest
+	(*StartRepairRequest)(nil),    // 9: pairdb.peer.v1.StartRepairRequest
+	(*StartRepairResponse)(nil),   // 10: pairdb.peer.v1.StartRepairResponse
+	(*HintBacklog)(nil),           // 11: pairdb.peer.v1.HintBacklog
+	(*EventQuery)(nil),            // 12: pairdb.peer.v1.EventQuery
+	(*TrafficQuery)(nil),          // 13: pairdb.peer.v1.TrafficQuery
+	(*ObserveResponse)(nil),       // 14: pairdb.peer.v1.ObserveResponse
+	(*TransferReport)(nil),        // 15: pairdb.peer.v1.TransferReport
+	(*KeyRate)(nil),               // 16: pairdb.peer.v1.KeyRate
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*v1.NodeDrain)(nil),          // 18: pairdb.v1.NodeDrain
+	(*v1.NodeScrub)(nil),          // 19: pairdb.v1.NodeScrub
+	(*v1.StartRepairRequest)(nil), // 20: pairdb.v1.StartRepairRequest
+	(*v1.RepairRun)(nil),          // 21: pairdb.v1.RepairRun
+	(*v1.Event)(nil),              // 22: pairdb.v1.Event
+	(*v1.NodeTraffic)(nil),        // 23: pairdb.v1.NodeTraffic
+	(*v1.NodeChange)(nil),         // 24: pairdb.v1.NodeChange
+	(*v1.Transfer)(nil),           // 25: pairdb.v1.Transfer
 }
 var file_pairdb_peer_v1_peer_proto_depIdxs = []int32{
-	15, // 0: pairdb.peer.v1.InfoResponse.repaired_at:type_name -> google.protobuf.Timestamp
-	16, // 1: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
-	10, // 2: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
-	11, // 3: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
-	17, // 4: pairdb.peer.v1.StartRepairRequest.what:type_name -> pairdb.v1.StartRepairRequest
-	18, // 5: pairdb.peer.v1.StartRepairResponse.run:type_name -> pairdb.v1.RepairRun
-	15, // 6: pairdb.peer.v1.HintBacklog.oldest_at:type_name -> google.protobuf.Timestamp
-	15, // 7: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
-	19, // 8: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
-	20, // 9: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
-	14, // 10: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
-	9,  // 11: pairdb.peer.v1.ObserveResponse.hints:type_name -> pairdb.peer.v1.HintBacklog
-	18, // 12: pairdb.peer.v1.ObserveResponse.repairs:type_name -> pairdb.v1.RepairRun
-	13, // 13: pairdb.peer.v1.ObserveResponse.transfers:type_name -> pairdb.peer.v1.TransferReport
-	21, // 14: pairdb.peer.v1.ObserveResponse.changes:type_name -> pairdb.v1.NodeChange
-	22, // 15: pairdb.peer.v1.TransferReport.transfers:type_name -> pairdb.v1.Transfer
-	0,  // 16: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
-	2,  // 17: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
-	6,  // 18: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
-	7,  // 19: pairdb.peer.v1.Peer.StartRepair:input_type -> pairdb.peer.v1.StartRepairRequest
-	4,  // 20: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
-	1,  // 21: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 22: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 23: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 24: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
-	1,  // 25: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
-	0,  // 26: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
-	3,  // 27: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
-	12, // 28: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
-	8,  // 29: pairdb.peer.v1.Peer.StartRepair:output_type -> pairdb.peer.v1.StartRepairResponse
-	5,  // 30: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
-	1,  // 31: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 32: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 33: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 34: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
-	1,  // 35: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 0: pairdb.peer.v1.InfoResponse.repaired_at:type_name -> google.protobuf.Timestamp
+	18, // 1: pairdb.peer.v1.DrainResponse.drain:type_name -> pairdb.v1.NodeDrain
+	19, // 2: pairdb.peer.v1.ScrubResponse.scrub:type_name -> pairdb.v1.NodeScrub
+	12, // 3: pairdb.peer.v1.ObserveRequest.events:type_name -> pairdb.peer.v1.EventQuery
+	13, // 4: pairdb.peer.v1.ObserveRequest.traffic:type_name -> pairdb.peer.v1.TrafficQuery
+	20, // 5: pairdb.peer.v1.StartRepairRequest.what:type_name -> pairdb.v1.StartRepairRequest
+	21, // 6: pairdb.peer.v1.StartRepairResponse.run:type_name -> pairdb.v1.RepairRun
+	17, // 7: pairdb.peer.v1.HintBacklog.oldest_at:type_name -> google.protobuf.Timestamp
+	17, // 8: pairdb.peer.v1.EventQuery.since:type_name -> google.protobuf.Timestamp
+	22, // 9: pairdb.peer.v1.ObserveResponse.events:type_name -> pairdb.v1.Event
+	23, // 10: pairdb.peer.v1.ObserveResponse.traffic:type_name -> pairdb.v1.NodeTraffic
+	16, // 11: pairdb.peer.v1.ObserveResponse.hot_keys:type_name -> pairdb.peer.v1.KeyRate
+	11, // 12: pairdb.peer.v1.ObserveResponse.hints:type_name -> pairdb.peer.v1.HintBacklog
+	21, // 13: pairdb.peer.v1.ObserveResponse.repairs:type_name -> pairdb.v1.RepairRun
+	15, // 14: pairdb.peer.v1.ObserveResponse.transfers:type_name -> pairdb.peer.v1.TransferReport
+	24, // 15: pairdb.peer.v1.ObserveResponse.changes:type_name -> pairdb.v1.NodeChange
+	25, // 16: pairdb.peer.v1.TransferReport.transfers:type_name -> pairdb.v1.Transfer
+	0,  // 17: pairdb.peer.v1.Peer.Frames:input_type -> pairdb.peer.v1.Frame
+	2,  // 18: pairdb.peer.v1.Peer.Info:input_type -> pairdb.peer.v1.InfoRequest
+	8,  // 19: pairdb.peer.v1.Peer.Observe:input_type -> pairdb.peer.v1.ObserveRequest
+	9,  // 20: pairdb.peer.v1.Peer.StartRepair:input_type -> pairdb.peer.v1.StartRepairRequest
+	6,  // 21: pairdb.peer.v1.Peer.Scrub:input_type -> pairdb.peer.v1.ScrubRequest
+	4,  // 22: pairdb.peer.v1.Peer.Drain:input_type -> pairdb.peer.v1.DrainRequest
+	1,  // 23: pairdb.peer.v1.Meta.Exchange:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 24: pairdb.peer.v1.Meta.Prepare:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 25: pairdb.peer.v1.Meta.Accept:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 26: pairdb.peer.v1.Meta.Pledge:input_type -> pairdb.peer.v1.MetaMessage
+	1,  // 27: pairdb.peer.v1.Meta.Found:input_type -> pairdb.peer.v1.MetaMessage
+	0,  // 28: pairdb.peer.v1.Peer.Frames:output_type -> pairdb.peer.v1.Frame
+	3,  // 29: pairdb.peer.v1.Peer.Info:output_type -> pairdb.peer.v1.InfoResponse
+	14, // 30: pairdb.peer.v1.Peer.Observe:output_type -> pairdb.peer.v1.ObserveResponse
+	10, // 31: pairdb.peer.v1.Peer.StartRepair:output_type -> pairdb.peer.v1.StartRepairResponse
+	7,  // 32: pairdb.peer.v1.Peer.Scrub:output_type -> pairdb.peer.v1.ScrubResponse
+	5,  // 33: pairdb.peer.v1.Peer.Drain:output_type -> pairdb.peer.v1.DrainResponse
+	1,  // 34: pairdb.peer.v1.Meta.Exchange:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 35: pairdb.peer.v1.Meta.Prepare:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 36: pairdb.peer.v1.Meta.Accept:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 37: pairdb.peer.v1.Meta.Pledge:output_type -> pairdb.peer.v1.MetaMessage
+	1,  // 38: pairdb.peer.v1.Meta.Found:output_type -> pairdb.peer.v1.MetaMessage
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_pairdb_peer_v1_peer_proto_init() }
@@ -1402,13 +1568,14 @@ func file_pairdb_peer_v1_peer_proto_init() {
 	if File_pairdb_peer_v1_peer_proto != nil {
 		return
 	}
+	file_pairdb_peer_v1_peer_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pairdb_peer_v1_peer_proto_rawDesc), len(file_pairdb_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

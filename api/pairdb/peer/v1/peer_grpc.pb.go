@@ -28,6 +28,7 @@ const (
 	Peer_Observe_FullMethodName     = "/pairdb.peer.v1.Peer/Observe"
 	Peer_StartRepair_FullMethodName = "/pairdb.peer.v1.Peer/StartRepair"
 	Peer_Scrub_FullMethodName       = "/pairdb.peer.v1.Peer/Scrub"
+	Peer_Drain_FullMethodName       = "/pairdb.peer.v1.Peer/Drain"
 )
 
 // PeerClient is the client API for Peer service.
@@ -50,6 +51,9 @@ type PeerClient interface {
 	// Scrub has the node read its tables, or says how far it has come. It is for
 	// members alone.
 	Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubResponse, error)
+	// Drain has the node send its clients away or serve them again, or says how far that
+	// is. It is for members alone.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
 
 type peerClient struct {
@@ -113,6 +117,16 @@ func (c *peerClient) Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, Peer_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -133,6 +147,9 @@ type PeerServer interface {
 	// Scrub has the node read its tables, or says how far it has come. It is for
 	// members alone.
 	Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error)
+	// Drain has the node send its clients away or serve them again, or says how far that
+	// is. It is for members alone.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -157,6 +174,9 @@ func (UnimplementedPeerServer) StartRepair(context.Context, *StartRepairRequest)
 }
 func (UnimplementedPeerServer) Scrub(context.Context, *ScrubRequest) (*ScrubResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scrub not implemented")
+}
+func (UnimplementedPeerServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -258,6 +278,24 @@ func _Peer_Scrub_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -280,6 +318,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Scrub",
 			Handler:    _Peer_Scrub_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Peer_Drain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
