@@ -8,7 +8,7 @@ MINUTES ?= 10
 PINS := -modfile=tools/pins/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim ringmodel nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof grow-proof churn-proof e2e
+.PHONY: help build test race lint fmt gen check fuzz crash power-cuts scan sim ringmodel nemesis planted bench bench-compare bench-recover repair-bench repair-proof hints-proof grow-proof churn-proof sleep-proof e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ grow-proof: ## have three nodes join three with 2 GiB at once under load, and th
 
 churn-proof: ## have clusters of five grow to seven and shrink to four under load and faults for MINUTES (10), as root, from SEED (1) on
 	$(GO) test -count=1 -timeout 12h -v -run '^TestChurn$$' ./cmd/pairdb/e2e -churn.for=$(MINUTES)m -churn.first=$${SEED:-1}
+
+sleep-proof: ## stop a coordinator for MINUTES through a change of the ring, and use it once it is awake
+	$(GO) test -count=1 -timeout 12h -v -run '^TestCoordinatorSleepsThroughChange$$' ./cmd/pairdb/e2e -sleep.for=$(MINUTES)m
 
 docker: ## run the tests of image and compose cluster against a Docker engine
 	$(GO) run ./tools/check -only docker

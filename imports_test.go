@@ -39,7 +39,7 @@ func layers() map[string][]string {
 		"coord":            {"coord/causal", "coord/peerhealth", "coord/quorum", "gossip/ring", "gossip/schema", "api/errcode"},
 		"coord/repair":     {"coord", "coord/causal", "coord/quorum", "gossip/ring", "gossip/schema", "api/errcode"},
 		"hints":            {"gossip/ring", "api/errcode"},
-		"node/config":      {},
+		"node/config":      {"gossip/ring"},
 		"node/replica":     {"engine", "coord", "coord/causal", "coord/repair", "gossip/ring", "gossip/schema", "api/errcode"},
 		"node/access":      {},
 		"node/admission":   {"coord", "api/errcode"},

@@ -126,7 +126,8 @@ func (e *Error) reason() string {
 // answered code and did nothing.
 func tryElsewhere(k Kind, code errcode.Code) bool {
 	switch code {
-	case errcode.Unavailable, errcode.StaleRing, errcode.ResourceExhausted,
+	case errcode.QuorumNotReached, // an owner that was cut off takes the others for dead for a while
+		errcode.Unavailable, errcode.StaleRing, errcode.ResourceExhausted,
 		errcode.CommitLogFailed, errcode.DiskFull, errcode.DiskThrottled, errcode.InsufficientSpace,
 		errcode.ChecksumFailed, errcode.CorruptedData: // damage is of one copy
 		return true

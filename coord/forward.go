@@ -25,6 +25,8 @@ type forward struct {
 		// failed in another way, so that its code would be half the story.
 		why   *Error
 		mixed bool
+		// short is what the last owner said that had too few others.
+		short *Error
 		// hedged are owners that got it because others kept it waiting.
 		hedged   uint16
 		answered bool
@@ -92,6 +94,9 @@ func (f *forward) advance(more bool) {
 			return
 		case next != nil: // nobody has done anything, and there may be others now
 			f.again()
+			return
+		case f.mu.short != nil:
+			f.finish(result{}, f.mu.short)
 			return
 		}
 		if e := f.job.c.deleted(f.job, u.Tenant, errcode.NotApplied); e != nil {
@@ -187,6 +192,9 @@ func (f *forward) reply(u *unit, i int, r Reply, err error) {
 		case untouched || read:
 			f.mu.mixed = f.mu.mixed || e == nil || f.mu.why != nil && f.mu.why.Code != e.Code
 			f.mu.why = e
+			if e != nil && e.Code == errcode.QuorumNotReached {
+				f.mu.short = e
+			}
 			f.mu.causes = append(f.mu.causes, u.cause(i, reason))
 			f.advance(f.mayRetry(err == nil && r.Status != StatusNotOwner))
 		default:

@@ -3,9 +3,11 @@ package coord_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/causal"
+	"github.com/pairdb/pairdb/coord/peerhealth"
 	"github.com/pairdb/pairdb/coord/quorum"
 )
 
@@ -77,6 +79,39 @@ func TestReadsShowNothingOfGainers(t *testing.T) {
 						t.Errorf("a scan shows %d keys", n)
 					}
 				})
+			}
+		}
+	}
+}
+
+// TestReadAsksAGainerFirst: the disk of the only old owner did not answer, so it is asked
+// last, and for a digest, as long as no whole object is wanted of it. One of the nodes that
+// are about to own the key has sent the same as it holds; another one holds nothing. What
+// the old owner holds is shown.
+func TestReadAsksAGainerFirst(t *testing.T) {
+	for _, tenant := range movingTenants {
+		for _, l := range []quorum.Level{quorum.Quorum, quorum.All} {
+			w := newMoving(t, 3, []int{0}, []int{1, 2, 3})
+			w.everywhere(proposed)
+			keys := w.moves(tenant, 2)
+			at := coord.Address{Tenant: w.number(tenant), Key: []byte(keys[0])}
+			value := causal.Dot{Actor: 98, Counter: 1}
+			o := causal.Object{Context: causal.NewContext(value), Siblings: []causal.Sibling{{Dot: value, HLC: 1, Value: []byte("lives")}}}
+			first := w.sets(tenant, keys[0], proposed).Owners[1]
+			for _, n := range w.nodes {
+				if n.id == first || n == w.nodes[0] {
+					n.live[movingKey(at, nil)] = o.Append(nil)
+				}
+			}
+			w.nodes[0].hangs = true
+			w.nodes[0].coord.StartPut(coord.PutRequest{Tenant: tenant, Key: []byte(keys[1]), Level: quorum.One}, func(coord.WriteResponse, error) {})
+			w.run(10*time.Second, func() bool { return false })
+			if h := w.nodes[0].coord.PeerHealth(); !slices.ContainsFunc(h, func(s peerhealth.Status) bool { return s.Part == peerhealth.Disk && s.State != peerhealth.Closed }) {
+				t.Fatalf("the disk is believed to answer: %+v", h)
+			}
+			w.nodes[0].hangs = false // which nobody knows yet
+			if got := w.values(w.nodes[0], tenant, keys[0], l); !slices.Equal(got, []string{"lives"}) {
+				t.Errorf("%s at %v: a read shows %q", tenant, l, got)
 			}
 		}
 	}

@@ -75,6 +75,8 @@ type movingNode struct {
 	minted       uint64
 	// mints counts updates that went through, gained merges of a gainer.
 	mints, gained int
+	// hangs says that its disk does not answer.
+	hangs bool
 	// before is called when a write gets here, before the key's lock is taken.
 	before func()
 	// reads is called when the replica begins to read a partition.
@@ -353,6 +355,9 @@ func (n *movingNode) moved(at coord.Address) bool {
 }
 
 func (n *movingNode) sync(done func(error), keys ...string) {
+	if n.hangs {
+		return
+	}
 	n.w.later(movingStep, func() {
 		for _, k := range keys {
 			n.synced[k] = n.live[k]

@@ -194,12 +194,16 @@ func (r *read) compare() {
 		equal = equal && *digest == a.digest
 	}
 	level := equal // those that confirm hold the same
+	var same *causal.Object
 	for i := range r.mu.answers {
 		if a := &r.mu.answers[i]; level && a.state == hasAnswered && confirms>>i&1 == 1 {
-			if level = *digest == a.digest; level && base == nil {
-				base = a.object
+			if level = *digest == a.digest; a.object != nil {
+				same = a.object
 			}
 		}
+	}
+	if level && base == nil {
+		base = same // else what is shown is joined, and theirs is not part of that
 	}
 	if equal && base != nil && (level || base.IsZero()) { // of nothing, nothing is to be held
 		r.finish(base, nil)

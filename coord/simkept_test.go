@@ -54,7 +54,7 @@ func TestKeptSimulations(t *testing.T) {
 func TestPlanText(t *testing.T) {
 	for _, text := range []string{
 		"registers/7", "siblings/18446744073709551615", "forgetful/1/end=3.2s/faults=2,7/off=drop,jitter/keys=k1,once0",
-		"registers/7/faults=none/keys=none",
+		"registers/7/faults=none/keys=none", "ring/7/off=drop/keys=k0,s/000,s/001,m0",
 	} {
 		p, err := parsePlan(text)
 		if err != nil || p.String() != text {

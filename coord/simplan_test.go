@@ -60,12 +60,22 @@ func list(names []string) string {
 	return strings.Join(names, ",")
 }
 
+// unlist returns what list made one of.
+func unlist(text string) []string {
+	if text == emptyList {
+		return []string{}
+	}
+	return strings.Split(text, ",")
+}
+
 // parsePlan reads what String writes.
 func parsePlan(text string) (plan, error) {
 	bad := func(why string, args ...any) (plan, error) {
 		return plan{}, fmt.Errorf("plan %q: %s", text, fmt.Sprintf(why, args...))
 	}
-	parts := strings.Split(text, "/")
+	// Keys come last, and may have slashes themselves.
+	head, keys, named := strings.Cut(text, "/keys=")
+	parts := strings.Split(head, "/")
 	if len(parts) < 2 {
 		return bad("want kind/seed")
 	}
@@ -77,12 +87,12 @@ func parsePlan(text string) (plan, error) {
 	if p.seed, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
 		return bad("seed: %v", err)
 	}
+	if named {
+		p.keys = unlist(keys)
+	}
 	for _, part := range parts[2:] {
 		name, value, _ := strings.Cut(part, "=")
-		values := strings.Split(value, ",")
-		if value == emptyList {
-			values = []string{}
-		}
+		values := unlist(value)
 		switch name {
 		case "end":
 			if p.end, err = time.ParseDuration(value); err != nil || p.end <= 0 {
@@ -104,8 +114,6 @@ func parsePlan(text string) (plan, error) {
 				}
 			}
 			p.off = values
-		case "keys":
-			p.keys = values
 		default:
 			return bad("what is %q?", part)
 		}

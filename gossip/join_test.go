@@ -2,7 +2,9 @@ package gossip
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,6 +91,43 @@ func TestJoinersWait(t *testing.T) {
 	nodes[0].stop()
 	nodes[0] = nodes[0].again(t, nil)
 	nodes[0].awaitJoiners(t, a, b)
+}
+
+// heard is told of each line of a log that has a word.
+type heard struct {
+	word string
+	said chan string
+}
+
+func (h heard) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), h.word) {
+		select {
+		case h.said <- string(b):
+		default: // it was said before
+		}
+	}
+	return len(b), nil
+}
+
+// TestTwinIsToldWhyItWaits: of two nodes that would join under one name one waits for
+// nothing. It says so, and what to do.
+func TestTwinIsToldWhyItWaits(t *testing.T) {
+	f := newFabric()
+	nodes := cluster(t, f, 1)
+	h := heard{"this node cannot join", make(chan string, 1)}
+	for range 2 {
+		launch(t, f, nodeOptions(t, f, "twin", func(o *Options) {
+			o.Join, o.Logger = []string{nodes[0].GossipAddress()}, slog.New(slog.NewTextHandler(h, nil))
+		}))
+	}
+	select {
+	case line := <-h.said:
+		if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "start it with another --name") {
+			t.Errorf("it says %s", line)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("neither says anything")
+	}
 }
 
 // TestFourthNodeJoins: real memberlist; the node comes by itself, is a member and ready,

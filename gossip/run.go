@@ -295,11 +295,15 @@ func (g *Gossip) report(r *reporter, now time.Time) {
 	have := g.mu.core.Version()
 	ready := g.mu.core.Ready()
 	cluster, joining := g.mu.core.Joining()
+	why := g.mu.core.KeptOut()
 	g.mu.Unlock()
 	switch {
 	case damaged:
 		r.last = now
 		g.log.Warn("this node's metadata is damaged: it does not serve until a member has handed it the log again", "have", uint64(have), "need", uint64(upTo), "members_that_answer", len(g.box.alive()))
+	case joining && why != "":
+		r.last = now
+		g.log.Warn("this node cannot join: a member does not let it wait", "cluster_id", cluster.String(), "name", g.opts.Name, "why", why)
 	case joining:
 		r.last = now
 		g.log.Info("this node waits for the cluster to take it in", "cluster_id", cluster.String(), "version", uint64(have), "nodes_that_answer", len(g.box.alive()))

@@ -8,37 +8,31 @@ import (
 	"github.com/pairdb/pairdb/engine/pace"
 )
 
-// loadPace is how fast something may go that others are not to wait for: it follows the
-// time that they take.
-type loadPace struct {
+// diskPace is how fast something may go that the syncs of the log are not to wait for.
+type diskPace struct {
 	pacer pace.Pacer
 
 	thought time.Time // when the rate was last thought over
-	count   int64
+	syncs   int64
 	took    time.Duration
 }
 
-// think has the pacer look at how much others have done, and the time that took.
-func (p *loadPace) think(now time.Time, count int64, took time.Duration) {
+// look has the pacer look at how many syncs there were, and the time that they took.
+func (p *diskPace) look(now time.Time, m engine.Metrics) {
 	if !p.thought.IsZero() && now.Sub(p.thought) < pace.Interval {
 		return
 	}
 	if !p.thought.IsZero() {
-		p.pacer.Adjust(pace.Load{Syncs: count - p.count, SyncTime: took - p.took, Elapsed: now.Sub(p.thought)})
+		p.pacer.Adjust(pace.Load{Syncs: m.WALSyncs - p.syncs, SyncTime: m.WALSyncTime - p.took, Elapsed: now.Sub(p.thought)})
 	}
-	p.thought, p.count, p.took = now, count, took
+	p.thought, p.syncs, p.took = now, m.WALSyncs, m.WALSyncTime
 }
 
 // wait takes so many bytes, and returns for how long no more should be taken.
-func (p *loadPace) wait(now time.Time, bytes int) time.Duration {
+func (p *diskPace) wait(now time.Time, bytes int) time.Duration {
 	p.pacer.Take(now, int64(bytes))
 	return p.pacer.Wait(now)
 }
-
-// diskPace follows the syncs of the log.
-type diskPace struct{ loadPace }
-
-func (p *diskPace) look(now time.Time, m engine.Metrics) { p.think(now, m.WALSyncs, m.WALSyncTime) }
 
 // leastStream is what a node always moves, in bytes a second, however long clients wait
 // for it: a change of the ring has to come to its end.
@@ -50,20 +44,26 @@ const leastStream = 1 << 20
 type streamPace struct {
 	mu      sync.Mutex
 	disk    diskPace
-	clients loadPace
+	clients pace.Tail
 }
 
-func newStreamPace() *streamPace {
-	return &streamPace{clients: loadPace{pacer: pace.Pacer{Least: leastStream}}}
+func newStreamPace() *streamPace { return &streamPace{clients: pace.Tail{Least: leastStream}} }
+
+// watch is told how long all operations of clients took, again and again: what is usual
+// has to be known before anything moves.
+func (s *streamPace) watch(now time.Time, ended *pace.Latencies) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients.Look(now, ended)
 }
 
 // took says that so many bytes were read or are about to be written, and returns for how
-// long no more should be. count operations of clients have ended, and took so long
-// together.
-func (s *streamPace) took(now time.Time, m engine.Metrics, count int64, took time.Duration, bytes int) time.Duration {
+// long no more should be. ended are all operations of clients.
+func (s *streamPace) took(now time.Time, m engine.Metrics, ended *pace.Latencies, bytes int) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.disk.look(now, m)
-	s.clients.think(now, count, took)
-	return max(s.disk.wait(now, bytes), s.clients.wait(now, bytes))
+	s.clients.Look(now, ended)
+	s.clients.Take(now, int64(bytes))
+	return max(s.disk.wait(now, bytes), s.clients.Wait(now))
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pairdb/pairdb/engine"
+	"github.com/pairdb/pairdb/engine/pace"
 )
 
 // TestStreamsYield: what is moved between nodes has no bound of its own while writers'
@@ -14,8 +15,7 @@ func TestStreamsYield(t *testing.T) {
 	const quick, slow = 2 * time.Millisecond, 40 * time.Millisecond
 	s := newStreamPace()
 	now, m := time.Unix(1000, 0), engine.Metrics{}
-	var ended int64
-	var took time.Duration
+	var ended pace.Latencies
 	// second lets a second pass in which writers wait for 100 syncs and clients for 100
 	// operations, and eight MiB are moved four times; it returns for how long the last of
 	// them has to wait.
@@ -24,25 +24,26 @@ func TestStreamsYield(t *testing.T) {
 			now = now.Add(250 * time.Millisecond)
 			m.WALSyncs += 25
 			m.WALSyncTime += 25 * sync
-			ended, took = ended+25, took+25*op
-			wait = s.took(now, m, ended, took, 8<<20)
+			ended[pace.LatencyBucket(op)] += 25
+			wait = s.took(now, m, &ended, 8<<20)
 		}
 		return wait
 	}
 	calm := func() {
 		t.Helper()
-		now = now.Add(time.Minute)
-		for range 40 {
+		for range 60 {
 			second(quick, quick)
 		}
-		now = now.Add(time.Minute)
 		if d := second(quick, quick); d > 0 {
 			t.Fatalf("it waits %s though nobody else does", d)
 		}
 	}
-	s.took(now, m, 0, 0, 0)
-	now, m.WALSyncs, m.WALSyncTime = now.Add(time.Minute), 1000, 1000*quick
-	ended, took = 1000, 1000*quick
+	s.watch(now, &ended)
+	for range 60 {
+		now, m.WALSyncs, m.WALSyncTime = now.Add(time.Second), m.WALSyncs+100, m.WALSyncTime+100*quick
+		ended[pace.LatencyBucket(quick)] += 100
+		s.watch(now, &ended)
+	}
 	calm()
 	second(slow, quick)
 	if d := second(slow, quick); d < time.Second {
@@ -63,12 +64,13 @@ func TestStreamsYield(t *testing.T) {
 func TestStreamsAreNotStarved(t *testing.T) {
 	s := newStreamPace()
 	begin := time.Unix(1000, 0)
-	now, moved, ended := begin, 0, int64(0)
+	now, moved := begin, 0
+	var ended pace.Latencies
 	for now.Sub(begin) < time.Hour {
-		// Each operation takes longer than the one before.
-		now, ended = now.Add(250*time.Millisecond), ended+10
+		now = now.Add(250 * time.Millisecond)
+		ended[pace.LatencyBucket(time.Second)] += 10
 		moved += 1 << 20
-		now = now.Add(s.took(now, engine.Metrics{}, ended, time.Duration(ended*ended)*time.Millisecond, 1<<20))
+		now = now.Add(s.took(now, engine.Metrics{}, &ended, 1<<20))
 	}
 	switch rate := float64(moved) / now.Sub(begin).Seconds() / leastStream; {
 	case rate < 0.75:

@@ -131,6 +131,8 @@ func classify(err error) *coord.Error {
 		return typed(errcode.TenantExists, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrNoRoom):
 		return typed(errcode.DiskFull, errcode.NotApplied)
+	case errors.Is(err, gossip.ErrVoid):
+		return typed(errcode.PreconditionFailed, errcode.NotApplied)
 	case errors.Is(err, gossip.ErrTenantLimit):
 		return typed(errcode.ResourceExhausted, errcode.NotApplied)
 	case errors.As(err, &unreachable):

@@ -24,6 +24,7 @@ func TestClassify(t *testing.T) {
 		outcome errcode.Outcome
 	}{
 		{gossip.ErrTenantExists, errcode.TenantExists, errcode.NotApplied},
+		{gossip.ErrVoid, errcode.PreconditionFailed, errcode.NotApplied},
 		{gossip.ErrTenantLimit, errcode.ResourceExhausted, errcode.NotApplied},
 		{fmt.Errorf("%w: %w", gossip.ErrIndeterminate, context.DeadlineExceeded), errcode.Timeout, errcode.Indeterminate},
 		{fmt.Errorf("%w: %w", gossip.ErrNotApplied, context.DeadlineExceeded), errcode.Timeout, errcode.NotApplied},

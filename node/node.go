@@ -117,9 +117,11 @@ type Node struct {
 	hints       hinting
 	// repair keeps this node's data equal with that of the other owners.
 	repair *repair.Manager
-	gate   *admission.Gate
-	server *rpc.Server
-	http   *http.Server
+	// streams is how fast what moves between nodes may go.
+	streams *streamPace
+	gate    *admission.Gate
+	server  *rpc.Server
+	http    *http.Server
 }
 
 // Run opens a node, serves until ctx ends or the node fails, and closes it.

@@ -38,6 +38,7 @@ func (n *Node) watch(ctx context.Context) {
 		case <-changed:
 		case now := <-tick.C:
 			n.hot.Tick(now)
+			n.streams.watch(now, n.ops.waited())
 			if now.Sub(noted) >= trafficEach {
 				noted = now
 				n.traffic.tick(now)

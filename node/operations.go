@@ -9,6 +9,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/quorum"
+	"github.com/pairdb/pairdb/engine/pace"
 )
 
 // operations are the series of client operations, as the coordinator reports
@@ -17,14 +18,18 @@ type operations struct {
 	byKind  [coord.KindScan + 1]opSeries
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
-	// ended are the operations of one key that have ended, and nanos the time that they
-	// took together. Those at ALL wait for nodes that are away, and do not count.
-	ended, nanos atomic.Int64
+	// ended are the operations of one key that have ended, by how long they took. Those
+	// at ALL wait for nodes that are away, and do not count.
+	ended [pace.LatencyBuckets]atomic.Int64
 }
 
-// waited says how many operations clients have waited for, and for how long in all.
-func (o *operations) waited() (count int64, took time.Duration) {
-	return o.ended.Load(), time.Duration(o.nanos.Load())
+// waited says how long clients have waited for operations.
+func (o *operations) waited() *pace.Latencies {
+	l := &pace.Latencies{}
+	for i := range o.ended {
+		l[i] = o.ended[i].Load()
+	}
+	return l
 }
 
 // opSeries are one operation's series by level.
@@ -69,8 +74,7 @@ func (o *operations) observe(kind coord.Kind, level quorum.Level, code errcode.C
 	}
 	s.seconds[level].Observe(took.Seconds())
 	if kind != coord.KindScan && level != quorum.All {
-		o.ended.Add(1)
-		o.nanos.Add(int64(took))
+		o.ended[pace.LatencyBucket(took)].Add(1)
 	}
 	if code == errcode.OK {
 		s.ok[level].Inc()

@@ -18,7 +18,7 @@ func (n *Node) openRepair(self ring.NodeID) (err error) {
 	if settle == 0 {
 		settle = n.cfg.Timeouts.Write + time.Second
 	}
-	streams := newStreamPace()
+	n.streams = newStreamPace()
 	n.repair, err = repair.New(repair.Options{
 		Self:      self,
 		View:      n.gossip.Snapshot,
@@ -38,8 +38,7 @@ func (n *Node) openRepair(self ring.NodeID) (err error) {
 		Healthy: func(id ring.NodeID) bool { return n.coord.Answers(id) },
 		Busy:    func() bool { return n.gate.Shedding() },
 		Streamed: func(bytes int) time.Duration {
-			count, took := n.ops.waited()
-			return streams.took(time.Now(), n.db.Metrics(), count, took, bytes)
+			return n.streams.took(time.Now(), n.db.Metrics(), n.ops.waited(), bytes)
 		},
 		Random:   rand.Float64,
 		Interval: n.cfg.Repair.Interval,

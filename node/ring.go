@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pairdb/pairdb/coord/repair"
 	"github.com/pairdb/pairdb/gossip"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/rpc"
 )
 
@@ -86,9 +88,23 @@ func (n *Node) transfers() []rpc.Transfer {
 	for i := range list {
 		t := &list[i]
 		out[i] = rpc.Transfer{
-			ID: t.ID, Kind: t.Kind, Partition: t.Span.Partition, Copies: v.Copies(t.Span.Class).To, From: t.From, To: t.To,
+			ID: transferID(v, t), Kind: t.Kind, Partition: t.Span.Partition, Copies: v.Copies(t.Span.Class).To, From: t.From, To: t.To,
 			KeysDone: t.KeysDone, BytesDone: t.BytesDone, BytesTotal: t.BytesTotal, State: t.State, Error: t.Error,
 		}
 	}
 	return out
+}
+
+// transferID names what is moved, on this node: what it is, since when, of which partition,
+// and whose it is, which is all tenants with a replication factor, or one by its name, or by
+// its number once it is deleted.
+func transferID(v *schema.Snapshot, t *repair.Transfer) string {
+	whose := fmt.Sprintf("rf%d", t.Span.Class.Born())
+	if n, own := t.Span.Class.Own(); own {
+		whose = fmt.Sprintf("tenant%d", n)
+		if known, ok := v.TenantByNumber(n); ok {
+			whose = "tenant-" + known.Name
+		}
+	}
+	return fmt.Sprintf("%s-%s-%d-%s", t.Kind, t.At, t.Span.Partition, whose)
 }

@@ -159,7 +159,7 @@ func (s *scrubber) scrub(ctx context.Context) {
 	s.mu.last = scrubState{Running: true, Began: n.clock.Now()}
 	s.mu.runs++
 	s.mu.Unlock()
-	p := &scrubPace{n: n, ctx: ctx, diskPace: diskPace{loadPace{pacer: pace.Pacer{Most: int64(n.cfg.Scrub.Rate)}}}}
+	p := &scrubPace{n: n, ctx: ctx, diskPace: diskPace{pacer: pace.Pacer{Most: int64(n.cfg.Scrub.Rate)}}}
 	r, err := n.db.VerifyWith(ctx, engine.VerifyOptions{
 		Pace: func(bytes int) error {
 			err := p.wait(bytes)

@@ -13,6 +13,7 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client"
+	"github.com/pairdb/pairdb/node/config"
 )
 
 const (
@@ -220,15 +221,15 @@ has copies.
 func (a *app) nodeWeighCommand() *cobra.Command {
 	var f nodeFlags
 	cmd := a.nodeChangeCommand(&cobra.Command{
-		Use: "weigh NODE CAPACITY", Short: "Give a node another share of the ring", Args: args("the node", "the capacity, 1 to 10000"),
+		Use: "weigh NODE CAPACITY", Short: "Give a node another share of the ring", Args: args("the node", "the capacity, 1 to "+strconv.Itoa(config.MaxCapacity)),
 		Long: `Give a node another share of the ring: one with capacity 200 owns twice as many partitions as one
 with 100. node.capacity of the node's configuration counts only when it joins.
 ` + nodeNote,
 	}, &f, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		capacity, err := strconv.ParseUint(args[1], 10, 32)
-		if err != nil || capacity < 1 || capacity > 10_000 {
-			return usagef("%s: the capacity is %q, want a number from 1 to 10000", cmd.CommandPath(), args[1])
+		if err != nil || capacity < 1 || capacity > config.MaxCapacity {
+			return usagef("%s: the capacity is %q, want a number from 1 to %d", cmd.CommandPath(), args[1], config.MaxCapacity)
 		}
 		return a.change(cmd, &f, func(ctx context.Context, c *client.Client, _ *pairdbv1.NodeChange) (*pairdbv1.NodeChange, error) {
 			return c.WeighNode(ctx, &pairdbv1.WeighRequest{Node: args[0], Capacity: uint32(capacity)})

@@ -130,14 +130,14 @@ func (m *Manager) askMany(fb *fiber, j *job, to ring.NodeID, k kind, spans []spa
 		if err != nil {
 			some = make([]stateReply, len(q.spans))
 			for i := range some {
-				some[i].why = err.Error()
+				some[i].why, some[i].lost = err.Error(), true
 			}
 		}
 		all, spans = append(all, some...), spans[len(q.spans):]
 		if err != nil && !errors.Is(err, errBody) {
 			// It is not there: do not wait for it once more for each chunk.
 			for range spans {
-				all = append(all, stateReply{why: err.Error()})
+				all = append(all, stateReply{why: err.Error(), lost: true})
 			}
 			break
 		}

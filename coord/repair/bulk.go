@@ -14,7 +14,7 @@ import (
 const (
 	// frameBytes and maxFrameKeys bound the objects that come in one answer; one object
 	// comes alone whatever its size.
-	frameBytes   = 1 << 20
+	frameBytes   = 256 << 10
 	maxFrameKeys = 1024
 	// frameBudget bounds the entries of the engine that are looked at for one.
 	frameBudget = 1 << 16

@@ -72,13 +72,16 @@ func (m *Manager) cleanUp(fb *fiber, v *schema.Snapshot) {
 		m.mu.clean.spans = make(map[Span]*Transfer, len(spans))
 		for _, span := range spans {
 			m.mu.clean.spans[span] = &Transfer{
-				ID: fmt.Sprintf("cleanup-%d-%d-%d", v.Layout.PV(span.Partition), span.Partition, span.Class), Kind: TransferCleanup,
+				Kind: TransferCleanup, At: v.Layout.PV(span.Partition),
 				Span: span, From: []ring.NodeID{m.opts.Self}, State: TransferWaiting,
 			}
 		}
 		m.mu.Unlock()
 		errs := make([]error, len(spans))
-		fb.each(len(spans), m.opts.Concurrency, func(fb *fiber, i int) { errs[i] = m.cleanSpan(fb, v, spans[i]) })
+		if !fb.each(len(spans), m.opts.Concurrency, func(fb *fiber, i int) { errs[i] = m.cleanSpan(fb, v, spans[i]) }) {
+			err = errClosed // some were not begun
+			break
+		}
 		for _, e := range errs {
 			if e == nil {
 				dropped++

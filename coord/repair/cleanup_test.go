@@ -1,6 +1,8 @@
 package repair
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -89,6 +91,67 @@ func TestCleanupUnderQuarantine(t *testing.T) {
 			if n.m.owns(n.view(), Span{bad, 3}) && !slices.Contains(r.values(i, tenantB, key), "v") {
 				t.Errorf("node %d has not got what was left", i)
 			}
+		}
+	})
+}
+
+// closing is a replica under which the manager is closed as soon as there is something to
+// clean up.
+type closing struct {
+	Replica
+	close func()
+	asked atomic.Int64
+}
+
+func (c *closing) Foreign(owns func(Span) bool) ([]Span, error) {
+	all, err := c.Replica.Foreign(owns)
+	if len(all) > 0 {
+		switch n := c.asked.Add(1); {
+		case n == 1:
+			c.close()
+		case n > 100:
+			return nil, errors.New("it is asked without an end")
+		}
+	}
+	return all, err
+}
+
+// TestCloseEndsCleanup: a manager that is closed when it has just found what is to be
+// cleaned up ends, though nothing of that is done.
+func TestCloseEndsCleanup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRinged(t, 4, 3, 3)
+		r.fill(100)
+		r.propose(r.members(0, 4))
+		loser := slices.IndexFunc(r.nodes[:3], func(n *fakeNode) bool {
+			for p := range ring.Partition(8) {
+				if !r.log.Change().Next.IsOwner(n.id, p, 3) {
+					return true
+				}
+			}
+			return false
+		})
+		if loser < 0 {
+			t.Fatal("nobody loses anything")
+		}
+		m := r.nodes[loser].m
+		c := &closing{Replica: m.opts.Replica}
+		c.close = func() {
+			at, over := context.WithCancel(context.Background())
+			over()
+			_ = m.Close(at) // it is waited for below
+		}
+		m.opts.Replica = c
+		r.start()
+		r.install()
+		r.until("committed", func() bool { ok, _ := r.log.MayCommit(r.report); return ok })
+		r.finish()
+		r.until("closed", func() bool { return c.asked.Load() > 0 })
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if n := c.asked.Load(); n != 1 {
+			t.Errorf("it looked %d times for what is to be cleaned up", n)
 		}
 	})
 }

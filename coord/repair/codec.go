@@ -32,6 +32,9 @@ const (
 	// kindObjects asks for whole objects of one tenant in one span, in the order of
 	// their storage keys.
 	kindObjects kind = 9
+	// kindApplied asks which of some idempotency keys of one span stand for writes that
+	// were made.
+	kindApplied kind = 10
 )
 
 // Limits of what is accepted. A message has at most about 1 MiB.
@@ -43,13 +46,14 @@ const (
 	maxTenants = 1 << 16
 	maxReplies = 768 << 10
 	maxRows    = 4096
+	maxVotes   = 256
 )
 
 // request is what one OpRepair asks for.
 type request struct {
 	kind kind
-	// spans are what it is about; exactly one for kindSums, kindDiff, kindRecords and
-	// kindObjects.
+	// spans are what it is about; exactly one for kindSums, kindDiff, kindRecords,
+	// kindObjects and kindApplied.
 	spans []spanItem
 	// agreed is the hash of what must be confirmed where rows and sums are told.
 	agreed uint64
@@ -59,6 +63,8 @@ type request struct {
 	// too.
 	after *RecordRow
 	votes bool
+	// rows are the idempotency keys that kindApplied asks about, without records.
+	rows []RecordRow
 	// tenant and from say where a piece of objects begins; nil is the first.
 	tenant ring.TenantNumber
 	from   *position
@@ -140,6 +146,11 @@ func (q *request) encode() []byte {
 	case kindObjects:
 		b = appendU64(b, q.agreed)
 		b = appendPosition(binary.BigEndian.AppendUint32(b, uint32(q.tenant)), q.from)
+	case kindApplied:
+		b = binary.AppendUvarint(b, uint64(len(q.rows)))
+		for i := range q.rows {
+			b = appendRecord(b, &q.rows[i])
+		}
 	}
 	return b
 }
@@ -159,7 +170,7 @@ func decodeRequest(b []byte) (*request, error) {
 	r := reader{b: rest}
 	q := &request{kind: kind(r.u8())}
 	hands := q.kind == kindAdopt || q.kind == kindRelease
-	one := q.kind == kindSums || q.kind == kindDiff || q.kind == kindRecords || q.kind == kindObjects
+	one := q.kind == kindSums || q.kind == kindDiff || q.kind == kindRecords || q.kind == kindObjects || q.kind == kindApplied
 	size := 11
 	if hands {
 		size = 28
@@ -211,6 +222,11 @@ func decodeRequest(b []byte) (*request, error) {
 		}
 	case kindObjects:
 		q.agreed, q.tenant, q.from = r.u64(), ring.TenantNumber(r.u32()), r.position()
+	case kindApplied:
+		q.rows = make([]RecordRow, r.count(maxVotes, 30))
+		for i := range q.rows {
+			q.rows[i] = r.record()
+		}
 	default:
 		return nil, fmt.Errorf("%w of the unknown kind %d", errBody, q.kind)
 	}

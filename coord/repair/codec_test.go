@@ -31,6 +31,7 @@ func someRequests() []*request {
 		{kind: kindSums, spans: []spanItem{{Span: own, pv: 4}}, agreed: 6},
 		{kind: kindRecords, spans: one, votes: true},
 		{kind: kindKnown, spans: []spanItem{{Span: Span{3, 2}, pv: 4}, {Span: Span{1, 7}, pv: 1}}},
+		{kind: kindApplied, spans: one, rows: []RecordRow{{Tenant: 7, Token: 9, IdempotencyKey: []byte("i")}, {Tenant: 8, KeyHash: [16]byte{1}, IdempotencyKey: []byte("j")}}},
 		{kind: kindObjects, spans: one, agreed: 6, tenant: 7},
 		{kind: kindObjects, spans: one, agreed: 6, tenant: 7, from: &position{2, []byte("k")}},
 	}

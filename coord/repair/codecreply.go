@@ -19,6 +19,8 @@ type stateReply struct {
 	floor uint64
 	// why says in a phrase why there is no answer; empty if there is one.
 	why string
+	// lost says that this is no answer: none came. It does not travel.
+	lost bool
 }
 
 func encodeStates(k kind, all []stateReply) []byte {

@@ -216,6 +216,9 @@ type fakeReplica struct {
 	drawn               map[ring.Partition]uint64
 	confirmed, released map[Span]causal.Confirmed
 	votes               causal.Context
+	// open are the idempotency keys of votes; once there are none of them any more,
+	// votes is not either.
+	open []RecordRow
 	// told are the changes by which spans are gained of which all was told; atTold is
 	// called before one gets in, without locks.
 	told   map[Span]ring.Version
@@ -538,6 +541,44 @@ func (f *fakeReplica) Restore(_ Span, _ ring.Version, rows []RecordRow) error {
 	defer f.mu.Unlock()
 	for _, r := range rows {
 		f.records[string(r.IdempotencyKey)] = r
+	}
+	return nil
+}
+
+// OpenVotes implements Replica.
+func (f *fakeReplica) OpenVotes(s Span) (rows []RecordRow, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.open {
+		if f.in(s, r.Tenant, f.c.layout.PartitionOf(r.Token)) {
+			rows = append(rows, r)
+		}
+	}
+	return rows, nil
+}
+
+// Applied implements Replica.
+func (f *fakeReplica) Applied(s Span, of []RecordRow) (rows []RecordRow, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range of {
+		if held, ok := f.records[string(r.IdempotencyKey)]; ok && f.in(s, r.Tenant, f.c.layout.PartitionOf(r.Token)) {
+			rows = append(rows, held)
+		}
+	}
+	return rows, nil
+}
+
+// Outvoted implements Replica.
+func (f *fakeReplica) Outvoted(_ Span, _ ring.Version, rows []RecordRow) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range rows {
+		f.records[string(r.IdempotencyKey)] = r
+		f.open = slices.DeleteFunc(f.open, r.same)
+	}
+	if len(f.open) == 0 {
+		f.votes = nil
 	}
 	return nil
 }

@@ -221,7 +221,7 @@ func (m *Manager) gainLocked(span Span) *gain {
 	if g == nil {
 		g = &gain{
 			Transfer: Transfer{
-				ID: fmt.Sprintf("gain-%d-%d-%d", m.mu.gains.at, span.Partition, span.Class), Kind: TransferGain,
+				Kind: TransferGain, At: m.mu.gains.at,
 				Span: span, To: m.opts.Self, State: TransferWaiting,
 			},
 			from: make(map[ring.TenantNumber]*position), bulked: make(map[ring.TenantNumber]bool), avoid: make(map[ring.NodeID]bool),

@@ -53,14 +53,18 @@ type Manager struct {
 		busy     bool // a round is under way
 		fetching bool // a refetch is under way
 		telling  bool // drivers are being told
-		started  bool
-		stop     func() bool
-		runs     []*Run // the latest last
-		nextRun  int
-		fetch    fetchState
-		gains    gains
-		clean    cleaning
-		closed   bool
+		// votes are the spans of which votes here hold back what is confirmed, and asking
+		// says that others are being asked about some.
+		votes   map[Span]bool
+		asking  bool
+		started bool
+		stop    func() bool
+		runs    []*Run // the latest last
+		nextRun int
+		fetch   fetchState
+		gains   gains
+		clean   cleaning
+		closed  bool
 	}
 }
 
@@ -93,13 +97,13 @@ func New(opts Options) (*Manager, error) {
 	}
 	m := &Manager{opts: opts}
 	m.fibers.clock, m.fibers.sched = opts.Clock, opts.Scheduler
-	m.service.init(&m.opts, &m.fibers, m.soon)
+	m.service.init(&m.opts, &m.fibers, m.soon, m.voted)
 	m.bucket = newBucket(opts.Rate, opts.Clock.Now())
 	m.stream = newBucket(opts.StreamRate, opts.Clock.Now())
 	m.room.size = 8 << 20
 	m.large.size = int64(m.opts.Concurrency)
 	m.mu.fetch.under = -1
-	m.mu.spans, m.mu.told = make(map[Span]*schedule), make(map[Span]bool)
+	m.mu.spans, m.mu.told, m.mu.votes = make(map[Span]*schedule), make(map[Span]bool), make(map[Span]bool)
 	m.service.start()
 	return m, nil
 }
@@ -229,6 +233,7 @@ func (m *Manager) look(*fiber) {
 	v, now := m.opts.View(), m.opts.Clock.Now()
 	m.lookGains(v)
 	m.lookForeign(v)
+	m.lookVotes()
 	if v.Version != m.version {
 		m.version = v.Version
 		m.forget(v, now)
@@ -435,5 +440,5 @@ func (m *Manager) drive(fb *fiber, v *schema.Snapshot, due []Span) {
 }
 
 func (span Span) String() string {
-	return fmt.Sprintf("partition %d of the tenants with %s", span.Partition, span.Class)
+	return fmt.Sprintf("partition %d of %s", span.Partition, span.Class.Tenants())
 }

@@ -123,6 +123,16 @@ type Replica interface {
 	// come late would be left at a node that has said that it has nothing.
 	Restore(s Span, pv ring.Version, rows []RecordRow) error
 
+	// OpenVotes returns the votes of a span that State.Votes is about, without their
+	// records, in the order of their storage keys; none if there are too many to say.
+	OpenVotes(s Span) ([]RecordRow, error)
+	// Applied returns which of the given idempotency keys of a span stand here for a
+	// write that was made, with their records, on disk, at most about 1 MiB.
+	Applied(s Span, of []RecordRow) ([]RecordRow, error)
+	// Outvoted replaces votes by the records of the writes that were made instead, as far
+	// as this node has had those, on disk when it returns. It is fenced by pv as Restore is.
+	Outvoted(s Span, pv ring.Version, rows []RecordRow) error
+
 	// Known returns what was adopted and released of a span, and the clock above which
 	// everything has to be that is minted by whoever takes it over: something with a
 	// lower one may have been collected.

@@ -24,8 +24,9 @@ const (
 type service struct {
 	opts   *Options
 	fibers *fibers
-	// dirty is told of spans that are to be compared soon.
-	dirty func(Span)
+	// dirty is told of spans that are to be compared soon, voted of those of which votes
+	// hold back what is confirmed.
+	dirty, voted func(Span)
 
 	mu struct {
 		sync.Mutex
@@ -71,8 +72,8 @@ var (
 	errClosed      = errors.New("the node is stopping")
 )
 
-func (s *service) init(opts *Options, fs *fibers, dirty func(Span)) {
-	s.opts, s.fibers, s.dirty = opts, fs, dirty
+func (s *service) init(opts *Options, fs *fibers, dirty, voted func(Span)) {
+	s.opts, s.fibers, s.dirty, s.voted = opts, fs, dirty, voted
 	s.mu.ledger = make(map[Span]*entry)
 	s.mu.ticked = opts.Clock.Now()
 }
@@ -243,6 +244,12 @@ func (s *service) answer(fb *fiber, q *request) ([]byte, error) {
 		}
 		a.session = session
 		return a.encode(), nil
+	case kindApplied:
+		rows, err := s.opts.Replica.Applied(span, q.rows)
+		if err != nil {
+			return nil, err
+		}
+		return (&recordReply{session: session, rows: rows}).encode(), nil
 	default:
 		rows, more, err := s.opts.Replica.Records(span, q.after, maxRows, q.votes)
 		if err != nil {
@@ -342,6 +349,9 @@ func (s *service) state(span Span) (State, error) {
 	}
 	s.mu.Unlock()
 	st.Session = s.began(st.Session)
+	if len(st.Votes) > 0 {
+		s.voted(span)
+	}
 	return st, nil
 }
 

@@ -26,9 +26,10 @@ const (
 
 // Transfer is the data of one span on its way because the ring changes.
 type Transfer struct {
-	ID   string
 	Kind string
 	Span Span
+	// At is the version of the ring that made it necessary.
+	At ring.Version
 	// From and To are the nodes that have it and that get it. What is cleaned up goes
 	// to all owners, and To is zero.
 	From []ring.NodeID

@@ -186,6 +186,7 @@ func TestSmallDiskFillsUpAndIsFreed(t *testing.T) {
 	var phase atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer phase.Store(2) // the load ends with it, also if it fails
 		poll(t, "the load is under way", func() bool { return acked.Load() > before+3000 })
 		if err := l.Fill("neighbour", 0); err != nil {
 			t.Log(err) // a flush was quicker; some bytes are left
@@ -204,7 +205,6 @@ func TestSmallDiskFillsUpAndIsFreed(t *testing.T) {
 		}
 		at := acked.Load()
 		poll(t, "writes are taken again", func() bool { return acked.Load() > at+2000 || phase.Load() == 2 })
-		phase.Store(2)
 	})
 	load(func(err error) bool {
 		switch {

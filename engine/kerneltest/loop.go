@@ -6,6 +6,8 @@ package kerneltest
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Loop is an ext4 file system in a file, mounted on a loop device.
@@ -49,9 +52,7 @@ func mountIn(t testing.TB, root string, size int64, args ...string) *Loop {
 	run(t, "mkfs.ext4", append([]string{"-q", "-m", "0", l.Image}, args...)...)
 	l.Device = strings.TrimSpace(run(t, "losetup", "--find", "--show", l.Image))
 	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", l.Device).CombinedOutput(); err != nil {
-			t.Errorf("free %s: %v\n%s", l.Device, err, out)
-		}
+		run(t, "losetup", "--detach", l.Device)
 	})
 	l.Remount(t)
 	t.Cleanup(func() {
@@ -116,17 +117,23 @@ func (l *Loop) Fill(name string, free int64) error {
 // Free removes a file that Fill made.
 func (l *Loop) Free(name string) error { return os.Remove(filepath.Join(l.Dir, name)) }
 
+// runLimit is for one command: a device that does not answer is to fail a test, not to
+// stop all.
+const runLimit = 2 * time.Minute
+
 // run runs a command as root and returns what it prints.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatalf("%s: this test needs root, to mount a file system of its own", name)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
 	var out, errs bytes.Buffer
-	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, time.Second
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, errs.String())
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), errors.Join(err, ctx.Err()), errs.String())
 	}
 	return out.String()
 }

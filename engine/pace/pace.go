@@ -1,13 +1,11 @@
-// Package pace decides how fast compactions may write. They yield to writers
-// that wait for syncs of the log, which share the disk with them, and go at full
-// speed as soon as writers are in danger of waiting for them. It is pure: clock
-// and sleep are the caller's.
+// Package pace decides how fast what runs in the background may go. With a Pacer,
+// compactions yield to writers that wait for syncs of the log, which share the disk with
+// them, and go at full speed as soon as writers are in danger of waiting for them. With a
+// Tail, what moves between nodes yields to clients, whatever keeps them waiting. Both are
+// pure: clock and sleep are the caller's.
 package pace
 
-import (
-	"cmp"
-	"time"
-)
+import "time"
 
 const (
 	// slowSync is the latency of a sync below which nothing is slowed down.
@@ -15,7 +13,7 @@ const (
 	// slowFactor is how many times slower than on a quiet disk a sync has to
 	// be before compactions yield.
 	slowFactor = 3
-	// leastRate is what compactions may always write, in bytes a second, see Least.
+	// leastRate is what compactions may always write, in bytes a second.
 	leastRate = 8 << 20
 	// mostRate is the rate from which on there is none.
 	mostRate = 1 << 30
@@ -42,8 +40,6 @@ type Load struct {
 type Pacer struct {
 	// Most is a hard bound in bytes a second, 0 for none.
 	Most int64
-	// Least is what may always be taken, in bytes a second; 0: 8 MiB.
-	Least int64
 
 	rate    int64         // of the moment, by load; 0: no bound
 	quiet   time.Duration // latency of syncs while nothing was compacted
@@ -80,8 +76,7 @@ func (p *Pacer) Adjust(l Load) {
 		if p.rate == 0 || p.rate > speed {
 			p.rate = speed
 		}
-		least := cmp.Or(p.Least, leastRate)
-		least += int64(max(0, l.Urgency) * float64(max(0, speed-least)))
+		least := leastRate + int64(max(0, l.Urgency)*float64(max(0, speed-leastRate)))
 		p.rate = max(p.rate/2, least)
 	case p.rate > 0:
 		if p.rate += p.rate / 4; p.rate >= mostRate {

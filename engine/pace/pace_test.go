@@ -36,13 +36,6 @@ func TestYieldsToSlowSyncs(t *testing.T) {
 	if last != 8<<20 {
 		t.Fatalf("rate %d, want the least", last)
 	}
-	few := pace.Pacer{Least: 1 << 20}
-	for range 20 {
-		last = run(&few, max(1, few.Rate()>>20), 100, 20*time.Millisecond, 0)
-	}
-	if last != 1<<20 {
-		t.Fatalf("rate %d, want the least that is set", last)
-	}
 	// The more there is to do the less it yields.
 	if r := run(&p, 100, 100, 20*time.Millisecond, 0.5); r < 8<<20 {
 		t.Fatalf("rate %d", r)

@@ -143,6 +143,8 @@ type Core struct {
 	offered ring.Version
 	// twin is the node that was last complained about for having a joiner's name.
 	twin ring.NodeID
+	// keptOut is what a member said last of why this node cannot wait to join.
+	keptOut string
 	// asked counts the members that this node has asked whether it is one.
 	asked   int
 	out     Output

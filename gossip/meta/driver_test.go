@@ -3,6 +3,7 @@ package meta_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,8 +96,8 @@ func TestVoidIntentIsCancelled(t *testing.T) {
 	}
 }
 
-// Two nodes of one name that wait: all members keep the same one. A member's name is
-// refused.
+// Two nodes of one name that wait: all members keep the same one, and the other is told
+// why it waits for nothing. A member's name is refused.
 func TestTwinsWait(t *testing.T) {
 	w := up(t, 83, 3)
 	at := w.join("n4", "n4", "n2")
@@ -112,6 +113,23 @@ func TestTwinsWait(t *testing.T) {
 		if j := m.core.Joiners(); len(j) != 1 || j[0].ID != keep {
 			t.Errorf("%s has %+v waiting", m.name, j)
 		}
+	}
+	late := at[1]
+	if w.nodes[late].id == keep {
+		late = at[0]
+	}
+	for _, i := range at[:2] {
+		if why := w.nodes[i].core.KeptOut(); (why == "") != (i != late) || i == late && (!strings.Contains(why, keep.Short()) || !strings.Contains(why, "--name")) {
+			t.Errorf("%s, kept %v, was told %q", w.nodes[i].id.Short(), i != late, why)
+		}
+	}
+	// With another name it waits, and knows it.
+	w.crash(late)
+	w.nodes[late].name = "n5"
+	w.boot(late)
+	w.calm(100)
+	if why, j := w.nodes[late].core.KeptOut(), w.nodes[0].core.Joiners(); why != "" || len(j) != 2 {
+		t.Errorf("with another name: %q, waiting %+v", why, j)
 	}
 	var taken *meta.PlaceTakenError
 	if err := w.nodes[at[2]].ended; !errors.As(err, &taken) || taken.Lost.ID != w.nodes[1].id {

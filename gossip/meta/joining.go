@@ -67,25 +67,49 @@ func (c *Core) mayWait(e *crdt.NodeEntry) bool {
 	if _, known := c.nodes.Get(e.ID); known {
 		return true
 	}
-	waiting := c.joiners()
-	for _, o := range waiting {
-		if o.Name != e.Name {
-			continue
-		}
+	if o := c.twinOf(e); o != nil {
 		// Every member keeps the same one of two.
-		if o.ID.Compare(e.ID) < 0 {
-			if c.twin == e.ID {
-				return false // it asks again and again
-			}
+		if o.ID.Compare(e.ID) > 0 {
+			c.nodes.Remove(o.ID)
+			return true
+		}
+		if c.twin != e.ID { // it asks again and again
 			c.twin = e.ID
 			c.log.Warn("a node that wants to join has the name of another one that does", "name", e.Name, "node", e.ID.Short(), "other", o.ID.Short())
-			return false
 		}
-		c.nodes.Remove(o.ID)
-		return true
+		return false
 	}
-	return len(waiting) < maxJoiners && c.lostNode(e) == nil
+	return len(c.joiners()) < maxJoiners && c.lostNode(e) == nil
 }
+
+// twinOf is the node that waits under the name of another one that would.
+func (c *Core) twinOf(e *crdt.NodeEntry) *crdt.NodeEntry {
+	for _, o := range c.joiners() {
+		if o.ID != e.ID && o.Name == e.Name {
+			return o
+		}
+	}
+	return nil
+}
+
+// whyNot says for people why a node that would wait is not kept, and what they can do
+// about it; "" if it is, or will be by itself.
+func (c *Core) whyNot(e *crdt.NodeEntry) string {
+	if _, kept := c.nodes.Get(e.ID); kept {
+		return ""
+	}
+	if o := c.twinOf(e); o != nil {
+		return fmt.Sprintf("node %s waits to join under the same name, %s: stop this one and start it with another --name, or end the other one", o.ID.Short(), e.Name)
+	}
+	if n := len(c.joiners()); n >= maxJoiners {
+		return fmt.Sprintf("%d nodes wait to join, which is the most: it is let in once there is room", n)
+	}
+	return ""
+}
+
+// KeptOut is why the members do not keep this node, which would join, as one that waits,
+// and what people can do about it; "" if they do, as far as it was told.
+func (c *Core) KeptOut() string { return c.keptOut }
 
 // serveStranger answers a node that is no member: whether there is a place for it.
 func (c *Core) serveStranger(from ring.NodeID, m *exchange) *exchange {
@@ -109,6 +133,7 @@ func (c *Core) serveStranger(from ring.NodeID, m *exchange) *exchange {
 	if c.mayWait(e) && c.nodes.Merge(e) {
 		c.out.Changed, c.out.Spread = true, true
 	}
+	reply.why = c.whyNot(e)
 	return reply
 }
 
@@ -124,6 +149,7 @@ func (c *Core) standOutside(to ring.NodeID, m *exchange) error {
 		}
 		return nil
 	}
+	c.keptOut = m.why
 	switch {
 	case c.floor > 0 || c.joining == m.cluster || m.cluster.IsZero():
 		return nil

@@ -194,6 +194,32 @@ func TestRecoverTakesAllThatAreLeft(t *testing.T) {
 	w.rest(2)
 }
 
+// One that is left and whose vote is damaged can never agree. It says that it has to be
+// named as lost, too, and then the others go on.
+func TestRecoverWithoutADamagedVote(t *testing.T) {
+	w := grown(t, 97, 5)
+	w.lose(2, 3, 4)
+	w.create(0, "frozen") // n2 makes a promise that nobody goes on with
+	w.calm(200)
+	w.crash(1)
+	w.nodes[1].store.Lose("vote")
+	for range 2 { // a restart does not help
+		w.boot(1)
+		w.calm(100)
+		var e *meta.UnreachableError
+		if err := w.recover(0, 2, 3, 4); !errors.As(err, &e) || !strings.Contains(e.Error(), "node "+w.nodes[1].id.Short()+" abstains") || !strings.Contains(e.Error(), "name it as lost, too") {
+			t.Fatalf("a survivor without its vote: %v", err)
+		}
+		w.crash(1)
+	}
+	w.lose(1)
+	if err := w.recover(0, 1, 2, 3, 4); err != nil {
+		t.Fatal(err)
+	}
+	w.until("one node", layoutOf("n1"))
+	w.rest(1)
+}
+
 // What a survivor has accepted may have been chosen by the lost: it comes first.
 func TestRecoverAdoptsWhatWasAccepted(t *testing.T) {
 	w := up(t, 93, 5)

@@ -56,7 +56,7 @@ func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte, lost []rin
 		return ring.Register{}, fmt.Errorf("node %s is no voter", c.self.Short())
 	}
 	if slot <= c.abstain || c.state.Version() < c.floor {
-		return ring.Register{}, fmt.Errorf("node %s abstains up to entry %d: it may have forgotten what it promised there", c.self.Short(), max(c.abstain, c.floor))
+		return ring.Register{}, c.abstains(lost)
 	}
 	var reg ring.Register
 	var err error
@@ -84,6 +84,16 @@ func (c *Core) ballot(slot ring.Version, b ring.Ballot, value []byte, lost []rin
 		return reg, c.learnFromVotes()
 	}
 	return reg, nil
+}
+
+// abstains is why this node votes in no slot up to one; lost are those of a recovery.
+func (c *Core) abstains(lost []ring.NodeID) error {
+	why := fmt.Sprintf("node %s abstains up to entry %d: it may have forgotten what it promised there", c.self.Short(), max(c.abstain, c.floor))
+	if len(lost) > 0 && c.state.Version() >= c.floor {
+		// It takes all members that are left, in the very slot in which this one abstains.
+		why += ", and no restart helps. Stop it for good, name it as lost, too, and join its machine again with an empty data directory"
+	}
+	return errors.New(why)
 }
 
 // acceptable refuses an entry that could not follow this node's log: voting for

@@ -94,7 +94,7 @@ var errMessage = errors.New("bad metadata message")
 // u64, counted lists of vector items (id 16, two u64), node entries, log entries
 // after u64 first, and votes (id 16, register). A refusal whose flags have lost goes
 // on with a LostNode: id 16, name, address, liveness u8, since i64; an answer whose
-// flags have outside goes on with the founder 16. With the flag of a part it ends with
+// flags have outside goes on with the founder 16, and with a text if they have why. With the flag of a part it ends with
 // that: head 45, offset u32, piece.
 type exchange struct {
 	header
@@ -108,6 +108,8 @@ type exchange struct {
 	// cluster.
 	outside bool
 	founder ring.NodeID
+	// why is why it cannot even wait to be one, for people.
+	why string
 	// joins says that the sender's entry, the only one, is that of a node that wants
 	// to be a member.
 	joins   bool
@@ -140,7 +142,7 @@ func (m *exchange) encode() []byte {
 	for _, f := range []struct {
 		set  bool
 		flag byte
-	}{{m.refused, flagRefused}, {m.refused && m.lost != nil, flagLost}, {m.retired, flagRetired}, {m.outside, flagOutside}, {m.joins, flagJoins}, {m.part != nil, flagPart}} {
+	}{{m.refused, flagRefused}, {m.refused && m.lost != nil, flagLost}, {m.retired, flagRetired}, {m.outside, flagOutside}, {m.outside && m.why != "", flagWhy}, {m.joins, flagJoins}, {m.part != nil, flagPart}} {
 		if f.set {
 			flags |= f.flag
 		}
@@ -174,6 +176,9 @@ func (m *exchange) encode() []byte {
 	if m.outside {
 		b = append(b, m.founder[:]...)
 	}
+	if flags&flagWhy != 0 {
+		b = appendString(b, clip(m.why))
+	}
 	if p := m.part; p != nil {
 		b = binary.BigEndian.AppendUint32(append(b, p.head[:]...), uint32(p.offset))
 		b = appendBytes(b, p.piece)
@@ -189,6 +194,7 @@ const (
 	flagOutside = 8
 	flagJoins   = 16
 	flagPart    = 32
+	flagWhy     = 64 // with flagOutside only
 )
 
 func decodeExchange(b []byte) (*exchange, error) {
@@ -223,6 +229,9 @@ func decodeExchange(b []byte) (*exchange, error) {
 	}
 	if m.outside {
 		m.founder = r.id()
+	}
+	if m.outside && flags&flagWhy != 0 {
+		m.why = r.str()
 	}
 	if flags&flagPart != 0 {
 		m.part = &part{}

@@ -16,6 +16,7 @@ func exchanges() []*exchange {
 		{header: h, version: 7, vector: []crdt.VectorItem{{ID: ring.NodeID{3}, Stamp: crdt.Stamp{Incarnation: 1, Seq: 2}}}},
 		{header: header{name: "test"}, nodes: [][]byte{{1, 2}}, joins: true},
 		{header: h, version: 7, outside: true, founder: ring.NodeID{9}},
+		{header: h, version: 7, outside: true, founder: ring.NodeID{9}, why: "its name is taken"},
 		{header: h, refused: true, lost: lost},
 		{header: h, refused: true, retired: true},
 		{header: h, first: 4, log: [][]byte{{5}}, votes: []vote{{ring.NodeID{3}, []byte{6}}}},

@@ -61,6 +61,14 @@ func (c Class) String() string {
 	return fmt.Sprintf("RF %d", uint64(c))
 }
 
+// Tenants says in a sentence whose class it is.
+func (c Class) Tenants() string {
+	if _, own := c.Own(); own {
+		return c.String()
+	}
+	return "the tenants with " + c.String()
+}
+
 // ownMark is set in the first byte of the encoding of a class that a tenant has for itself.
 const ownMark = 0x80
 

@@ -92,8 +92,9 @@ const (
 	DefaultPartitions = 1024
 	// MaxNodes bounds the nodes of one layout.
 	MaxNodes = 1024
-	// MaxCapacity bounds the weight of one node.
-	MaxCapacity = 1 << 20
+	// MaxCapacity bounds the weight of one node: it is what the setting, the API and
+	// the commands allow, too.
+	MaxCapacity = 10_000
 	// MaxNameLen bounds node and zone names, in bytes.
 	MaxNameLen = 63
 )

@@ -225,7 +225,7 @@ func (s *State) checkReplace(n LayoutNode, by NodeID, alive, joiner func(NodeID)
 	case outside && o.Leaving:
 		return fmt.Errorf("%w: %s is leaving; name a node that waits to join", ErrReplacement, o.Name)
 	case !joiner(by) && !(outside && alive(by)):
-		return fmt.Errorf("%w: %s does not wait to join; start it first", ErrReplacement, by.Short())
+		return fmt.Errorf("%w: %s does not wait to join; start it first", ErrNotWaiting, by.Short())
 	}
 	return s.checkCopied(n, alive)
 }

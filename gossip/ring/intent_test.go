@@ -39,7 +39,7 @@ func TestCheckIntent(t *testing.T) {
 		"replace":                {Intent{Verb: VerbReplace, Node: all[4].ID, By: all[7].ID}, nil, ""},
 		"replace by an outsider": {Intent{Verb: VerbReplace, Node: all[4].ID, By: all[5].ID}, nil, ""},
 		"replace, alive":         {Intent{Verb: VerbReplace, Node: all[2].ID, By: all[7].ID}, ErrNodeAlive, "stop it first"},
-		"replace by a stranger":  {Intent{Verb: VerbReplace, Node: all[4].ID, By: NodeID{1}}, ErrReplacement, "does not wait to join; start it first"},
+		"replace by a stranger":  {Intent{Verb: VerbReplace, Node: all[4].ID, By: NodeID{1}}, ErrNotWaiting, "does not wait to join; start it first"},
 		"replace by a member":    {Intent{Verb: VerbReplace, Node: all[4].ID, By: all[6].ID}, ErrReplacement, "has partitions of its own"},
 		"replace by a retired":   {Intent{Verb: VerbReplace, Node: all[4].ID, By: all[1].ID}, ErrReplacement, "empty data directory"},
 		"replace by a leaver":    {Intent{Verb: VerbReplace, Node: all[4].ID, By: all[0].ID}, ErrReplacement, "is leaving"},

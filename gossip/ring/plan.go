@@ -20,6 +20,8 @@ var (
 	ErrNoChange = errors.New("nothing to change")
 	// ErrReplacement: the node cannot take another's place.
 	ErrReplacement = errors.New("unfit replacement")
+	// ErrNotWaiting: the node that is to take another's place is not there.
+	ErrNotWaiting = errors.New("the replacement is not there")
 	// ErrTooManyIntents: the log notes no more before some are carried out.
 	ErrTooManyIntents = errors.New("too many open intents")
 	// ErrChangeOpen: one change of the layout at a time.
@@ -225,7 +227,7 @@ func (d *draft) replace(i *IntentRecord) {
 	case w >= 0:
 		by = d.waiting[w]
 	case !outside:
-		d.waits(i, fmt.Errorf("%w: %s does not wait to join now; start it", ErrReplacement, i.By.Short()))
+		d.waits(i, fmt.Errorf("%w: %s does not wait to join now; start it", ErrNotWaiting, i.By.Short()))
 		return
 	}
 	lost := d.nodes[at]

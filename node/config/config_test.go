@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pairdb/pairdb/gossip/ring"
 	"github.com/pairdb/pairdb/node/config"
 )
 
@@ -239,6 +241,7 @@ func TestBadFiles(t *testing.T) {
 		"number":           {"node: {capacity: many}", []string{`node.capacity (c.yaml:1): "many" is no whole number`}},
 		"fraction":         {"node: {capacity: 1.5}", []string{`"1.5" is no whole number`}},
 		"number low":       {"node: {capacity: 0}", []string{"0 is not between 1 and 10000"}},
+		"capacity":         {fmt.Sprintf("node: {capacity: %d}", ring.MaxCapacity+1), []string{"10001 is not between 1 and 10000"}},
 		"port":             {"listen: {http_port: 65536}", []string{"65536 is not between 0 and 65535"}},
 		"bool":             {"cluster: {insecure: yes}", []string{`"yes" is neither true nor false`}},
 		"duration":         {"timeouts: {read: 5}", []string{`"5" is no duration; write a number and a unit, as in 5s`}},

@@ -4,7 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/pairdb/pairdb/gossip/ring"
 )
+
+// MaxCapacity is the most that node.capacity can be, for those who know no ring.
+const MaxCapacity = ring.MaxCapacity
 
 // Setting describes one setting: a row of the table.
 type Setting struct {
@@ -120,7 +125,7 @@ func nodeSettings() []Setting {
 			field: func(c *Config) any { return &c.Node.Zone },
 		},
 		{
-			Path: "node.capacity", Default: "100", Flag: "capacity", min: 1, max: 10_000,
+			Path: "node.capacity", Default: "100", Flag: "capacity", min: 1, max: MaxCapacity,
 			Help:  "Share of the ring relative to the other nodes: a node with 200 owns twice as many partitions as one with 100.",
 			field: func(c *Config) any { return &c.Node.Capacity },
 		},

@@ -216,7 +216,7 @@ func (s *Store) find(of repair.Span) (*partition, error) {
 	if int(of.Partition) >= len(s.partitions) || !of.Class.Valid() {
 		return nil, &coord.Error{
 			Code: errcode.InvalidArgument, Outcome: errcode.NotApplied,
-			Message: fmt.Sprintf("there is no partition %d of the tenants with %s", of.Partition, of.Class),
+			Message: fmt.Sprintf("there is no partition %d of %s", of.Partition, of.Class.Tenants()),
 		}
 	}
 	if t, own := of.Class.Own(); own && s.gone(t) {

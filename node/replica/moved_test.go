@@ -243,10 +243,12 @@ func TestGainsOfAnotherRingAreRefused(t *testing.T) {
 	c := &causal.Confirmed{Seen: causal.NewContext(causal.Dot{Actor: 77, Counter: 3})}
 	for _, pv := range []ring.Version{0, 3, 4, 5} {
 		to := newSweepBench(t)
+		voted := to.outvoted(t)
 		to.opts.PV = func(ring.Partition) ring.Version { return 4 }
 		for name, write := range map[string]func() error{
 			"records":   func() error { return to.Restore(theSpan, pv, rows) },
 			"confirmed": func() error { return to.Inherit(theSpan, pv, c, &causal.Confirmed{}, 9) },
+			"outvoted":  func() error { return to.Outvoted(theSpan, pv, voted) },
 		} {
 			before := to.db.VisibleSeq()
 			err := write()

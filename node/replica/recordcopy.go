@@ -26,6 +26,16 @@ func recordKey(p ring.Partition, row *repair.RecordRow) []byte {
 	return append(append(appendHead(nil, kindRecord, &at), row.KeyHash[:]...), row.IdempotencyKey...)
 }
 
+// recordRow is the row about a record at its storage key.
+func recordRow(key, value []byte) repair.RecordRow {
+	row := repair.RecordRow{
+		Tenant: tenantOf(key), Token: ring.Token(binary.BigEndian.Uint64(key[7:])),
+		IdempotencyKey: bytes.Clone(key[keyHead+16:]), Record: bytes.Clone(value),
+	}
+	copy(row.KeyHash[:], key[keyHead:])
+	return row
+}
+
 // Records implements repair.Replica.
 func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int, votes bool) (rows []repair.RecordRow, more bool, err error) {
 	if err := s.takesReads(); err != nil {
@@ -68,12 +78,7 @@ func (s *Store) Records(of repair.Span, after *repair.RecordRow, limit int, vote
 			break
 		}
 		newest = max(newest, it.Seq())
-		row := repair.RecordRow{
-			Tenant: tenantOf(key), Token: ring.Token(binary.BigEndian.Uint64(key[7:])),
-			IdempotencyKey: bytes.Clone(key[keyHead+16:]), Record: bytes.Clone(it.Value()),
-		}
-		copy(row.KeyHash[:], key[keyHead:])
-		rows = append(rows, row)
+		rows = append(rows, recordRow(key, it.Value()))
 		size += len(key) + len(it.Value())
 	}
 	return rows, more, s.awaitDurable(newest)
@@ -90,11 +95,22 @@ func (s *Store) Restore(of repair.Span, pv ring.Version, rows []repair.RecordRow
 	if err := s.takesWrites(); err != nil {
 		return err
 	}
+	return s.restoreAll(of, pv, rows, func(_ []byte, tenant ring.TenantNumber, old, r *causal.Record, now time.Time) (bool, error) {
+		return s.restores(of, tenant, old, r, now), nil
+	})
+}
+
+// decides says whether a record that another owner has is written at a storage key, over
+// old, nil for nothing. The locks of all keys are held.
+type decides func(key []byte, tenant ring.TenantNumber, old, r *causal.Record, now time.Time) (bool, error)
+
+// restoreAll writes those of the rows that are to be, on disk when it returns nil.
+func (s *Store) restoreAll(of repair.Span, pv ring.Version, rows []repair.RecordRow, wants decides) error {
 	var seq base.SeqNum
 	for len(rows) > 0 {
 		some := rows[:min(len(rows), restored)]
 		rows = rows[len(some):]
-		at, err := s.restore(of, pv, some)
+		at, err := s.restore(of, pv, some, wants)
 		if err != nil {
 			return err
 		}
@@ -105,7 +121,7 @@ func (s *Store) Restore(of repair.Span, pv ring.Version, rows []repair.RecordRow
 
 // restore writes some rows as one batch, and returns its number, 0 if nothing was to be
 // written.
-func (s *Store) restore(of repair.Span, pv ring.Version, rows []repair.RecordRow) (seq base.SeqNum, err error) {
+func (s *Store) restore(of repair.Span, pv ring.Version, rows []repair.RecordRow, wants decides) (seq base.SeqNum, err error) {
 	now := s.opts.Records.now()
 	b := s.batches.Get().(*engine.Batch)
 	defer s.releaseBatch(b)
@@ -131,7 +147,12 @@ func (s *Store) restore(of repair.Span, pv ring.Version, rows []repair.RecordRow
 		if err != nil {
 			return 0, err
 		}
-		if s.gone(row.Tenant) || !s.restores(of, row.Tenant, old, &r, now) {
+		if s.gone(row.Tenant) {
+			continue
+		}
+		if ok, err := wants(key, row.Tenant, old, &r, now); err != nil {
+			return 0, err
+		} else if !ok {
 			continue
 		}
 		var before, was int64

@@ -87,37 +87,14 @@ func (v *votes) list() (candidates map[string][]byte, known bool) {
 // lowest of them, sorted by actor; unlike in other contexts that may be 0. known is
 // false if there are too many to say.
 func (s *Store) openVotes(p ring.Partition) (below causal.Context, known bool, err error) {
-	v := &s.partition(p).votes
-	v.loading.Lock()
-	defer v.loading.Unlock()
-	if _, known = v.list(); !known {
-		if err := s.readVotes(p, v); err != nil {
-			return nil, false, err
-		}
-	}
-	candidates, known := v.list()
-	if !known {
-		return nil, false, nil
-	}
-	w := s.scratch()
-	defer s.putBack(w)
 	lowest := map[uint64]uint64{}
-	//seams:ordered a minimum has no order
-	for record, object := range candidates {
-		if len(object) == keyHead { // nothing was stored there
-			if object, err = s.objectOf([]byte(record)); err != nil {
-				return nil, false, err
-			}
-		}
-		dot, open, err := s.openVote([]byte(record), object, w)
-		if err != nil {
-			return nil, false, err
-		}
-		if !open {
-			v.remove([]byte(record))
-		} else if at, ok := lowest[dot.Actor]; !ok || dot.Counter < at {
+	known, err = s.eachVote(p, func(_ []byte, dot causal.Dot) {
+		if at, ok := lowest[dot.Actor]; !ok || dot.Counter < at {
 			lowest[dot.Actor] = dot.Counter
 		}
+	})
+	if err != nil || !known {
+		return nil, false, err
 	}
 	//seams:ordered sorted below
 	for actor, counter := range lowest {
@@ -125,6 +102,43 @@ func (s *Store) openVotes(p ring.Partition) (below causal.Context, known bool, e
 	}
 	slices.SortFunc(below, causal.Dot.Compare)
 	return below, true, nil
+}
+
+// eachVote calls do with the storage key of each vote that is open, and the dot that it is
+// for, in no order. known is false, and do is not called, if there are too many to say.
+func (s *Store) eachVote(p ring.Partition, do func(record []byte, dot causal.Dot)) (known bool, err error) {
+	v := &s.partition(p).votes
+	v.loading.Lock()
+	defer v.loading.Unlock()
+	if _, known = v.list(); !known {
+		if err := s.readVotes(p, v); err != nil {
+			return false, err
+		}
+	}
+	candidates, known := v.list()
+	if !known {
+		return false, nil
+	}
+	w := s.scratch()
+	defer s.putBack(w)
+	//seams:ordered whoever is called puts them into an order
+	for record, object := range candidates {
+		if len(object) == keyHead { // nothing was stored there
+			if object, err = s.objectOf([]byte(record)); err != nil {
+				return false, err
+			}
+		}
+		dot, open, err := s.openVote([]byte(record), object, w)
+		if err != nil {
+			return false, err
+		}
+		if open {
+			do([]byte(record), dot)
+		} else {
+			v.remove([]byte(record))
+		}
+	}
+	return true, nil
 }
 
 // openVote reports whether a record is a vote for a write that has not been made here,

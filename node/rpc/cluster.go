@@ -139,6 +139,8 @@ func (r *report) state(id ring.NodeID) string {
 	case r.snap.Retired(id):
 		return "lost"
 	case id == r.snap.Self:
+	case m.Liveness != schema.Alive && m.Liveness != schema.Suspect && givenUp(r.snap, id):
+		return "lost"
 	case m.Liveness == schema.Left:
 		return "left"
 	case m.Liveness == schema.Suspect:

@@ -41,12 +41,8 @@ type RingAdmin interface {
 	AutoApply() bool
 }
 
-const (
-	// maxReasonBytes bounds the reason of an abort.
-	maxReasonBytes = ring.MaxReasonLen
-	// maxCapacity is the most that node.capacity may say, too.
-	maxCapacity = 10_000
-)
+// maxReasonBytes bounds the reason of an abort.
+const maxReasonBytes = ring.MaxReasonLen
 
 // ringAdmin is who changes the ring, or why nobody does.
 func (s *Server) ringAdmin() (RingAdmin, *schema.Snapshot, error) {
@@ -201,6 +197,9 @@ func (s *Server) Replace(ctx context.Context, req *pairdbv1.ReplaceRequest) (*pa
 	if err != nil {
 		return nil, err
 	}
+	if by.id == dead.id {
+		return nil, invalid("by: " + by.name + " cannot take its own place; name another node that waits to join")
+	}
 	i := ring.Intent{Verb: ring.VerbReplace, Node: dead.id, By: by.id}
 	if !req.GetAcceptLoss() || snap.Ring.IsRetired(dead.id) || !snap.Ring.MustGiveUp(dead.id, snap.Report) {
 		return s.intend(ctx, admin, i, req.GetCheckOnly())
@@ -252,8 +251,8 @@ func (s *Server) Weigh(ctx context.Context, req *pairdbv1.WeighRequest) (*pairdb
 	if err != nil {
 		return nil, err
 	}
-	if n := req.GetCapacity(); n < 1 || n > maxCapacity {
-		return nil, invalid("capacity: " + strconv.FormatUint(uint64(n), 10) + ", want 1 to " + strconv.Itoa(maxCapacity))
+	if n := req.GetCapacity(); n < 1 || n > ring.MaxCapacity {
+		return nil, invalid("capacity: " + strconv.FormatUint(uint64(n), 10) + ", want 1 to " + strconv.Itoa(ring.MaxCapacity))
 	}
 	node, err := resolve(members(snap), "node", req.GetNode())
 	if err != nil {

@@ -500,7 +500,7 @@ func TestRingRefusals(t *testing.T) {
 		"loss not accepted":   {call: remove("node1", false), code: errcode.InvalidArgument, words: []string{"accept_loss"}},
 		"unknown to remove":   {call: remove("x", true), code: errcode.InvalidArgument},
 		"no capacity":         {call: weigh("node1", 0), code: errcode.InvalidArgument, words: []string{"1 to 10000"}},
-		"too much capacity":   {call: weigh("node1", 10001), code: errcode.InvalidArgument},
+		"too much capacity":   {call: weigh("node1", ring.MaxCapacity+1), code: errcode.InvalidArgument},
 		"unknown to weigh":    {call: weigh("x", 5), code: errcode.InvalidArgument},
 		"nothing to abort":    {call: abort(""), code: errcode.PreconditionFailed, words: []string{"no change"}},
 		"nothing to take back": {call: func(ctx context.Context, c pairdbv1.ClusterClient) error {
@@ -533,4 +533,24 @@ func TestRingRefusals(t *testing.T) {
 		_, err := pairdbv1.NewClusterClient(conn).PlanChange(testContext(t), &pairdbv1.PlanChangeRequest{})
 		refused(t, err, errcode.Unavailable)
 	})
+}
+
+// TestReplacementThatIsNotThere: a node that was turned away can be named though it is
+// down. It is not in use: it has to be started. It cannot take its own place.
+func TestReplacementThatIsNotThere(t *testing.T) {
+	c := newRing(t, 3)
+	c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2), layoutNode(3))
+	c.add(&ring.Entry{Kind: ring.KindAbort, Step: &ring.Step{Change: c.state.Change().ID}})
+	none := func(ring.NodeID) bool { return false }
+	c.refuse = c.state.CheckIntent(&ring.Intent{Verb: ring.VerbReplace, Node: layoutNode(1).ID, By: layoutNode(3).ID}, none, none)
+	_, client := c.serve(&fakeAsker{})
+	ctx := testContext(t)
+	_, err := client.Replace(ctx, &pairdbv1.ReplaceRequest{Dead: "node1", By: "node3"})
+	refused(t, err, errcode.PreconditionFailed, "start it first")
+	c.refuse = nil
+	_, err = client.Replace(ctx, &pairdbv1.ReplaceRequest{Dead: "node3", By: "node3"})
+	refused(t, err, errcode.InvalidArgument, "own place")
+	if len(c.state.Intents()) != 0 {
+		t.Errorf("it is asked for all the same: %v", c.state.Intents())
+	}
 }

@@ -54,9 +54,9 @@ func Classify(err error) *coord.Error {
 		return &coord.Error{Code: errcode.NodeInUse, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, ring.ErrUnknownTenant):
 		return &coord.Error{Code: errcode.TenantNotFound, Message: err.Error(), Outcome: errcode.NotApplied}
-	case errors.Is(err, ring.ErrUnknownNode), errors.Is(err, ring.ErrDefaultTenant):
+	case errors.Is(err, ring.ErrUnknownNode), errors.Is(err, ring.ErrDefaultTenant), errors.Is(err, ring.ErrInvalidEntry):
 		return &coord.Error{Code: errcode.InvalidArgument, Message: err.Error(), Outcome: errcode.NotApplied}
-	case errors.Is(err, ring.ErrNoChange), errors.Is(err, ring.ErrChangeOpen), errors.Is(err, ring.ErrSourcesLost), errors.Is(err, ring.ErrVotersLeft), errors.Is(err, ring.ErrNobodyLeft):
+	case errors.Is(err, ring.ErrNoChange), errors.Is(err, ring.ErrChangeOpen), errors.Is(err, ring.ErrSourcesLost), errors.Is(err, ring.ErrNotWaiting), errors.Is(err, ring.ErrVotersLeft), errors.Is(err, ring.ErrNobodyLeft):
 		return &coord.Error{Code: errcode.PreconditionFailed, Message: err.Error(), Outcome: errcode.NotApplied}
 	case errors.Is(err, ring.ErrTooManyIntents), errors.Is(err, ring.ErrOwnClasses):
 		return &coord.Error{Code: errcode.ResourceExhausted, Message: err.Error(), Outcome: errcode.NotApplied}

@@ -150,3 +150,38 @@ func TestClassify(t *testing.T) {
 		t.Errorf("message %q", e.Message)
 	}
 }
+
+// TestRingErrorsHaveTheirCode: whatever a change of the ring is refused for reaches users
+// under a code of which meaning and advice are about that.
+func TestRingErrorsHaveTheirCode(t *testing.T) {
+	for _, x := range []struct {
+		err    error
+		code   errcode.Code
+		advice string
+	}{
+		{ring.ErrLastCopies, errcode.NodeInUse, "join another one first"},
+		{ring.ErrNodeAlive, errcode.NodeInUse, "stop the node"},
+		{ring.ErrReplacement, errcode.NodeInUse, "use another node"},
+		{ring.ErrNotWaiting, errcode.PreconditionFailed, "pairdb status"},
+		{ring.ErrSourcesLost, errcode.PreconditionFailed, "pairdb status"},
+		{ring.ErrNoChange, errcode.PreconditionFailed, "pairdb status"},
+		{ring.ErrChangeOpen, errcode.PreconditionFailed, "pairdb status"},
+		{ring.ErrVotersLeft, errcode.PreconditionFailed, "decide anew"},
+		{ring.ErrNobodyLeft, errcode.PreconditionFailed, "decide anew"},
+		{ring.ErrUnknownNode, errcode.InvalidArgument, "Correct the request"},
+		{ring.ErrInvalidEntry, errcode.InvalidArgument, "Correct the request"},
+		{ring.ErrDefaultTenant, errcode.InvalidArgument, "Correct the request"},
+		{ring.ErrUnknownTenant, errcode.TenantNotFound, "Create the tenant"},
+		{ring.ErrTooManyIntents, errcode.ResourceExhausted, "back-off"},
+		{ring.ErrOwnClasses, errcode.ResourceExhausted, "back-off"},
+		{ring.ErrNotFounded, errcode.Unavailable, "back-off"},
+	} {
+		e := Classify(fmt.Errorf("replace: %w: why", x.err))
+		if e.Code != x.code || e.Outcome != errcode.NotApplied || !strings.Contains(e.Message, "why") {
+			t.Errorf("%v: %s, %q, %q, want %s", x.err, e.Code, e.Outcome, e.Message, x.code)
+		}
+		if advice := errcode.Lookup(e.Code).Action; !strings.Contains(advice, x.advice) {
+			t.Errorf("%v: the advice of %s does not speak of %q: %s", x.err, e.Code, x.advice, advice)
+		}
+	}
+}

@@ -123,8 +123,9 @@ func TestClientThatNeverReads(t *testing.T) {
 			if held := d.Stats().Held; held > budget || held < value {
 				t.Errorf("%d bytes wait for the client, the budget is %d", held, budget)
 			}
-			// Those of one message of a Pipeline are begun together.
-			if n := c.reads.Load(); n*value > 2*budget && n > int64(len(pipeline.Items)) {
+			// Those of one message of a Pipeline are begun together, before any of them counts,
+			// and two streams may come to that at the same moment.
+			if n := c.reads.Load(); n*value > 2*budget && n > 2*int64(len(pipeline.Items)) {
 				t.Errorf("%d values of 1 MiB were read for a client that does not read, the budget is %d MiB", n, budget>>20)
 			}
 			kv := pairdbv1.NewKVClient(good)

@@ -26,8 +26,8 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 	case !snap.Ready:
 		return verdict{"unhealthy", "The cluster is founded, but not all founders have acknowledged it."}
 	}
-	down := downNodes(snap, up)
-	if len(down) == 0 {
+	down, lost := downNodes(snap, up)
+	if len(down)+len(lost) == 0 {
 		text := fmt.Sprintf("All %d nodes are up.", len(ringNodes(snap)))
 		if snap.Change != nil {
 			text += " A change of the ring is under way."
@@ -37,14 +37,20 @@ func judge(snap *schema.Snapshot, up func(ring.NodeID) bool) verdict {
 		}
 		return verdict{"healthy", text}
 	}
-	names := strings.Join(down, ", ")
+	var names string
+	if len(down) > 0 {
+		names = "Down: " + strings.Join(down, ", ") + ". "
+	}
+	if len(lost) > 0 {
+		names += "Given up for lost, to be taken out by a change of the ring: " + strings.Join(lost, ", ") + ". "
+	}
 	for _, c := range copiesOf(snap) {
 		if n := withoutQuorum(snap, c, up); n > 0 {
 			return verdict{"unhealthy", fmt.Sprintf(
-				"Down: %s. %d of %d partitions have no quorum at replication factor %d.", names, n, l.Partitions(), c.From)}
+				"%s%d of %d partitions have no quorum at replication factor %d.", names, n, l.Partitions(), c.From)}
 		}
 	}
-	return verdict{"degraded", fmt.Sprintf("Down: %s. Every partition has a quorum.", names)}
+	return verdict{"degraded", names + "Every partition has a quorum."}
 }
 
 // goneOutsiders are the members without partitions that are down and may hold something
@@ -79,21 +85,38 @@ func ringNodes(snap *schema.Snapshot) []ring.LayoutNode {
 	return nodes
 }
 
-// downNodes names the nodes that own something, or are to, and are not up, sorted.
-func downNodes(snap *schema.Snapshot, up func(ring.NodeID) bool) []string {
-	var names []string
+// downNodes names the nodes that own something, or are to, and are not up, sorted; apart
+// from them those that were given up for lost, which nobody has to start again.
+func downNodes(snap *schema.Snapshot, up func(ring.NodeID) bool) (down, lost []string) {
 	for _, n := range ringNodes(snap) {
 		if up(n.ID) {
+			continue
+		}
+		if givenUp(snap, n.ID) {
+			lost = append(lost, n.Name)
 			continue
 		}
 		name := n.Name
 		if m, ok := snap.Member(n.ID); ok && m.Withdrawn {
 			name += " (withdrawn)"
 		}
-		names = append(names, name)
+		down = append(down, name)
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(down)
+	slices.Sort(lost)
+	return down, lost
+}
+
+// givenUp says that a node is to be taken out of the ring, or to be replaced, because
+// somebody has said that it is lost.
+func givenUp(snap *schema.Snapshot, id ring.NodeID) bool {
+	if snap.Ring == nil {
+		return false
+	}
+	return snap.Retired(id) || snap.Change != nil && slices.Contains(snap.Change.Removed, id) ||
+		slices.ContainsFunc(snap.Ring.Intents(), func(i *ring.IntentRecord) bool {
+			return i.Node == id && (i.Verb == ring.VerbRemove || i.Verb == ring.VerbReplace || i.Verb == ring.VerbGiveUp)
+		})
 }
 
 // copiesOf are the numbers of copies that tenants want, ascending and each once; at least

@@ -103,15 +103,42 @@ func TestEarlyEndWaits(t *testing.T) {
 }
 
 func TestLongLineIsCut(t *testing.T) {
-	var out bytes.Buffer
-	w := &prefixWriter{to: &out, prefix: "x| "}
+	var lines []int
+	w := &lineWriter{each: func(line []byte) error { lines = append(lines, len(line)); return nil }}
 	for range 3 {
 		if _, err := w.Write(bytes.Repeat([]byte("a"), maxLine)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.flush(); err != nil || strings.Count(out.String(), "x| ") != 2 || strings.Count(out.String(), "a") != 3*maxLine {
-		t.Errorf("%v, %d lines of %d bytes", err, strings.Count(out.String(), "x| "), out.Len())
+	if err := w.flush(); err != nil || !slices.Equal(lines, []int{2*maxLine + 1, maxLine + 1}) {
+		t.Errorf("%v, lines of %v bytes", err, lines)
+	}
+}
+
+// What a failing test printed, before its failure or after it, is said again at the end,
+// however much comes between, and what did not fail is not.
+func TestFailuresAreSaidAgain(t *testing.T) {
+	print := func(name, text string, err error) step {
+		return step{name: name, beside: name == "beside", run: func(_ context.Context, out io.Writer) error {
+			fmt.Fprint(out, text)
+			return err
+		}}
+	}
+	noise := strings.Repeat("noise\n", 1000)
+	var out bytes.Buffer
+	runSteps(t.Context(), &out, []step{
+		print("beside", noise+"    x_test.go:7: was logged before\n--- FAIL: TestA (0.00s)\n    x_test.go:9: was logged after\n"+noise, errors.New("broken")),
+		print("fine", "--- FAIL: is only text here\n", nil),
+		print("long", strings.Repeat("--- FAIL: "+strings.Repeat("y", 1000)+"\n", 1000), errors.New("broken")),
+	})
+	_, end, _ := strings.Cut(out.String(), "==> what failed in ")
+	for _, want := range []string{"beside:\n", "x_test.go:7: was logged before\n--- FAIL: TestA (0.00s)\n    x_test.go:9: was logged after\n", "long:\n"} {
+		if !strings.Contains(end, want) {
+			t.Errorf("the end lacks %q", want)
+		}
+	}
+	if strings.Contains(end, "only text") || strings.Count(end, "noise") > 2*(digestBefore+digestAfter) || len(end) > 2*digestLines*digestLine {
+		t.Errorf("the end has %d bytes and too much in it", len(end))
 	}
 }
 

@@ -6,7 +6,8 @@
 //
 // All steps run even if one fails, so that one run tells everything; only a tree
 // that does not build ends the run early. What mostly waits runs beside others, its
-// lines marked with its name. The exit code is 0 if all passed.
+// lines marked with its name. What failed is said again at the end. The exit code is 0
+// if all passed.
 package main
 
 import (
@@ -107,16 +108,26 @@ type result struct {
 	name string
 	took time.Duration
 	err  error
+	// why are the lines around its failures.
+	why [][]byte
 }
 
-// do runs a step, says why it failed, and how long it took.
-func (s step) do(ctx context.Context, out io.Writer) result {
+// do runs a step, says why it failed, and how long it took. Each line of what it prints
+// begins with prefix.
+func (s step) do(ctx context.Context, to io.Writer, prefix string) result {
 	start := time.Now()
+	var found digest
+	out := &lineWriter{each: func(line []byte) error {
+		found.add(line)
+		_, err := to.Write(append([]byte(prefix), line...))
+		return err
+	}}
 	err := s.run(ctx, out)
 	if err != nil && ctx.Err() == nil {
 		fmt.Fprintf(out, "--> %s: %v\n", s.name, err)
 	}
-	return result{s.name, time.Since(start), err}
+	err = errors.Join(err, out.flush())
+	return result{s.name, time.Since(start), err, found.picked}
 }
 
 // runSteps runs steps one after the other, but for one at a time that runs beside
@@ -142,15 +153,10 @@ func runSteps(ctx context.Context, to io.Writer, steps []step) bool {
 		fmt.Fprintf(out, "==> %s: %s\n", s.name, s.what)
 		if s.beside {
 			besides = make(chan result, 1)
-			go func(done chan<- result) {
-				lines := &prefixWriter{to: out, prefix: s.name + "| "}
-				r := s.do(ctx, lines)
-				r.err = errors.Join(r.err, lines.flush())
-				done <- r
-			}(besides)
+			go func(done chan<- result) { done <- s.do(ctx, out, s.name+"| ") }(besides)
 			continue
 		}
-		r := s.do(ctx, out)
+		r := s.do(ctx, out, "")
 		results = append(results, r)
 		if r.err != nil && s.vital {
 			break
@@ -163,6 +169,15 @@ func runSteps(ctx context.Context, to io.Writer, steps []step) bool {
 		return false
 	}
 	failed := 0
+	for _, r := range results {
+		if r.err == nil {
+			continue
+		}
+		fmt.Fprintf(out, "\n==> what failed in %s:\n", r.name)
+		for _, line := range r.why {
+			fmt.Fprintf(out, "%s\n", line)
+		}
+	}
 	fmt.Fprintln(out)
 	for _, r := range results {
 		verdict := "ok"

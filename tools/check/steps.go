@@ -21,6 +21,9 @@ const (
 	pins = "-modfile=tools/pins/go.mod"
 	// testTimeout bounds the tests of one package.
 	testTimeout = "-timeout=20m"
+	// realTimeout bounds those of real processes: each has a limit of its own, so that this
+	// is for a machine that is slow.
+	realTimeout = "-timeout=25m"
 	// peers is the module that holds our engine against others.
 	peers = "tools/enginebench"
 	// e2e has the tests of real processes, kernel those of the engine on real
@@ -129,7 +132,7 @@ var simulations = []string{
 // processes runs the tests of real processes and file systems. Those that run side by
 // side mostly wait, for processes and their timers.
 func processes(ctx context.Context, out io.Writer) error {
-	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-parallel=3", testTimeout, "-skip="+exactly(timed), e2e, kernel)
+	return stream(ctx, out, nil, "go", "test", "-count=1", "-vet=off", "-parallel=3", realTimeout, "-skip="+exactly(timed), e2e, kernel)
 }
 
 // test runs all tests but those that have a step of their own, one package at a time:

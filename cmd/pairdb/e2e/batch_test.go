@@ -216,6 +216,11 @@ func TestBatchesSurviveKills(t *testing.T) {
 			}
 		})
 	}
+	end := sync.OnceFunc(func() {
+		close(stop)
+		wg.Wait()
+	})
+	defer end()
 	for k := range 3 {
 		a := c.agents[k]
 		a.kill()
@@ -224,8 +229,7 @@ func TestBatchesSurviveKills(t *testing.T) {
 		}
 		a.waitHealthy(60 * time.Second)
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	writes, doubts, refused, partly := 0, 0, 0, 0
 	for _, w := range workers {
 		partly, refused = partly+w.partly, refused+w.refused

@@ -29,6 +29,7 @@ type register struct {
 type load struct {
 	t    *testing.T
 	stop chan struct{}
+	once sync.Once // closes stop
 	wg   sync.WaitGroup
 	acks atomic.Int64
 	// dark is odd while acknowledgements are no promise: see power.
@@ -38,7 +39,9 @@ type load struct {
 	fails map[errcode.Code]int
 }
 
-// startLoad runs writers single-writer loops over the given endpoints.
+// startLoad runs writers single-writer loops over the given endpoints, until end is called
+// or the test ends: without their nodes they would take all of the machine from the tests
+// that come after.
 func startLoad(t *testing.T, endpoints []string, writers int) *load {
 	t.Helper()
 	l := &load{t: t, stop: make(chan struct{}), fails: map[errcode.Code]int{}}
@@ -58,7 +61,19 @@ func startLoad(t *testing.T, endpoints []string, writers int) *load {
 			l.write(w, c)
 		})
 	}
+	t.Cleanup(l.end)
 	return l
+}
+
+// TestLoadEndsWithItsTest: one that is left by a test that fails does not go on.
+func TestLoadEndsWithItsTest(t *testing.T) {
+	var l *load
+	t.Run("left", func(t *testing.T) { l = startLoad(t, []string{"127.0.0.1:1"}, 4) })
+	select {
+	case <-l.stop:
+	default:
+		t.Error("its writers go on")
+	}
 }
 
 func (l *load) write(w int, c *client.Client) {
@@ -107,9 +122,9 @@ func (l *load) write(w int, c *client.Client) {
 // no promise, see kerneltest.Loop.Cut: the write may or may not be there.
 func (l *load) power() { l.dark.Add(1) }
 
-// end stops the writers and waits for them.
+// end stops the writers and waits for them; again is no error.
 func (l *load) end() {
-	close(l.stop)
+	l.once.Do(func() { close(l.stop) })
 	l.wg.Wait()
 }
 

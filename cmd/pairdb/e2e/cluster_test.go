@@ -83,8 +83,9 @@ func TestImportSurvivesKill(t *testing.T) {
 	root := importRoot(t)
 	first, killed, third := c.agents[0], c.agents[1], c.agents[2]
 
-	imp := exec.Command(binary, "import", "--dir", root, "--endpoint", first.addr.GRPC, "-c", "quorum")
-	imp.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	imp := bounded(ctx, binary, "import", "--dir", root, "--endpoint", first.addr.GRPC, "-c", "quorum")
 	var out strings.Builder
 	imp.Stdout, imp.Stderr = &out, &out
 	if err := imp.Start(); err != nil {

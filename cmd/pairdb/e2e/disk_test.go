@@ -313,6 +313,8 @@ func (a *agent) delaySyncs(d time.Duration) (out *bytes.Buffer, stop func()) {
 	go func() { ended <- tracer.Wait() }()
 	return out, func() {
 		_ = tracer.Process.Signal(syscall.SIGTERM) // it may have ended
+		// One that does not let go is killed, which lets go, too.
+		defer time.AfterFunc(killWait, func() { _ = tracer.Process.Kill() }).Stop()
 		<-ended
 		ended <- nil
 	}

@@ -4,4 +4,6 @@
 //
 // Much of what they do is waiting, so those that hold no time against a bound of
 // a few seconds, and compare no cost, run two at a time, by t.Parallel.
+//
+// Whatever they wait for has a limit, and so has each test: see limits_test.go.
 package e2e

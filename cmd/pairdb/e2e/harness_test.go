@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		http.DefaultClient.Timeout = webLimit
 		binary = filepath.Join(dir, "pairdb")
 		build := exec.Command("go", "build", "-o", binary, "github.com/pairdb/pairdb/cmd/pairdb")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -206,6 +208,7 @@ func (a *agent) spawn() error {
 		close(done)
 	}()
 	if first {
+		watched(a)
 		a.t.Cleanup(func() {
 			a.kill()
 			if a.t.Failed() {
@@ -263,15 +266,15 @@ func (a *agent) kill() {
 	a.wait()
 }
 
-// wait blocks until the present process has ended and returns its error.
+// wait blocks until the present process has ended and returns its error. It fails the
+// test of one that hangs.
 func (a *agent) wait() error {
-	a.mu.Lock()
-	done := a.done
-	a.mu.Unlock()
-	if done == nil {
-		return nil
+	if err := a.endWithin(endLimit); err != nil {
+		a.t.Error(err)
+		if a.runs() {
+			return err
+		}
 	}
-	<-done
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.logs != nil {
@@ -318,17 +321,18 @@ func runFor(t *testing.T, limit time.Duration, stdin []byte, args ...string) res
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := bounded(ctx, append([]string{binary}, args...)...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
+	if ctx.Err() != nil {
+		said, dump, _ := strings.Cut(errOut.String(), "SIGQUIT: quit")
+		t.Fatalf("pairdb %s: still running after %s\n%s\n%s", strings.Join(args, " "), limit, said, goroutines(dump, "pairdb/pairdb/"))
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("pairdb %s: %v", strings.Join(args, " "), err)
-	}
-	if ctx.Err() != nil {
-		t.Fatalf("pairdb %s: still running after %s\n%s", strings.Join(args, " "), limit, errOut.String())
 	}
 	return result{code: cmd.ProcessState.ExitCode(), stdout: out.String(), stderr: errOut.String()}
 }

@@ -72,6 +72,10 @@ func TestHints(t *testing.T) {
 			}
 		})
 	}
+	t.Cleanup(func() {
+		stop.Store(true)
+		wg.Wait()
+	})
 	pause := func(d time.Duration) { <-time.After(d) }
 	pause(2 * time.Second)
 	away.kill()

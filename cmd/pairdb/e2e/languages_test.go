@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,7 +36,7 @@ func TestOtherLanguages(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, "sh", "-euc", fence[2])
+			cmd := bounded(ctx, "sh", "-euc", fence[2])
 			cmd.Dir = dir
 			// The system's Python has the system's packages.
 			cmd.Env = append(os.Environ(), "PAIRDB_ENDPOINT="+c.agents[0].addr.GRPC, "PATH=/usr/bin:/bin:"+os.Getenv("PATH"))

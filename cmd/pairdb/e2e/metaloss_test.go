@@ -57,8 +57,7 @@ func (a *agent) wantRefused(what string) string {
 	select {
 	case err = <-ended:
 	case <-time.After(time.Minute):
-		a.kill()
-		a.t.Fatalf("%s: the node goes on", what)
+		a.t.Fatalf("%s: the node goes on\n%s", what, a.interrogate())
 	}
 	b, readErr := os.ReadFile(log)
 	if readErr != nil {

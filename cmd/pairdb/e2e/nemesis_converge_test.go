@@ -85,9 +85,9 @@ func (d *dumped) object() (o causal.Object, err error) {
 }
 
 // converge stops all nodes and compares all that those hold who own the same. If rounds
-// have made them equal, nothing is left of what was deleted or has expired. It returns
-// what is confirmed, by partition.
-func (s *storm) converge(places map[check.Key]place) map[string]causal.Context {
+// have made them equal, nothing is left of what was deleted, or had expired when they were
+// waited for. It returns what is confirmed, by partition.
+func (s *storm) converge(places map[check.Key]place, expired time.Time) map[string]causal.Context {
 	here := s.present()
 	for _, i := range here {
 		s.lives[i].wanted.Store(true)
@@ -126,7 +126,7 @@ func (s *storm) converge(places map[check.Key]place) map[string]causal.Context {
 	}
 	found := check.Convergence(dumps, func(k check.Key) []string { return of[k] })
 	if s.rounds {
-		found = append(found, check.Leftovers(dumps, time.Now())...)
+		found = append(found, check.Leftovers(dumps, expired)...)
 	}
 	for _, v := range found {
 		s.wrong("%v", v)
@@ -187,8 +187,11 @@ func (s *storm) dump(i int) *dumpedNode {
 }
 
 // repaired waits until every node says that all it owns was found equal, or made so, in
-// a round that began after now, and that another round has begun since.
-func (s *storm) repaired() {
+// a round that began after now, and that another round has begun since. What had expired
+// when it was called is collected then: the first of these rounds confirmed it, and it was
+// over with all that it does before the second one. What expired later need not be.
+func (s *storm) repaired() (called time.Time) {
+	called = time.Now()
 	hub := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 		return s.lan.dial(ctx, addr)
 	}}}
@@ -206,10 +209,11 @@ func (s *storm) repaired() {
 			})
 			if err != nil {
 				s.wrong("%s is not repaired %v after the end of all faults: %v: %v", s.agents[i].name, time.Since(began).Round(time.Second), err, why)
-				return
+				return called
 			}
 		}
 	}
+	return called
 }
 
 // repairedAge asks a node how long it is since all it owns was last repaired, in

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // ballast is the file that fills a disk but for diskLeft bytes: less than what the
@@ -39,7 +40,9 @@ func (a *agent) failSyncs() (*tracer, error) {
 // end ends the tracer, which lets go of its process, if that has not ended.
 func (tr *tracer) end() {
 	_ = tr.cmd.Process.Signal(syscall.SIGTERM) // it ends with its process
-	_ = tr.cmd.Wait()                          // by that signal
+	// One that does not let go is killed, which lets go, too.
+	defer time.AfterFunc(killWait, func() { _ = tr.cmd.Process.Kill() }).Stop()
+	_ = tr.cmd.Wait() // by that signal
 }
 
 // beginPart does a fault of a disk or a port. It reports whether it could.

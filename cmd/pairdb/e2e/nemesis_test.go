@@ -275,8 +275,7 @@ func (s *storm) drive(do, again func()) map[string]int {
 	var confirmed map[string]causal.Context
 	if s.rounds {
 		// Nothing is read before, which would mend it.
-		s.repaired()
-		confirmed = s.converge(places)
+		confirmed = s.converge(places, s.repaired())
 		for _, i := range s.present() {
 			s.revive(i)
 		}
@@ -285,7 +284,7 @@ func (s *storm) drive(do, again func()) map[string]int {
 	s.readAll()
 	read := time.Since(s.began)
 	if !s.rounds {
-		confirmed = s.converge(places)
+		confirmed = s.converge(places, time.Time{})
 	}
 	s.verdict(places, confirmed)
 	s.note("seconds", int(time.Since(s.began).Seconds()))

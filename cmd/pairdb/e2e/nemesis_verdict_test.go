@@ -21,6 +21,10 @@ const healClient = "heal"
 // healPatience is within which time such a read has to succeed.
 const healPatience = 3 * time.Second
 
+// keysLimit is for what is asked of all keys. A cluster that is well takes seconds; one that
+// has each call wait would take hours.
+const keysLimit = 3 * time.Minute
+
 // place is where a key lies.
 type place struct {
 	partition string
@@ -51,8 +55,17 @@ func (s *storm) forKeys(f func(worker int, k check.Key)) {
 			}
 		})
 	}
-	for k := range s.keys() {
-		next <- k
+	keys, asked := s.keys(), 0
+	over := time.After(keysLimit)
+feed:
+	for k := range keys {
+		select {
+		case next <- k:
+			asked++
+		case <-over:
+			s.wrong("only %d of %d keys could be asked for in %s", asked, len(keys), keysLimit)
+			break feed
+		}
 	}
 	close(next)
 	workers.Wait()

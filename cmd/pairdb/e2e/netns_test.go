@@ -61,7 +61,9 @@ func elsewhere(enter, f func() error) error {
 // run runs a program in the namespace. Its file 3 is with's namespace, if there
 // is one.
 func (n *netns) run(with *netns, stdin string, args ...string) error {
-	cmd := exec.Command(args[0], args[1:]...)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := bounded(ctx, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	if with != nil {
 		cmd.ExtraFiles = []*os.File{with.file}

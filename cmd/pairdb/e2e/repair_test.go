@@ -26,7 +26,10 @@ func (r repaired) String() string {
 // round that began before a node was back does not count for it, so it may take another.
 func (c *cluster) repair() (r repaired) {
 	c.t.Helper()
-	for range 3 {
+	for try := range 5 {
+		if try > 0 {
+			<-time.After(2 * time.Second) // one that was started just now is connected to again by then
+		}
 		out := runFor(c.t, 10*time.Minute, nil, "repair", "--wait", "--timeout", "30s", "--endpoint", c.agents[0].addr.GRPC, "-o", "json")
 		r = repaired{}
 		if err := json.Unmarshal([]byte(out.stdout), &r); err != nil {

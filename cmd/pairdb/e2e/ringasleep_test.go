@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"slices"
 	"strconv"
 	"syscall"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/pairdb/pairdb/client"
 )
+
+var sleepFor = flag.Duration("sleep.for", 0, "how long the coordinator sleeps at least, through a change of the ring and longer")
 
 // TestCoordinatorSleepsThroughChange stops a node, has another join, and all keys
 // overwritten meanwhile. The first requests through the node after it wakes are right:
@@ -22,6 +25,7 @@ func TestCoordinatorSleepsThroughChange(t *testing.T) {
 		t.Fatal(err) // its connection stands before it sleeps
 	}
 	c.agents[1].signal(syscall.SIGSTOP)
+	asleep := time.Now()
 	defer c.agents[1].signal(syscall.SIGCONT)
 	joiner := c.join()
 	if err := poll(changeLimit, func() (bool, error) {
@@ -54,7 +58,9 @@ func TestCoordinatorSleepsThroughChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	<-time.After(time.Until(asleep.Add(*sleepFor)))
 	c.agents[1].signal(syscall.SIGCONT)
+	t.Logf("%s was asleep for %s", c.agents[1].name, time.Since(asleep).Round(100*time.Millisecond))
 	for i := range 500 {
 		key := "asleep/" + strconv.Itoa(i)
 		got, err := sleeper.Get(t.Context(), key, client.WithLevel(client.LevelQuorum))

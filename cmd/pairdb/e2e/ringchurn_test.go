@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -42,14 +41,20 @@ const (
 	churnKeys, churnFewKeys, churnValue = 4000, 1500, 6 << 10
 	// churnFew is how many faults there are of each change without -churn.for.
 	churnFew = 4
-	// churnLimit is for one change, from its beginning to the end of all faults.
-	churnLimit = 6 * time.Minute
 	// churnCut is how long something is cut off.
 	churnCut = 4 * time.Second
 	// churnNotice is how long after its end a process may still be sent something, and
 	// churnNoticeCut after a cut: writes are given up by then, see timeouts.write.
 	churnNotice, churnNoticeCut = 100 * time.Millisecond, 2500 * time.Millisecond
 )
+
+// churnLimit is for one change, from its beginning to the end of all faults.
+func churnLimit() time.Duration {
+	if *churnFor == 0 {
+		return changeLimit
+	}
+	return 6 * time.Minute
+}
 
 // churn is a storm in which nodes join and leave, and one thing goes wrong at a time:
 // so a quorum can be reached by every node that is not hurt itself, and what is asked of
@@ -92,7 +97,9 @@ func TestChurn(t *testing.T) {
 			for what, n := range c.drive(c.script, again) {
 				total[what] += n
 			}
-			c.left()
+			if !t.Failed() { // else they may have reason to be there yet
+				c.left()
+			}
 		})
 	}
 	t.Logf("seeds %d to %d: %v", *churnFirst, seed-1, total)
@@ -179,7 +186,9 @@ func (c *churn) script() {
 	for _, i := range churnJoiners {
 		c.revive(i)
 	}
-	c.suffer("joiner", churnJoiners, churnFounders, 7)
+	if !c.suffer("joiner", churnJoiners, churnFounders, 7) {
+		return
+	}
 	all := append(slices.Clone(churnStayers), churnLeavers...)
 	c.here.Store(&all)
 	c.waitHealthy()
@@ -192,7 +201,9 @@ func (c *churn) script() {
 			c.wrong("%s is to leave: %v", c.agents[i].name, err)
 		}
 	}
-	c.suffer("leaver", churnLeavers, churnStayers, 4)
+	if !c.suffer("leaver", churnLeavers, churnStayers, 4) {
+		return
+	}
 	c.note("seconds to four", int(time.Since(c.began).Seconds()))
 }
 
@@ -239,8 +250,9 @@ func (c *churn) decommission(i int) (err error) {
 }
 
 // suffer has one thing after another go wrong while a change of the ring moves data to or
-// from some nodes, and waits until there are n nodes and nothing moves.
-func (c *churn) suffer(role string, them, others []int, n int) {
+// from some nodes, and waits until there are n nodes and nothing moves. It reports whether
+// it came to that.
+func (c *churn) suffer(role string, them, others []int, n int) bool {
 	some := func(of []int) int { return of[c.rng.IntN(len(of))] }
 	deeds := []deed{
 		{"kills of a " + role, func() { c.killed(some(them)) }},
@@ -266,7 +278,7 @@ func (c *churn) suffer(role string, them, others []int, n int) {
 	began := time.Now()
 	for _, d := range deeds {
 		if !c.await(began, "moves", func(s *churnState) bool { return s.stage == "proposed" || s.nodes == n && s.stable }) {
-			return
+			return false
 		}
 		if s, err := c.look(); err == nil && s.nodes == n && s.stable {
 			c.note("deeds too late", 1)
@@ -275,10 +287,13 @@ func (c *churn) suffer(role string, them, others []int, n int) {
 		c.note(d.what, 1)
 		d.do()
 	}
-	c.await(began, fmt.Sprintf("has %d nodes", n), func(s *churnState) bool { return s.nodes == n && s.stable })
+	if !c.await(began, fmt.Sprintf("has %d nodes", n), func(s *churnState) bool { return s.nodes == n && s.stable }) {
+		return false
+	}
 	if role == "leaver" {
 		c.dismiss(c.leaving...)
 	}
+	return true
 }
 
 // goodbye is how long before its end a node that has left says that it stops, at most.
@@ -346,7 +361,7 @@ func (c *churn) look() (*churnState, error) {
 // await waits for the ring.
 func (c *churn) await(began time.Time, what string, f func(s *churnState) bool) bool {
 	text := "nobody answers"
-	err := poll(churnLimit-time.Since(began), func() (bool, error) {
+	err := poll(churnLimit()-time.Since(began), func() (bool, error) {
 		s, err := c.look()
 		if err != nil {
 			return false, nil // one that answers comes back
@@ -447,17 +462,10 @@ func (c *churn) left() {
 	}
 	for _, i := range churnLeavers {
 		a := c.agents[i]
-		ended := make(chan error, 1)
-		go func() { ended <- a.wait() }()
-		select {
-		case err := <-ended:
-			if err != nil {
-				c.wrong("%s has left in order and ends with %v", a.name, err)
-			}
-		case <-time.After(time.Minute):
-			a.signal(syscall.SIGTERM)
-			c.wrong("%s is retired and goes on", a.name)
-			<-ended
+		if err := a.endWithin(time.Minute); err != nil {
+			c.wrong("it is retired, and %v", err)
+		} else if err := a.wait(); err != nil {
+			c.wrong("%s has left in order and ends with %v", a.name, err)
 		}
 		// The log's files are of a fixed size, and used again and again.
 		n, size := keysOnDisk(c.t, a), tableBytes(c.t, a.data)

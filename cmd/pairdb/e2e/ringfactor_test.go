@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -127,6 +128,8 @@ func TestTenantEnds(t *testing.T) {
 		}
 	}
 	stop, over := make(chan struct{}), make(chan error, 1)
+	end := sync.OnceFunc(func() { close(stop) })
+	defer end()
 	go func() {
 		for i := 0; ; i++ {
 			select {
@@ -151,7 +154,7 @@ func TestTenantEnds(t *testing.T) {
 			t.Errorf("a writer of the tenant ends with %v", err)
 		}
 	case <-time.After(30 * time.Second):
-		close(stop)
+		end()
 		t.Errorf("the tenant is no more and is written: %v", <-over)
 	}
 	for i := range 2 {

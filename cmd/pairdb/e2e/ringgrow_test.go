@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"syscall"
 	"testing"
 	"time"
 )
@@ -47,17 +46,10 @@ func TestClusterGrowsAndShrinks(t *testing.T) {
 	c.equalOwners()
 	for _, a := range []*agent{founder, joiner} {
 		// A node that is no member any more ends by itself, and says so.
-		ended := make(chan error, 1)
-		go func() { ended <- a.wait() }()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("%s has left in order and ends with %v", a.name, err)
-			}
-		case <-time.After(time.Minute):
-			a.signal(syscall.SIGTERM)
-			t.Errorf("%s is retired and goes on", a.name)
-			<-ended
+		if err := a.endWithin(time.Minute); err != nil {
+			t.Errorf("it is retired, and %v", err)
+		} else if err := a.wait(); err != nil {
+			t.Errorf("%s has left in order and ends with %v", a.name, err)
 		}
 		if n := keysOnDisk(t, a); n != 0 {
 			t.Errorf("%s has left and holds %d keys", a.name, n)

@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -260,7 +259,7 @@ func (w *roundsWorld) compareReplicas() {
 	var dumps []*json.Decoder
 	var ends []func() error
 	for _, a := range w.agents {
-		cmd := exec.CommandContext(ctx, binary, "debug", "dump", a.data)
+		cmd := bounded(ctx, binary, "debug", "dump", a.data)
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()

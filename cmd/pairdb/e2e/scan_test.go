@@ -188,6 +188,11 @@ func TestScanUnderWrites(t *testing.T) {
 	for g := range writers {
 		w.wg.Go(func() { w.write(g, writers) })
 	}
+	stop := sync.OnceFunc(func() {
+		close(w.done)
+		w.wg.Wait()
+	})
+	defer stop()
 	w.scan(client.LevelQuorum, nil)
 	victim := w.c.agents[1]
 	restarted := make(chan error, 1)
@@ -200,8 +205,7 @@ func TestScanUnderWrites(t *testing.T) {
 	}
 	victim.waitHealthy(60 * time.Second)
 	w.scan(client.LevelQuorum, nil)
-	close(w.done)
-	w.wg.Wait()
+	stop()
 	t.Logf("%d writes, %d failed", w.writes.Load(), w.failed.Load())
 	w.scan(client.LevelAll, nil)
 }

@@ -53,7 +53,7 @@ func (c *cluster) startLoad(args ...string) *traffic {
 	l := &traffic{t: c.t, begins: make(chan struct{}), done: make(chan error, 1)}
 	args = append([]string{binary, "bench", "run", "-o", "json", "--endpoint", strings.Join(c.endpoints(), ",")}, args...)
 	args = append(slices.Clone(c.loadWrap), args...)
-	l.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
+	l.cmd = bounded(ctx, args...)
 	l.cmd.Stdout = &l.out
 	stderr, err := l.cmd.StderrPipe()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -134,7 +133,7 @@ func TestUpkeepInterrupted(t *testing.T) {
 	// certain to wait.
 	c.agents[0].signal(syscall.SIGSTOP)
 	defer c.agents[0].signal(syscall.SIGCONT)
-	cmd := exec.CommandContext(ctx, binary, "compact", "--endpoint", c.endpoints()[0])
+	cmd := bounded(ctx, binary, "compact", "--endpoint", c.endpoints()[0])
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {
