@@ -139,7 +139,7 @@ func TestCloseEndsCleanup(t *testing.T) {
 		c.close = func() {
 			at, over := context.WithCancel(context.Background())
 			over()
-			_ = m.Close(at) // it is waited for below
+			_ = m.Close(at) // that it was not waited for: it is, below, and its error looked at
 		}
 		m.opts.Replica = c
 		r.start()

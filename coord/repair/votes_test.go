@@ -68,7 +68,7 @@ func TestOutvotedAreReplaced(t *testing.T) {
 		}
 		c.nodes[1].m.Start()
 		c.repairNow(0)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		for i := range asked {
 			if n := asked[i].Load(); n > 0 {
 				t.Errorf("without votes node %d was asked about %d", i, n)
@@ -91,7 +91,7 @@ func TestOutvotedAreReplaced(t *testing.T) {
 		c.data(2).knows("last")
 		c.forget()
 		c.repairNow(0)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		if n := confirmed(); n > 0 {
 			t.Errorf("%d is confirmed over votes", n)
 		}
@@ -113,7 +113,7 @@ func TestOutvotedAreReplaced(t *testing.T) {
 			c.data(2).knows(id)
 		}
 		c.repairNow(0)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		c.repairNow(0)
 		if n := confirmed(); n != all || all == 0 {
 			t.Errorf("%d is confirmed once all is known, and %d before the votes", n, all)
@@ -135,7 +135,7 @@ func TestOutvotedWithoutAnOwner(t *testing.T) {
 		c.data(2).knows("id")
 		c.nodes[1].m.Start()
 		c.repairNow(0)
-		time.Sleep(5 * time.Minute)
+		time.Sleep(5 * time.Minute) // of the bubble
 		if left := c.data(1).left(); len(left) > 0 || !c.data(1).remembers("id") {
 			t.Errorf("%v are left", left)
 		}

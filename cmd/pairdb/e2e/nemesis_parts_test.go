@@ -42,7 +42,7 @@ func (tr *tracer) end() {
 	_ = tr.cmd.Process.Signal(syscall.SIGTERM) // it ends with its process
 	// One that does not let go is killed, which lets go, too.
 	defer time.AfterFunc(killWait, func() { _ = tr.cmd.Process.Kill() }).Stop()
-	_ = tr.cmd.Wait() // by that signal
+	_ = tr.cmd.Wait() // an error says only that it ended by a signal, which it was sent
 }
 
 // beginPart does a fault of a disk or a port. It reports whether it could.
