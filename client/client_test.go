@@ -162,7 +162,8 @@ func TestFailover(t *testing.T) {
 		{"list unavailable", "list", clienttest.Fail(errcode.Unavailable, "stopping", nil), true, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, store, servers := start(t, 2, Options{Retries: -1})
+			// Who is slow is asked twice, or whether it is alive: that is no part of this.
+			c, store, servers := start(t, 2, Options{Retries: -1, NoHedging: true, NoNodeHealth: true})
 			store.SetValue("default", "k", []byte("v"))
 			var asked [2]atomic.Int32
 			servers[0].SetHook(func(context.Context, string, any) error { asked[0].Add(1); return tc.err })
@@ -237,7 +238,7 @@ func TestAllEndpointsDead(t *testing.T) {
 func TestBrokenConnection(t *testing.T) {
 	for _, op := range []string{"put", "get"} {
 		t.Run(op, func(t *testing.T) {
-			c, store, servers := start(t, 2, Options{})
+			c, store, servers := start(t, 2, Options{NoHedging: true, NoNodeHealth: true})
 			store.SetValue("default", "k", []byte("v"))
 			arrived := make(chan struct{})
 			servers[0].SetHook(func(ctx context.Context, _ string, _ any) error {
@@ -275,7 +276,7 @@ func TestSilentEndpoint(t *testing.T) {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	t.Run("read moves on within its share", func(t *testing.T) {
-		c, store, servers := start(t, 2, Options{Timeout: time.Second})
+		c, store, servers := start(t, 2, Options{Timeout: 4 * time.Second})
 		store.SetValue("default", "k", []byte("v"))
 		servers[0].SetHook(hang)
 		if _, err := c.Get(t.Context(), "k"); err != nil {
@@ -283,7 +284,8 @@ func TestSilentEndpoint(t *testing.T) {
 		}
 	})
 	t.Run("write waits and is in doubt", func(t *testing.T) {
-		c, _, servers := start(t, 2, Options{Timeout: 200 * time.Millisecond})
+		c, _, servers := start(t, 2, Options{Timeout: 500 * time.Millisecond})
+		connected(t, c) // so that it is sent at once
 		servers[0].SetHook(hang)
 		_, err := c.Put(t.Context(), "k", nil)
 		if e := asError(t, err); !errors.Is(err, ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || e.Outcome != errcode.Indeterminate {

@@ -51,7 +51,7 @@ func TestKeyedWritesMoveOn(t *testing.T) {
 	}
 	for name, hook := range map[string]func(context.Context, string, any) error{"in doubt": doubt, "silent": hang} {
 		t.Run(name, func(t *testing.T) {
-			c, store, servers := start(t, 2, Options{Timeout: time.Second})
+			c, store, servers := start(t, 2, Options{Timeout: 4 * time.Second})
 			servers[0].SetHook(hook)
 			if _, err := c.Put(t.Context(), "k", []byte("v"), WithIdempotencyKey("id")); err != nil {
 				t.Fatal(err)

@@ -198,6 +198,7 @@ func TestPipelineMovesOn(t *testing.T) {
 // TestPipelineLeavesASilentNode: one that takes requests and says nothing.
 func TestPipelineLeavesASilentNode(t *testing.T) {
 	c, _, servers := start(t, 2, Options{Timeout: 300 * time.Millisecond})
+	connected(t, c)
 	servers[0].SetHook(func(ctx context.Context, _ string, req any) error {
 		if req != nil {
 			<-ctx.Done()

@@ -33,7 +33,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	over := time.After(10 * time.Second)
+	over := time.After(30 * time.Second)
 	for !f() {
 		select {
 		case <-tick.C:

@@ -115,7 +115,7 @@ func TestRefusedCallsAreNotSent(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c, store, servers := start(t, 1, Options{Retries: -1, NoRouting: true})
+			c, store, servers := start(t, 1, Options{Retries: -1, NoRouting: true, NoNodeHealth: true})
 			store.SetValue("default", "k", []byte("v"))
 			p := c.Pipeline()
 			defer p.Close()
@@ -180,7 +180,7 @@ func errOr(err error) error {
 }
 
 func TestNoThrottling(t *testing.T) {
-	c, _, servers := start(t, 1, Options{Retries: -1, NoRouting: true, NoThrottling: true})
+	c, _, servers := start(t, 1, Options{Retries: -1, NoRouting: true, NoThrottling: true, NoNodeHealth: true})
 	var asked atomic.Int64
 	servers[0].SetHook(func(context.Context, string, any) error {
 		asked.Add(1)

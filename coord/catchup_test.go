@@ -249,7 +249,9 @@ func (r *rig) forget() {
 func TestTenantNobodyWasAskedAbout(t *testing.T) {
 	for _, informed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			r := newRigWith(t, 3, coord.Metrics{}, func(o *coord.Options) { o.Informed = func() bool { return informed } })
+			r := newRigWith(t, 3, coord.Metrics{}, func(o *coord.Options) {
+				o.Refresh = func(_ string, done func(informed bool)) { done(informed) }
+			})
 			want := errcode.Unavailable
 			if informed {
 				want = errcode.TenantNotFound

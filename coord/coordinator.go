@@ -184,7 +184,7 @@ func (c *Coordinator) begin(j *job, now time.Time) {
 		j.done(result{}, err)
 		return
 	}
-	if _, ok := c.opts.View().Tenant(j.tenant); !ok && c.refresh.ask(j.tenant, j.run) {
+	if _, ok := c.opts.View().Tenant(j.tenant); !ok && c.refresh.ask(j) {
 		return
 	}
 	j.runAt(now)
@@ -219,7 +219,10 @@ type job struct {
 	// tried says that owners that do not answer were asked whether they do, counted
 	// that Metrics.Key was told of it.
 	tried, counted bool
-	began          time.Time
+	// informed says that enough other nodes were asked for the tenant, since it came, to
+	// know that there is none if it is still not known.
+	informed bool
+	began    time.Time
 	// One of these hears the answer, exactly once: a client's, the index-th of
 	// several of a client's that were started together, or answer of what is none.
 	client func(result, error)

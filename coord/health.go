@@ -134,8 +134,30 @@ func (h *health) report(change peerhealth.Change) {
 // peer that it has asked something.
 func (c *Coordinator) PeerHealth() []peerhealth.Status { return c.health.table.All() }
 
-// Answers reports whether a peer is taken to answer: nothing speaks against it.
-func (c *Coordinator) Answers(id ring.NodeID) bool { return !c.health.table.Peer(id).Shut() }
+// Answers reports whether a peer is taken to answer: nothing speaks against it. One that
+// is not is probed, if it is time for that, since operations may have nothing to ask it.
+func (c *Coordinator) Answers(id ring.NodeID) bool {
+	r := c.health.table.Peer(id)
+	if !r.Shut() {
+		return true
+	}
+	if now := c.opts.Clock.Now(); r.Probe(now) && c.enter() {
+		// The caller may hold a lock that whoever hears of the answer wants.
+		c.opts.Clock.AfterFunc(0, func() { c.sendPing(id) })
+	}
+	return false
+}
+
+// sendPing sends a peer a probe that is about no key. It is told that the sender's ring
+// or tenant is not right, which is an answer. The caller holds one, which ends with it.
+func (c *Coordinator) sendPing(id ring.NodeID) {
+	m := Message{Op: OpDigest, Deadline: c.opts.Clock.Now().Add(probeTimeout)}
+	a := c.health.sentTo(id, peerhealth.Read)
+	c.opts.Transport.Send(id, &m, func(_ Reply, err error) {
+		c.health.heard(a, err)
+		c.leave()
+	})
+}
 
 // record is that of an owner; for this node, of its reads.
 func (c *Coordinator) record(u *unit, i int) *peerhealth.Record {

@@ -334,3 +334,48 @@ func TestLeftOut(t *testing.T) {
 		}
 	})
 }
+
+// TestWhoAsksWhetherOneAnswersFindsOut: a peer that is taken not to answer is probed when
+// somebody wants to know, though no operation asks it anything.
+func TestWhoAsksWhetherOneAnswersFindsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWriter(t, coord.Metrics{})
+		w.onUpdate = func(_ []byte, durable func(error)) { durable(nil) }
+		silent := ring.NodeID{3}
+		probes := 0
+		answers := false
+		w.onSend = func(s sentMessage) {
+			if s.to == silent && answers {
+				probes++
+			}
+			if s.to != silent || answers {
+				go s.reply(coord.Reply{Status: coord.StatusStale}, nil)
+			} else {
+				go s.reply(coord.Reply{}, errors.New("lost"))
+			}
+		}
+		for range 40 {
+			w.put()
+			elapse(25 * time.Millisecond)
+		}
+		if w.coord.Answers(silent) {
+			t.Fatal("a second of silence, and it answers")
+		}
+		elapse(time.Minute) // in which nobody asks anything
+		for range 100 {
+			if w.coord.Answers(silent) {
+				t.Fatal("it is not there, and answers")
+			}
+		}
+		elapse(time.Minute)
+		answers = true
+		for range 100 {
+			w.coord.Answers(silent)
+		}
+		elapse(time.Millisecond)
+		if !w.coord.Answers(silent) || probes != 1 {
+			t.Errorf("it is there; it answers: %t, after %d probes", w.coord.Answers(silent), probes)
+		}
+		elapse(time.Minute)
+	})
+}

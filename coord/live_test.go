@@ -86,6 +86,8 @@ func newLive(t testing.TB, lossy bool) (*live, []*coord.Coordinator) {
 		c, err := coord.New(coord.Options{
 			Self: m.ID, View: func() *schema.Snapshot { return view }, Replica: rep, Transport: n, Clock: n,
 			CatchUp: func(_ ring.NodeID, _ ring.Version, done func(error)) { done(errors.New("nothing to learn")) },
+			// A machine that stands still fails nothing.
+			WriteTimeout: 30 * time.Second, ReadTimeout: 30 * time.Second,
 		})
 		if err != nil {
 			t.Fatal(err)

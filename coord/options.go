@@ -203,17 +203,16 @@ type Options struct {
 	// this is about ends first it may never be. Horizon must not block. nil: it always
 	// knows.
 	Horizon func(p ring.Partition, then func()) (known bool)
-	// Refresh, if not nil, asks other nodes for newer metadata, because a
-	// tenant that is not known may just have been created there, and calls
-	// done. It is called at most once per RefreshInterval.
-	Refresh func(tenant string, done func())
+	// Refresh asks other nodes for newer metadata, because a tenant that is not
+	// known may just have been created there, and calls done: informed says that
+	// enough were asked to know of every tenant, so that View shows it if it was there
+	// when Refresh was called. It is called at most once per RefreshInterval. nil:
+	// there is nobody to ask, and View shows all.
+	Refresh func(tenant string, done func(informed bool))
 	// Linked, if not nil, says whether there is a connection to a node over which
 	// it answers: such a node is not taken for dead, whatever membership says. It
 	// must not block.
 	Linked func(id ring.NodeID) bool
-	// Informed, if not nil, says whether this node has lately heard from as many as
-	// it takes to know of every tenant. If not, one that is not known here may exist.
-	Informed func() bool
 	// RefreshInterval: shorter finds new tenants sooner, longer protects the
 	// cluster from clients that ask for tenants that do not exist. Default 250 ms.
 	RefreshInterval time.Duration

@@ -16,17 +16,17 @@ type refresher struct {
 		sync.Mutex
 		// waiting run after the refresh that is scheduled or, with asking,
 		// under way.
-		waiting []func()
+		waiting []*job
 		asking  bool
 		last    time.Time
 	}
 }
 
-// ask has run called after a refresh that begins from now on. It returns false
-// when there is nobody to ask or too many wait: the caller then goes on with
-// what is known.
-func (r *refresher) ask(tenant string, run func()) bool {
+// ask has j run after a refresh that begins from now on. It returns false when there
+// is nobody to ask or too many wait: the caller then goes on with what is known.
+func (r *refresher) ask(j *job) bool {
 	if r.c.opts.Refresh == nil {
+		j.informed = true
 		return false
 	}
 	now := r.c.opts.Clock.Now()
@@ -35,7 +35,7 @@ func (r *refresher) ask(tenant string, run func()) bool {
 		r.mu.Unlock()
 		return false
 	}
-	r.mu.waiting = append(r.mu.waiting, run)
+	r.mu.waiting = append(r.mu.waiting, j)
 	first := len(r.mu.waiting) == 1 && !r.mu.asking
 	wait := r.c.opts.RefreshInterval - now.Sub(r.mu.last)
 	if r.mu.last.IsZero() || wait > r.c.opts.RefreshInterval {
@@ -45,9 +45,9 @@ func (r *refresher) ask(tenant string, run func()) bool {
 	switch {
 	case !first:
 	case wait > 0:
-		r.c.opts.Clock.AfterFunc(wait, func() { r.begin(tenant) })
+		r.c.opts.Clock.AfterFunc(wait, func() { r.begin(j.tenant) })
 	default:
-		r.begin(tenant)
+		r.begin(j.tenant)
 	}
 	return true
 }
@@ -60,7 +60,7 @@ func (r *refresher) begin(tenant string) {
 	r.mu.asking = true
 	r.mu.last = now
 	r.mu.Unlock()
-	r.c.opts.Refresh(tenant, func() {
+	r.c.opts.Refresh(tenant, func(informed bool) {
 		r.mu.Lock()
 		r.mu.asking = false
 		again := len(r.mu.waiting) > 0
@@ -68,8 +68,9 @@ func (r *refresher) begin(tenant string) {
 		if again {
 			r.c.opts.Clock.AfterFunc(r.c.opts.RefreshInterval, func() { r.begin(tenant) })
 		}
-		for _, run := range batch {
-			run()
+		for _, j := range batch {
+			j.informed = informed
+			j.run()
 		}
 	})
 }

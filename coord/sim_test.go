@@ -253,14 +253,14 @@ func (n *simNode) boot() {
 			n.changed[to]++
 			n.w.note("%s takes %s for %v, was %v: %s", n.name, nodeName(int(id[0])-1), to, from, why)
 		},
-		Refresh: func(_ string, done func()) {
+		Refresh: func(_ string, done func(informed bool)) {
 			n.w.counts["refreshes"]++
 			n.later(n.w.net.delay, func() {
 				if n.member == nil {
 					n.known = n.w.version
 				}
 				n.look()
-				done()
+				done(true)
 			})
 		},
 	}

@@ -287,7 +287,8 @@ func (l *simLog) unfinished() string {
 		case n.never():
 		case !in && l.joins(s, n.id):
 			return n.name + " waits to join"
-		case !s.IsRetired(n.id) && n.known != s.Version():
+		case (!s.IsRetired(n.id) || n.up) && n.known != s.Version():
+			// Clients of one that is retired and has not heard of it would see it end.
 			return fmt.Sprintf("%s knows the log up to %d of %d", n.name, n.known, s.Version())
 		}
 		for p := range s.Layout().Partitions() {

@@ -92,11 +92,8 @@ func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 		return fail(errcode.Unavailable, "the node is not part of a ready cluster yet")
 	}
 	t, ok := s.Tenant(j.tenant)
-	if !ok && c.opts.Informed != nil && !c.opts.Informed() {
-		return fail(errcode.Unavailable, fmt.Sprintf("the tenant %q is not known here, and too few other nodes could be asked whether it exists", j.tenant))
-	}
 	if !ok {
-		return fail(errcode.TenantNotFound, fmt.Sprintf("there is no tenant %q", j.tenant))
+		return nil, nil, UnknownTenant(j.tenant, j.informed || j.number != 0, outcome(&j.request, errcode.NotApplied))
 	}
 	if j.number != 0 && j.number != t.Number {
 		// Another tenant has the name by now. What this operation has found or done of the
@@ -110,6 +107,19 @@ func (c *Coordinator) look(j *job) (*schema.Snapshot, *schema.Tenant, *Error) {
 		return fail(errcode.InvalidArgument, fmt.Sprintf("tenant %q has the conflict policy %v, which this version does not serve", j.tenant, t.Policy))
 	}
 	return s, t, nil
+}
+
+// UnknownTenant is the error of a request for a tenant that is not known here.
+// informed says that so many other nodes were asked for it, since the request came, that
+// there is none; otherwise one may exist.
+func UnknownTenant(name string, informed bool, o errcode.Outcome) *Error {
+	if !informed {
+		return &Error{
+			Code: errcode.Unavailable, Outcome: o,
+			Message: fmt.Sprintf("the tenant %q is not known here, and too few other nodes could be asked whether it exists", name),
+		}
+	}
+	return &Error{Code: errcode.TenantNotFound, Outcome: o, Message: fmt.Sprintf("there is no tenant %q", name)}
 }
 
 // deletedText is why an operation ends whose tenant is no more.

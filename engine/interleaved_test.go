@@ -19,17 +19,17 @@ func within[T any](t *testing.T, what string, ch <-chan T) (v T, ok bool) {
 	select {
 	case v = <-ch:
 		return v, true
-	case <-time.After(5 * time.Second):
-		t.Errorf("after 5 s not yet: %s", what)
+	case <-time.After(30 * time.Second):
+		t.Errorf("after 30 s not yet: %s", what)
 		return v, false
 	}
 }
 
 func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !f(); {
+	for end := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(end) {
-			t.Fatalf("after 5 s not yet: %s", what)
+			t.Fatalf("after 30 s not yet: %s", what)
 		}
 		<-time.After(time.Millisecond)
 	}

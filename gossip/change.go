@@ -16,12 +16,19 @@ import (
 // node knows the entry durably. The members carry it out then, see Snapshot().Ring.
 //
 // Errors: those of ring.State.CheckIntent and of the log: ErrNotReady,
-// VotersUnreachableError, ErrNotApplied, ErrVoid: nothing was changed.
+// VotersUnreachableError, ErrNotApplied, ErrVoid: nothing was changed; ring.ErrNodeAlive also
+// if a node that is to be removed or replaced answers a call.
 // ErrIndeterminate: it may be noted now or later.
 func (g *Gossip) Intend(ctx context.Context, i ring.Intent) (op [16]byte, err error) {
 	i.CreatedAtMs = time.Now().UnixMilli()
 	if err := g.CheckIntent(i); err != nil {
 		return op, fmt.Errorf("%s: %w", i.Verb, err)
+	}
+	if i.Verb == ring.VerbRemove || i.Verb == ring.VerbReplace {
+		// Gossip here may not have met it yet, as after a start.
+		if err := g.callAll(ctx, []ring.NodeID{i.Node}); err != nil {
+			return op, fmt.Errorf("%s: %w", i.Verb, err)
+		}
 	}
 	r, err := g.submit(ctx, ring.Entry{Kind: ring.KindIntent, Intent: &i})
 	if err != nil {
@@ -33,9 +40,9 @@ func (g *Gossip) Intend(ctx context.Context, i ring.Intent) (op [16]byte, err er
 // CheckIntent says why Intend would refuse an intent now, nil if it would not, see
 // ring.State.CheckIntent.
 func (g *Gossip) CheckIntent(i ring.Intent) error {
-	snap, waiting := g.Snapshot(), g.Joiners()
+	snap := g.Snapshot()
 	joiner := func(id ring.NodeID) bool {
-		return slices.ContainsFunc(waiting, func(m schema.Member) bool { return m.ID == id })
+		return slices.ContainsFunc(snap.Joiners, func(m schema.Member) bool { return m.ID == id })
 	}
 	alive := func(id ring.NodeID) bool { return id == g.self || snap.Alive(id) }
 	return snap.Ring.CheckIntent(&i, alive, joiner)
@@ -101,14 +108,6 @@ func (g *Gossip) CommitPlan(ctx context.Context) error {
 		return fmt.Errorf("commit the plan: %w", err)
 	}
 	return nil
-}
-
-// Joiners gives the nodes that answer and wait to be members, sorted by id. They are not
-// among the members of a snapshot.
-func (g *Gossip) Joiners() []schema.Member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.mu.core.Joiners()
 }
 
 // Pace of steer: while there may be something to do, and at rest.

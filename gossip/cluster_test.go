@@ -23,6 +23,8 @@ type fabric struct {
 	next  int
 	// meddle, if set, may hold or refuse a request between two nodes.
 	meddle func(ctx context.Context, from, to, method string) error
+	// delay, if set, may hold the answer to one.
+	delay func(ctx context.Context, from, to string)
 }
 
 func (f *fabric) meddleWith(fn func(ctx context.Context, from, to, method string) error) {
@@ -70,6 +72,12 @@ func (p *port) Call(ctx context.Context, addr, method string, payload []byte) ([
 	}
 	id, _, _ := me.Identity()
 	reply, err := to.HandleMeta(ctx, method, cluster, id[:], payload)
+	p.f.mu.Lock()
+	delay := p.f.delay
+	p.f.mu.Unlock()
+	if delay != nil {
+		delay(ctx, p.name, to.opts.Name)
+	}
 	if _, cut := p.reach(addr); cut != nil {
 		return nil, cut
 	}
@@ -98,7 +106,14 @@ func quick(o *Options) {
 	o.ProbeInterval, o.ProbeTimeout, o.SuspicionMult = 100*time.Millisecond, 80*time.Millisecond, 2
 	o.GossipInterval, o.PushPullInterval = 20*time.Millisecond, 500*time.Millisecond
 	o.RejoinInterval = 300 * time.Millisecond
+	o.CreateTimeout = 20 * time.Second // syncs may take a second each
 	o.Partitions = 16
+}
+
+// patient has no node taken for dead because the machine stands still for two seconds. It
+// is for tests in which nobody dies and somebody has to be alive.
+func patient(o *Options) {
+	o.ProbeInterval, o.ProbeTimeout, o.SuspicionMult = time.Second, 500*time.Millisecond, 4
 }
 
 type testLog struct{ t *testing.T }

@@ -44,21 +44,18 @@ type Gossip struct {
 		calls map[call]struct{}
 		// warned is when a peer's content was last complained about.
 		warned time.Time
-		// round is the last one of Refresh.
-		round   round
+		// round is the last one of Refresh, nil before the first.
+		round   *round
 		started bool
 		closed  bool
 		isReady bool
 		// acking says that acknowledge runs.
 		acking bool
 	}
-	// informed is when the last round of Refresh began that asked enough, nil if
-	// there was none.
-	informed atomic.Pointer[time.Time]
-	box      mailbox
-	swim     atomic.Pointer[swim]
-	ready    chan struct{}
-	fatal    chan error
+	box   mailbox
+	swim  atomic.Pointer[swim]
+	ready chan struct{}
+	fatal chan error
 	// proposing has room for one: a node runs one proposal at a time.
 	proposing chan struct{}
 	settled   chan struct{} // room for one: the proposal has a result

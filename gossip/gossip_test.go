@@ -146,12 +146,13 @@ func TestFoundTogetherAndLive(t *testing.T) {
 
 func TestCreateAtTwoNodesAtOnce(t *testing.T) {
 	f := newFabric()
-	nodes := cluster(t, f, 3)
+	nodes := clusterOf(t, f, 3, patient)
 	for round := range 5 {
 		name := fmt.Sprintf("shop-%d", round)
 		errs := make([]error, len(nodes))
 		made := make([]schema.Tenant, len(nodes))
 		var wg sync.WaitGroup
+		began := time.Now()
 		for i, n := range nodes {
 			wg.Go(func() { made[i], errs[i] = n.CreateTenant(context.Background(), name, 3, schema.PolicyLWW) })
 		}
@@ -170,11 +171,25 @@ func TestCreateAtTwoNodesAtOnce(t *testing.T) {
 		if won < 0 {
 			t.Fatalf("nobody created %s: %v", name, errs)
 		}
-		for _, n := range nodes { // CreateTenant waited for them
+		waited(t, nodes, began, func(s *schema.Snapshot) bool { _, ok := s.Tenant(name); return ok })
+		for _, n := range nodes {
 			if got, ok := n.Snapshot().Tenant(name); !ok || got.Number != made[won].Number || got.Version != made[won].Version {
 				t.Errorf("%s knows %+v of %s", n.opts.Name, got, name)
 			}
 		}
+	}
+}
+
+// waited checks that all nodes know of what was created or deleted since began: at once,
+// unless that took so long that who did it may have given up waiting for them.
+func waited(t *testing.T, nodes []*testNode, began time.Time, known func(*schema.Snapshot) bool) {
+	t.Helper()
+	late := time.Since(began) >= ackPatience
+	for _, n := range nodes {
+		if !late && !known(n.Snapshot()) {
+			t.Errorf("%s was not waited for", n.opts.Name)
+		}
+		n.await(t, "what was created or deleted", known)
 	}
 }
 
@@ -401,7 +416,7 @@ func TestCutAndHeal(t *testing.T) {
 	if _, ok := nodes[2].Snapshot().Tenant("behind"); ok {
 		t.Fatal("the cut leaks")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // it ends by itself
 	defer cancel()
 	_, err := nodes[2].CreateTenant(ctx, "alone", 3, schema.PolicyLWW)
 	var v *VotersUnreachableError

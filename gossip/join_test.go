@@ -25,7 +25,7 @@ func (n *testNode) awaitJoiners(t *testing.T, want ...*testNode) {
 	for {
 		changed := n.Changed()
 		var got []string
-		for _, m := range n.Joiners() {
+		for _, m := range n.Snapshot().Joiners {
 			got = append(got, m.Name)
 		}
 		slices.Sort(got)
@@ -135,6 +135,7 @@ func TestTwinIsToldWhyItWaits(t *testing.T) {
 func TestFourthNodeJoins(t *testing.T) {
 	f := newFabric()
 	quickly := func(o *Options) {
+		patient(o)
 		o.AutoApply, o.Settle, o.stagger = true, 200*time.Millisecond, 500*time.Millisecond
 	}
 	nodes := clusterOf(t, f, 3, quickly)

@@ -15,6 +15,11 @@ import (
 // Errors: ErrNotReady, VotersUnreachableError, ErrNotApplied, ErrVoid, those of the kind
 // of entry: nothing was changed. ErrIndeterminate: it may still come to pass.
 func (g *Gossip) submit(ctx context.Context, e ring.Entry) (*meta.Result, error) {
+	return g.inTurn(ctx, func(c *meta.Core) error { return c.Propose(e) })
+}
+
+// inTurn is submit for a proposal that is begun in another way.
+func (g *Gossip) inTurn(ctx context.Context, begin func(*meta.Core) error) (*meta.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.opts.CreateTimeout)
 	defer cancel()
 	select {
@@ -25,11 +30,11 @@ func (g *Gossip) submit(ctx context.Context, e ring.Entry) (*meta.Result, error)
 	case <-g.ctx.Done():
 		return nil, ErrClosed
 	}
-	return g.propose(ctx, e)
+	return g.propose(ctx, begin)
 }
 
 // propose runs one proposal to its end, or gives it up with ctx.
-func (g *Gossip) propose(ctx context.Context, e ring.Entry) (*meta.Result, error) {
+func (g *Gossip) propose(ctx context.Context, begin func(*meta.Core) error) (*meta.Result, error) {
 	select {
 	case <-g.settled: // of the last one
 	default:
@@ -39,7 +44,7 @@ func (g *Gossip) propose(ctx context.Context, e ring.Entry) (*meta.Result, error
 		g.mu.Unlock()
 		return nil, ErrClosed
 	}
-	err := g.mu.core.Propose(e)
+	err := begin(g.mu.core)
 	g.settle()
 	g.mu.Unlock()
 	poke(g.wake) // the loop's ticks are needed now

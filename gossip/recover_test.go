@@ -36,6 +36,9 @@ func TestGiveUpAndRecover(t *testing.T) {
 	if _, err := at.GiveUp(t.Context(), []ring.NodeID{first.self}); !errors.Is(err, ring.ErrNodeAlive) {
 		t.Errorf("giving up a node at whose address a member answers: %v", err)
 	}
+	if _, err := at.Intend(t.Context(), ring.Intent{Verb: ring.VerbRemove, Node: first.self}); !errors.Is(err, ring.ErrNodeAlive) {
+		t.Errorf("removing a node at whose address a member answers: %v", err)
+	}
 	f.mu.Lock()
 	delete(f.nodes, first.opts.Addresses.Peer)
 	f.mu.Unlock()

@@ -2,121 +2,162 @@ package gossip
 
 import (
 	"context"
-	"sync"
 	"time"
 
+	"github.com/pairdb/pairdb/gossip/meta"
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // refreshEach is the least time between the starts of two rounds of Refresh.
 const refreshEach = 250 * time.Millisecond
 
-// round is one turn of asking everybody.
+// round is one turn of asking everybody. Who asks shares one that has not begun: what
+// happened elsewhere before is then found by it.
 type round struct {
+	// begun and began are written with Gossip.mu held.
+	begun bool
 	began time.Time
-	over  chan struct{} // closed at its end; nil: there was none yet
-}
-
-// serves says that a caller at now shares the round: it is under way, or began so
-// lately that another is not worth its cost.
-func (r round) serves(now time.Time) bool {
-	if r.over == nil {
-		return false
-	}
-	select {
-	case <-r.over:
-		return now.Sub(r.began) < refreshEach
-	default:
-		return true
-	}
+	// informed says what Refresh does; it is written before over is closed.
+	informed bool
+	over     chan struct{}
 }
 
 // Refresh exchanges metadata once with every live member, at the same time, and
-// returns when all have answered or failed, at the latest when ctx or the node
-// ends. What was learned is in Snapshot then. It is for what this node has not
+// returns when enough of them have answered or all have failed, at the latest when ctx or
+// the node ends. What was learned is in Snapshot then. It is for what this node has not
 // heard of, such as a tenant just created elsewhere.
 //
-// All callers together start at most one round in 250 ms: a caller meanwhile
-// shares the last one, so what happened elsewhere since then may be missing.
-func (g *Gossip) Refresh(ctx context.Context) {
+// It returns whether so many voters were heard, this node included, that every tenant
+// that was there when Refresh was called is in the Snapshot now. All callers together
+// start at most one round in 250 ms, and none before the last one is over.
+func (g *Gossip) Refresh(ctx context.Context) (informed bool) {
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	g.mu.Lock()
-	if now := time.Now(); !g.mu.round.serves(now) {
-		r := round{began: now, over: make(chan struct{})}
+	r := g.mu.round
+	if r == nil || r.begun {
+		last := r
+		r = &round{over: make(chan struct{})}
 		g.mu.round = r
 		g.goLocked(func() {
 			defer close(r.over)
-			g.askAll()
+			g.runRound(last, r)
 		})
 	}
-	over := g.mu.round.over
 	g.mu.Unlock()
 	select {
-	case <-over:
+	case <-r.over:
+		return r.informed
 	case <-ctx.Done():
 	case <-g.ctx.Done():
 	}
+	return false
+}
+
+// runRound makes a round when it is time after the last one, nil if there was none.
+func (g *Gossip) runRound(last, r *round) {
+	if last != nil {
+		select {
+		case <-last.over:
+		case <-g.ctx.Done():
+			return
+		}
+		t := time.NewTimer(refreshEach - time.Since(last.began))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-g.ctx.Done():
+			return
+		}
+	}
+	g.mu.Lock()
+	r.begun, r.began = true, time.Now()
+	g.mu.Unlock()
+	r.informed = g.askAll() && g.decide()
+}
+
+// decide brings the next slot of the log to its end if somebody has voted there for a tenant,
+// which may have been made: who did, and knows, may be out of reach. It returns whether
+// nothing is open any more.
+func (g *Gossip) decide() bool {
+	g.mu.Lock()
+	open, at := g.mu.core.Undecided(), g.mu.core.Version()
+	g.mu.Unlock()
+	if !open {
+		return true
+	}
+	if _, err := g.inTurn(g.ctx, (*meta.Core).Decide); err != nil {
+		g.log.Debug("an entry that another node began came to nothing here", "error", err)
+	}
+	return g.Snapshot().Version > at
 }
 
 // askAll makes one exchange with every live member, and if those that answer are too
 // few to know all, with the others, since gossip alone may be cut. It hangs on no caller's context,
-// since others may share it; each exchange has CallTimeout.
-func (g *Gossip) askAll() {
-	began := time.Now()
+// since others may share it; each question has CallTimeout. It returns whether enough answered,
+// as soon as they have: one that stands still is not waited for then.
+func (g *Gossip) askAll() bool {
 	snap := g.Snapshot()
 	if snap.Layout == nil {
-		return
+		return false
 	}
-	var mu sync.Mutex
-	answered := map[ring.NodeID]bool{g.self: true}
-	ask := func(want func(ring.NodeID) bool) {
-		var wg sync.WaitGroup
-		room := make(chan struct{}, maxCalls)
+	type answer struct {
+		from ring.NodeID
+		ok   bool
+	}
+	answers, room := make(chan answer, len(snap.Members)), make(chan struct{}, maxCalls)
+	ask := func(want func(ring.NodeID) bool) (asked int) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		for i := range snap.Members {
 			id := snap.Members[i].ID
 			if id == g.self || !want(id) {
 				continue
 			}
-			room <- struct{}{}
-			wg.Go(func() {
-				if g.exchange(g.ctx, id) == nil { // an error is logged there
-					mu.Lock()
-					answered[id] = true
-					mu.Unlock()
-				}
+			asked++
+			g.goLocked(func() {
+				room <- struct{}{}
+				answers <- answer{id, g.hear(id)}
 				<-room
 			})
 		}
-		wg.Wait()
+		return asked
 	}
-	ask(snap.Alive)
-	voters := snap.Ring.Voters()
+	heard := map[ring.NodeID]bool{g.self: true}
+	// Those that vote by what was learned on the way: who voted before may not know what has
+	// been decided since.
 	enough := func() bool {
-		n := 0
+		voters, n := g.Snapshot().Ring.Voters(), 0
 		for _, id := range voters {
-			if answered[id] {
+			if heard[id] {
 				n++
 			}
 		}
 		return n >= ring.Majority(len(voters))
 	}
-	if !enough() {
-		ask(func(id ring.NodeID) bool { return !snap.Alive(id) })
+	gather := func(asked int) bool {
+		for ; asked > 0; asked-- {
+			select {
+			case a := <-answers:
+				if heard[a.from] = a.ok; a.ok && enough() {
+					return true
+				}
+			case <-g.ctx.Done():
+				return false
+			}
+		}
+		return enough()
 	}
-	if enough() {
-		g.informed.Store(&began)
-	}
+	return gather(ask(snap.Alive)) || gather(ask(func(id ring.NodeID) bool { return !snap.Alive(id) }))
 }
 
-// informedFor is how long what a round has brought is taken for all there is. Rounds
-// are asked for one by one, so it covers the way from one to who asked.
-const informedFor = 2 * time.Second
-
-// Informed says whether a round of Refresh has lately, within 2 s, heard from so many
-// voters, this node included, that every tenant created before it is known here.
-func (g *Gossip) Informed() bool {
-	began := g.informed.Load()
-	return began != nil && time.Since(*began) < informedFor
+// hear learns what a peer knows of the log, and how it has voted. Its votes come only with an
+// answer to who had all of its log before. It returns whether it did; an error is logged.
+func (g *Gossip) hear(id ring.NodeID) bool {
+	before := g.Snapshot().Version
+	if g.exchange(g.ctx, id) != nil {
+		return false
+	}
+	return g.Snapshot().Version == before || g.exchange(g.ctx, id) == nil
 }

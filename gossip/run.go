@@ -187,13 +187,23 @@ func portOf(addr string) uint16 {
 func (g *Gossip) dispatch(s meta.Send) {
 	c := call{s.To, s.Method}
 	single := s.Method == meta.MethodPledge || s.Method == meta.MethodExchange && s.IsPull()
-	if _, busy := g.mu.calls[c]; single && busy || g.mu.closed {
+	if g.mu.closed {
+		return
+	}
+	later := func() {
+		if s.IsPull() {
+			g.box.doubt(s.To) // nobody may tell of the same again for a while
+		}
+	}
+	if _, busy := g.mu.calls[c]; single && busy {
+		later() // the answer to the one under way may be from before
 		return
 	}
 	select {
 	case g.slots <- struct{}{}:
 	default:
 		g.log.Debug("too many metadata requests under way", "method", s.Method, "node", s.To.Short())
+		later()
 		return
 	}
 	if single {
@@ -203,15 +213,14 @@ func (g *Gossip) dispatch(s meta.Send) {
 	g.goLocked(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, g.opts.CallTimeout)
 		defer cancel()
-		_ = g.call(ctx, addr, s, single) // logged there; digests bring it up again
+		_, _ = g.call(ctx, addr, s, single) // logged there; digests bring it up again
 		<-g.slots
 	})
 }
 
-// call makes one request and feeds the core with its answer.
-func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool) error {
-	var reply []byte
-	err := errNoAddress
+// call makes one request, feeds the core with its answer and gives that.
+func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool) (reply []byte, err error) {
+	err = errNoAddress
 	if addr != "" {
 		reply, err = g.opts.Transport.Call(ctx, addr, s.Method, s.Payload)
 	}
@@ -221,7 +230,7 @@ func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool
 		delete(g.mu.calls, call{s.To, s.Method})
 	}
 	if g.mu.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	err = g.mu.core.HandleReply(s, reply, err)
 	g.settle()
@@ -238,7 +247,7 @@ func (g *Gossip) call(ctx context.Context, addr string, s meta.Send, single bool
 	default:
 		g.log.Debug("metadata request failed", "method", s.Method, "node", s.To.Short(), "address", addr, "error", err)
 	}
-	return err
+	return reply, err
 }
 
 var errNoAddress = errors.New("no address known")
@@ -257,20 +266,42 @@ func (g *Gossip) addressOf(id ring.NodeID) string {
 	return ""
 }
 
-// exchange runs one whole exchange with a peer, all its rounds, and returns when
-// it is over.
+// maxExchange bounds the questions of one exchange.
+const maxExchange = 64
+
+// exchange asks a peer until this node has the log as far as the peer has it. One answer may
+// hold a part of that, or the snapshot before it. ErrUnavailable: the peer hands over no more.
 func (g *Gossip) exchange(ctx context.Context, to ring.NodeID) error {
+	for range maxExchange {
+		before, had := g.Snapshot().Version, g.fetched()
+		reply, err := g.pull(ctx, to)
+		if err != nil {
+			return err
+		}
+		theirs, now := meta.HasUpTo(reply), g.Snapshot().Version
+		switch {
+		case now >= theirs:
+			return nil
+		case now == before && g.fetched() == had:
+			return fmt.Errorf("%w: node %s has the log up to %d, and hands over nothing beyond %d", ErrUnavailable, to.Short(), theirs, now)
+		}
+	}
+	return fmt.Errorf("%w: the log of node %s grows as fast as it is fetched", ErrUnavailable, to.Short())
+}
+
+// pull asks a peer once.
+func (g *Gossip) pull(ctx context.Context, to ring.NodeID) ([]byte, error) {
 	g.mu.Lock()
 	if g.mu.closed {
 		g.mu.Unlock()
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	g.settle()
 	s, ok := g.mu.core.PullFrom(to)
 	addr := g.addressOf(to)
 	g.mu.Unlock()
 	if !ok {
-		return ErrUnavailable
+		return nil, ErrUnavailable
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.opts.CallTimeout)
 	defer cancel()

@@ -16,7 +16,11 @@ import (
 // was changed, and says so.
 func TestCreateOutOfTimeIsNotApplied(t *testing.T) {
 	f := newFabric()
-	nodes := clusterOf(t, f, 3, func(o *Options) { o.CreateTimeout = 300 * time.Millisecond })
+	nodes := clusterOf(t, f, 3, func(o *Options) {
+		if o.Name == "n1" {
+			o.CreateTimeout = 300 * time.Millisecond
+		}
+	})
 	n := nodes[0]
 	check := func(what string) {
 		t.Helper()
@@ -35,14 +39,18 @@ func TestCreateOutOfTimeIsNotApplied(t *testing.T) {
 		return ctx.Err()
 	})
 	check("no promises")
-	// A voter that may have accepted is another matter.
+	// A voter that may have accepted is another matter. The time is over once one was
+	// asked, however long it took until then.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	f.meddleWith(func(ctx context.Context, _, _, method string) error {
 		if method == meta.MethodAccept {
+			cancel()
 			<-ctx.Done()
 		}
 		return ctx.Err()
 	})
-	if _, err := n.CreateTenant(context.Background(), "late", 3, schema.PolicyLWW); !errors.Is(err, ErrIndeterminate) || errors.Is(err, ErrNotApplied) {
+	if _, err := nodes[1].CreateTenant(ctx, "late", 3, schema.PolicyLWW); !errors.Is(err, ErrIndeterminate) || errors.Is(err, ErrNotApplied) {
 		t.Errorf("no votes: %v", err)
 	}
 }
@@ -50,16 +58,20 @@ func TestCreateOutOfTimeIsNotApplied(t *testing.T) {
 // TestDeleteTenant: a name is free at once, at all nodes, and a number never again.
 func TestDeleteTenant(t *testing.T) {
 	f := newFabric()
-	nodes := cluster(t, f, 3)
+	nodes := clusterOf(t, f, 3, patient)
+	began := time.Now()
 	made, err := nodes[0].CreateTenant(t.Context(), "shop", 2, schema.PolicyLWW)
 	if err != nil {
 		t.Fatal(err)
 	}
+	waited(t, nodes, began, func(s *schema.Snapshot) bool { _, ok := s.Tenant("shop"); return ok })
+	began = time.Now()
 	gone, err := nodes[1].DeleteTenant(t.Context(), "shop")
 	if err != nil || gone.Number != made.Number || gone.Name != "shop" || gone.RF != 2 {
 		t.Fatalf("%+v, %v", gone, err)
 	}
-	for _, n := range nodes { // DeleteTenant waited for them
+	waited(t, nodes, began, func(s *schema.Snapshot) bool { return s.Deleted(made.Number) })
+	for _, n := range nodes {
 		s := n.Snapshot()
 		if _, ok := s.Tenant("shop"); ok || !s.Deleted(made.Number) || s.Deleted(made.Number+1) {
 			t.Errorf("%s knows tenants %v", n.opts.Name, s.Tenants())

@@ -44,7 +44,7 @@ func TestLargeValuesWaitForRoom(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- n.Serve(ctx) }()
 	at := <-ready
-	gate := newValueBudget(n.coord, 1<<20, 20*time.Millisecond)
+	gate := newValueBudget(n.coord, 1<<20, time.Minute)
 	put := func(size int) error {
 		_, err := gate.Put(t.Context(), coord.PutRequest{Tenant: "default", Key: []byte("k"), Value: make([]byte, size), Level: 1})
 		return err
@@ -64,7 +64,9 @@ func TestLargeValuesWaitForRoom(t *testing.T) {
 			t.Errorf("a large value without room: %v, want it refused because %s", err, why)
 		}
 	}
+	gate.timeout = 20 * time.Millisecond
 	refused("deadline")
+	gate.timeout = time.Minute
 	if err := put(admittedValue - 1); err != nil {
 		t.Errorf("a small value: %v", err)
 	}
@@ -77,7 +79,7 @@ func TestLargeValuesWaitForRoom(t *testing.T) {
 	}
 
 	// The node's own gate is at its door, and lets the largest value in.
-	c, err := client.New(client.Options{Endpoints: []string{at.GRPC}, NoRouting: true})
+	c, err := newClient(at.GRPC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +105,7 @@ func TestBatchesWaitForRoom(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- n.Serve(ctx) }()
 	<-ready
-	gate := newValueBudget(n.coord, 1<<20, 20*time.Millisecond)
+	gate := newValueBudget(n.coord, 1<<20, time.Minute)
 	items := func(sizes ...int) []coord.Item {
 		var all []coord.Item
 		for i, size := range sizes {
@@ -154,6 +156,7 @@ func TestBatchesWaitForRoom(t *testing.T) {
 	if err := gate.free.Acquire(t.Context(), 1<<20); err != nil {
 		t.Fatal(err)
 	}
+	gate.timeout = 20 * time.Millisecond
 	if code := batch(items(half, half)); code != full {
 		t.Errorf("a batch without room: %s", code)
 	}
@@ -166,6 +169,7 @@ func TestBatchesWaitForRoom(t *testing.T) {
 	if codes := start(items(half, admittedValue, 1)); !slices.Equal(codes, []errcode.Code{ok, full, ok}) {
 		t.Errorf("a pipeline without room: %v", codes)
 	}
+	gate.timeout = time.Minute
 	gate.free.Release(1 << 20)
 	if code := batch(items(half, half)); code != ok || gate.inside.Load() != 0 {
 		t.Errorf("room again: %s, %d bytes inside", code, gate.inside.Load())

@@ -19,7 +19,14 @@ func soloConfig(t testing.TB) config.Config {
 	cfg := config.Defaults()
 	cfg.Node.DataDir, cfg.Cluster.Bootstrap = t.TempDir(), true
 	cfg.Listen.GRPCPort, cfg.Listen.PeerPort, cfg.Listen.HTTPPort, cfg.Listen.GossipPort = 0, 0, 0, 0
+	bearStandstill(&cfg)
 	return cfg
+}
+
+// bearStandstill has no operation end because the machine, or its disk, stands still for
+// some seconds.
+func bearStandstill(cfg *config.Config) {
+	cfg.Timeouts.Read, cfg.Timeouts.Write = 30*time.Second, 30*time.Second
 }
 
 // TestPulseBeatsFromReadyToStop: what tells the watchdog, and when.
@@ -99,15 +106,20 @@ func TestHangingNodeIsNotAlive(t *testing.T) {
 	}
 	late := time.NewTimer(2 * limit)
 	<-late.C
-	if err := n.alive(t.Context(), limit); err == nil || !strings.Contains(err.Error(), "sync") {
+	err = n.alive(t.Context(), limit)
+	for err != nil && strings.Contains(err.Error(), "loop") {
+		// The loop answers, but on a busy machine not within so short a limit.
+		err = n.alive(t.Context(), limit)
+	}
+	if err == nil || !strings.Contains(err.Error(), "sync") {
 		t.Errorf("a sync hangs, and it is alive: %v", err)
 	}
 	close(hang)
 	if err := <-written; err != nil {
 		t.Error(err)
 	}
-	if err := n.alive(t.Context(), limit); err != nil {
-		t.Errorf("the disk is back: %v", err)
+	if err := n.alive(t.Context(), time.Minute); err != nil || db.Metrics().WALBusy > 0 {
+		t.Errorf("the disk is back: %v, the log is busy for %s", err, db.Metrics().WALBusy)
 	}
 	close(end)
 	<-answers

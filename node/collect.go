@@ -268,7 +268,9 @@ func (n *Node) localInfo() rpc.NodeInfo {
 func (n *Node) collectedSeries() ([]series, func(emit)) {
 	collected := counter("pairdb_collected_total", "Deletes, expired values, and values that lost to another where the last write wins, removed from this node's disk because all owners had had them, by kind.", "kind")
 	sweeps := counter("pairdb_collect_sweeps_total", "Times that the deletes and expiring values of a partition were gone through to collect what could be.")
-	return []series{collected, sweeps}, func(e emit) {
+	pending := gauge("pairdb_collect_pending_spans", "Partitions, for each replication factor, of which this node has not collected yet what a round has confirmed: it has not been told that it may, or goes through them.")
+	return []series{collected, sweeps, pending}, func(e emit) {
+		e(pending, float64(n.store.Uncollected()))
 		c := n.store.Collected()
 		e(collected, float64(c.Tombstones), "delete")
 		e(collected, float64(c.Expired), "expired")

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 	"github.com/pairdb/pairdb/node/events"
 	"github.com/pairdb/pairdb/node/replica"
 )
@@ -240,42 +240,42 @@ func span(list []ring.Partition) string {
 	}
 }
 
-// watchQuarantine tells the members that this node's copies are of no use while all
-// of them are being fetched again, so that they ask the others first.
-func (n *Node) watchQuarantine(ctx context.Context) {
-	for {
-		changed := n.store.QuarantineChanged()
-		n.withdraw()
-		n.clearForeign()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
+// clearForeign ends the quarantine of partitions that this node owns for no tenant, and is
+// not about to: of those there is nothing to fetch. It is called at each change of the
+// quarantine, and of the ring, since that takes partitions away.
+func (n *Node) clearForeign() {
+	n.clearing.Lock()
+	defer n.clearing.Unlock()
+	// In this order: by an older ring a partition that was damaged just now might be nobody's
+	// here that this node has begun to gain since.
+	list := n.store.Quarantined()
+	list = foreignOf(n.gossip.Snapshot(), list)
+	for _, p := range list {
+		n.marks.Fetching(p)
+	}
+	if err := n.store.EndQuarantine(list); err != nil {
+		n.log.Warn("partitions that are other nodes' are still marked as damaged", "partitions", len(list), "err", err)
 	}
 }
 
-// clearForeign ends the quarantine of partitions that this node owns for no tenant: of
-// those there is nothing to fetch.
-func (n *Node) clearForeign() {
-	snap := n.gossip.Snapshot()
-	if snap.Layout == nil {
-		return
+// foreignOf picks the partitions that the node owns for no tenant. What the open change
+// touches is left alone until that is over: the node may be about to own it, and what it has
+// fetched of it may be what was damaged. A node that is not ready may be fetching its log
+// again, and have an old ring, by which it owned little.
+func foreignOf(snap *schema.Snapshot, list []ring.Partition) (foreign []ring.Partition) {
+	if snap.Layout == nil || !snap.Ready {
+		return nil
 	}
 	most := 0
 	for _, t := range snap.Tenants() {
 		most = max(most, t.RF)
 	}
-	var foreign []ring.Partition
-	for _, p := range n.store.Quarantined() {
-		if !snap.Layout.IsOwner(snap.Self, p, most) {
-			n.marks.Fetching(p)
+	for _, p := range list {
+		if !snap.Change.Touches(p) && !snap.Layout.IsOwner(snap.Self, p, most) {
 			foreign = append(foreign, p)
 		}
 	}
-	if err := n.store.EndQuarantine(foreign); err != nil {
-		n.log.Warn("partitions that are other nodes' are still marked as damaged", "partitions", len(foreign), "err", err)
-	}
+	return foreign
 }
 
 // quarantineSeries count what is damaged.

@@ -16,6 +16,8 @@ import (
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/vfs"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
+	"github.com/pairdb/pairdb/node/config"
 	"github.com/pairdb/pairdb/node/replica"
 )
 
@@ -138,7 +140,11 @@ func TestDamagedTableIsContained(t *testing.T) {
 	nodes := startNodes(t, 0, 0, 0)
 	const keys = 200
 	for i := range keys {
-		if _, err := nodes[i%3].client().Put(t.Context(), fmt.Sprint("key", i), []byte(fmt.Sprint("value", i)), client.WithLevel(client.LevelAll)); err != nil {
+		c := nodes[i%3].client()
+		if err := untilReached(func() error {
+			_, err := c.Put(t.Context(), fmt.Sprint("key", i), []byte(fmt.Sprint("value", i)), client.WithLevel(client.LevelAll))
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,7 +162,7 @@ func TestDamagedTableIsContained(t *testing.T) {
 		for i := range keys {
 			for _, n := range nodes {
 				for _, level := range []client.Level{client.LevelOne, client.LevelQuorum} {
-					got, err := n.client().Get(t.Context(), fmt.Sprint("key", i), client.WithLevel(level))
+					got, err := get(t, n.client(), fmt.Sprint("key", i), level)
 					if err != nil || len(got.Siblings) != 1 || string(got.Siblings[0].Value) != fmt.Sprint("value", i) {
 						t.Fatalf("%s: key %d at %v: %v, %v", n.cfg.Node.Name, i, level, got, err)
 					}
@@ -167,9 +173,7 @@ func TestDamagedTableIsContained(t *testing.T) {
 			kept, err := filepath.Glob(filepath.Join(victim.cfg.Node.DataDir, EngineDir, engine.QuarantineDir, "*.sst"))
 			return err == nil && len(kept) == len(tables)
 		})
-		if _, err := victim.client().Put(t.Context(), "key0", []byte("value0"), client.WithLevel(client.LevelQuorum)); err != nil {
-			t.Errorf("a write through the damaged node: %v", err)
-		}
+		put(t, victim.client(), "key0", "value0") // through the damaged node
 		victim.stop()
 		marks, err := replica.OpenMarks(vfs.OS(), filepath.Join(victim.cfg.Node.DataDir, marksFile))
 		if err != nil || marks.Len() == 0 {
@@ -257,5 +261,112 @@ func TestWithoutDamage(t *testing.T) {
 	other := errors.New("no")
 	if err := n.withoutDamage(func() error { return other }); !errors.Is(err, other) {
 		t.Error(err)
+	}
+}
+
+// TestForeignQuarantine: a partition that no tenant of this node's has is not kept under
+// quarantine, and one that it is about to own is: what it has fetched of that may be what
+// was damaged. With the change that is over, by which the partition was lost, nobody tells
+// of a quarantine; that is looked at all the same.
+func TestForeignQuarantine(t *testing.T) {
+	cfg := config.Defaults()
+	cfg.Node.DataDir, cfg.Cluster.Bootstrap = filepath.Join(t.TempDir(), "n"), true
+	cfg.Listen.Bind = "127.0.0.1"
+	cfg.Listen.GRPCPort, cfg.Listen.PeerPort, cfg.Listen.HTTPPort, cfg.Listen.GossipPort = 0, 0, 0, 0
+	r := run(t, cfg, func(*Node) {})
+	foreign := ring.Partition(r.gossip.Snapshot().Layout.Partitions())
+	release := r.marks.Hold([]ring.Partition{foreign})
+	if err := r.store.Quarantine([]ring.Partition{foreign}); err != nil {
+		t.Fatal(err)
+	}
+	r.clearForeign() // in vain, and nobody is told when it would not be
+	release()
+	if _, err := r.gossip.CreateTenant(t.Context(), "t", 1, schema.PolicyLWW); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(time.Minute); r.marks.Len() > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("it is still under quarantine after a change of the ring")
+		}
+	}
+}
+
+// TestStopWhileTheMetadataHangs: what would tell the members of this node waits for the disk of
+// the metadata. A node that is to stop goes on to let its clients finish all the same.
+func TestStopWhileTheMetadataHangs(t *testing.T) {
+	cfg := config.Defaults()
+	cfg.Node.DataDir, cfg.Cluster.Bootstrap = filepath.Join(t.TempDir(), "n"), true
+	cfg.Listen.Bind = "127.0.0.1"
+	cfg.Listen.GRPCPort, cfg.Listen.PeerPort, cfg.Listen.HTTPPort, cfg.Listen.GossipPort = 0, 0, 0, 0
+	cfg.Timeouts.DrainDelay = 0
+	r := run(t, cfg, func(n *Node) { n.withdrawing.Lock() })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.stop()
+	}()
+	for until := time.Now().Add(time.Minute); !r.stopping.Load(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Error("it is still not about to stop")
+			break
+		}
+	}
+	r.withdrawing.Unlock()
+	<-stopped
+}
+
+// TestForeignWhileTheRingChanges: see TestForeignQuarantine.
+func TestForeignWhileTheRingChanges(t *testing.T) {
+	nodes := make([]ring.LayoutNode, 4)
+	for i := range nodes {
+		nodes[i] = ring.LayoutNode{ID: ring.NodeID{byte(i + 1)}, Name: fmt.Sprint("n", i), Zone: "z", Capacity: 100}
+	}
+	before, err := ring.NewLayout(16, nodes[:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := new(ring.State)
+	add := func(e ring.Entry) {
+		t.Helper()
+		e.Version = state.Version() + 1
+		e.Op = [16]byte{byte(e.Version)}
+		if state, err = state.Next(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(ring.Entry{Kind: ring.KindFound, Found: &ring.Found{ClusterID: ring.ClusterID{1}, ClusterName: "c", Founder: nodes[0].ID, Layout: before, TokenKeyID: 1, TokenKey: [32]byte{1}}})
+	ready := true
+	snap := func() *schema.Snapshot {
+		return schema.Build(schema.Snapshot{Ready: ready, Self: nodes[3].ID, Layout: state.Layout(), Change: state.Change(), Ring: state}, []*schema.Tenant{{Number: 1, Name: "default", RF: 3, NextRF: 3}})
+	}
+	var all, mine []ring.Partition
+	for p := range ring.Partition(16) {
+		all = append(all, p)
+	}
+	if got := foreignOf(snap(), all); !slices.Equal(got, all) {
+		t.Errorf("a node without partitions: %v", got)
+	}
+	ready = false
+	if got := foreignOf(snap(), all); len(got) > 0 {
+		t.Errorf("by a ring that may be an old one, since the log is fetched again: %v", got)
+	}
+	ready = true
+	plan, err := state.Plan(nodes[3:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: state.Layout().Version(), Layout: plan.Layout}})
+	for _, p := range all {
+		if state.Change().Next.IsOwner(nodes[3].ID, p, 3) {
+			mine = append(mine, p)
+		}
+	}
+	for _, p := range foreignOf(snap(), all) {
+		if slices.Contains(mine, p) {
+			t.Errorf("partition %d is about to be this node's, and is taken for nobody's here", p)
+		}
+	}
+	if len(mine) == 0 {
+		t.Fatal("it gains nothing")
 	}
 }

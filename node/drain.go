@@ -87,7 +87,7 @@ func (n *Node) sendAway(away bool) {
 	if !away {
 		n.drain.door.shut.Store(false)
 	}
-	n.server.SetReady(n.serves())
+	n.server.SetReady(n.serves)
 	// Connections that rest are closed, the others with their next answer.
 	n.http.SetKeepAlivesEnabled(!away)
 	n.jobs.Go("drain", n.tellDrained) // the metadata may wait for the disk
@@ -112,7 +112,6 @@ func (n *Node) runDrain(ctx context.Context) {
 		n.drain.door.shut.Store(true)
 	}
 	n.drain.mu.Unlock()
-	n.server.SetReady(n.serves()) // should anybody have seen it otherwise at the same time
 	if !n.drainStep(ctx, drainRequests, false) {
 		return
 	}
@@ -168,9 +167,17 @@ func (n *Node) drainStep(ctx context.Context, step string, done bool) bool {
 
 // DrainStatus implements rpc.DrainAdmin.
 func (a drainAdmin) DrainStatus() *pairdbv1.NodeDrain {
+	d := a.n.drain.state()
+	// Looked at after the state: what has left before it was "drained" is no part of it.
 	m := a.n.db.Metrics()
-	d := &pairdbv1.NodeDrain{State: "serving", Requests: uint64(a.n.drain.door.inside.Load()), MemoryBytes: uint64(m.MemTableBytes + m.ImmutableBytes)}
-	mu := &a.n.drain.mu
+	d.Requests, d.MemoryBytes = uint64(a.n.drain.door.inside.Load()), uint64(m.MemTableBytes+m.ImmutableBytes)
+	return d
+}
+
+// state is how far it is, without what is counted elsewhere.
+func (dr *draining) state() *pairdbv1.NodeDrain {
+	d := &pairdbv1.NodeDrain{State: "serving"}
+	mu := &dr.mu
 	mu.Lock()
 	defer mu.Unlock()
 	if mu.cancel == nil {

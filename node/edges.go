@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/engine"
 	"github.com/pairdb/pairdb/engine/disk"
@@ -36,18 +37,21 @@ type metadata struct{ *gossip.Gossip }
 
 // RefreshTenant asks the live members for newer metadata before it says that
 // there is no such tenant; many callers share one question.
-func (m metadata) RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool) {
+func (m metadata) RefreshTenant(ctx context.Context, name string) (*schema.Tenant, error) {
 	if t, ok := m.Snapshot().Tenant(name); ok {
-		return t, true
+		return t, nil
 	}
-	m.refresh(ctx)
-	return m.Snapshot().Tenant(name)
+	informed := m.refresh(ctx)
+	if t, ok := m.Snapshot().Tenant(name); ok {
+		return t, nil
+	}
+	return nil, coord.UnknownTenant(name, informed, errcode.NotApplied)
 }
 
-func (m metadata) refresh(ctx context.Context) {
+func (m metadata) refresh(ctx context.Context) (informed bool) {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
-	m.Refresh(ctx)
+	return m.Refresh(ctx)
 }
 
 // openCoordinator opens the streams to the peers and the coordinator on them.
@@ -88,14 +92,10 @@ func (n *Node) openCoordinator() error {
 				done(n.gossip.CatchUp(ctx, from, atLeast))
 			})
 		},
-		Refresh: func(_ string, done func()) {
-			n.jobs.Go("refresh", func() {
-				meta.refresh(context.Background())
-				done()
-			})
+		Refresh: func(_ string, done func(informed bool)) {
+			n.jobs.Go("refresh", func() { done(meta.refresh(context.Background())) })
 		},
 		Linked:       n.peers.Linked,
-		Informed:     n.gossip.Informed,
 		Repair:       n.repair.Serve,
 		Horizon:      n.repair.Horizon,
 		WriteTimeout: n.cfg.Timeouts.Write,
@@ -252,6 +252,8 @@ func (n *Node) checks() []rest.Check {
 	layout := rest.Check{Name: "layout", OK: snap.Ready}
 	if !snap.Ready {
 		layout.Detail = "waiting to found or meet the cluster"
+	} else if !n.met.Load() {
+		layout.OK, layout.Detail = false, "connecting to the other nodes"
 	}
 	if snap.Layout == nil && !snap.ClusterID.IsZero() {
 		layout.Detail = "its metadata is damaged and is being fetched from other nodes again"

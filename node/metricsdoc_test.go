@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -68,7 +69,7 @@ func scrapedTypes(t *testing.T) map[string]string {
 		Logger: slog.New(slog.DiscardHandler),
 		Ready: func(at Addresses) {
 			defer cancel()
-			c, err := client.New(client.Options{Endpoints: []string{at.GRPC}})
+			c, err := client.New(client.Options{Endpoints: []string{at.GRPC}, Timeout: time.Minute})
 			if err != nil {
 				t.Error(err)
 				return

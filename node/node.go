@@ -62,7 +62,9 @@ type Node struct {
 	// stopping is set by Close, readOnly closed when the engine gave up writing.
 	stopping atomic.Bool
 	// left says that this node has given up its clients because it leaves the cluster.
-	left     atomic.Bool
+	left atomic.Bool
+	// met says that this node has called all members once.
+	met      atomic.Bool
 	readOnly chan struct{}
 	// ending is done when the node is closed, by end; opened is closed when the
 	// engine and the store are there.
@@ -109,6 +111,7 @@ type Node struct {
 	// marks are the damaged partitions, contained is the damage being dealt with.
 	marks     *replica.Marks
 	contained containment
+	clearing  sync.Mutex // held by clearForeign
 	scrubs    *scrubber
 	// tenantDrops is what becomes of the data of deleted tenants.
 	tenantDrops tenantDrops
@@ -215,22 +218,37 @@ func (n *Node) Serve(ctx context.Context) error {
 		"grpc", n.addrs.GRPC, "peer", n.addrs.Peer, "http", n.addrs.HTTP, "gossip", n.addrs.Gossip)
 	n.happened.AddLogged(events.Lifecycle, events.Info, "this node starts", "version", n.opts.Version)
 	pulse.Go(func() { n.watch(ctx) })
-	pulse.Go(func() { n.watchQuarantine(ctx) })
+	// While all of its copies are being fetched again this node is of no use, and the others
+	// are told: by a job, for which nobody waits here, since the metadata may wait for its disk.
+	pulse.Go(func() {
+		whenever(ctx, n.store.QuarantineChanged, func() {
+			n.jobs.Go("withdraw", n.withdraw)
+			n.clearForeign()
+		})
+	})
+	pulse.Go(func() { whenever(ctx, n.gossip.Changed, n.clearForeign) })
 	pulse.Go(func() { n.dropTenants(ctx) })
 	pulse.Go(func() { n.scrubs.run(ctx) })
+	// Also while balancers are waited for, when ctx has ended.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	pulse.Go(func() {
+		whenever(life, n.gossip.Changed, func() {
+			// A peer may be back, or elsewhere: do not wait out the pause.
+			n.peers.Refresh()
+			n.callMembers()
+			n.server.Follow()
+		})
+	})
 	address := time.NewTicker(addressEach)
 	defer address.Stop()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	ready, readOnly, stop := n.gossip.Ready(), n.readOnly, ctx.Done()
+	var met <-chan struct{} // closed when the members have been called
 	var drained <-chan time.Time
 	for {
-		changed := n.gossip.Changed()
 		select {
-		case <-changed:
-			// A peer may be back, or elsewhere: do not wait out the pause.
-			n.peers.Refresh()
-			n.server.Follow(n.gossip.Snapshot())
 		case <-stop:
 			delay := n.cfg.Timeouts.DrainDelay
 			if delay == 0 || n.drain.door.shut.Load() {
@@ -239,7 +257,7 @@ func (n *Node) Serve(ctx context.Context) error {
 			// Whoever looks at health gets the time to send clients elsewhere.
 			n.log.Info("not ready; serving on for a while", "drain_delay", delay)
 			n.unready()
-			stop, ready, drained = nil, nil, time.After(delay)
+			stop, ready, met, drained = nil, nil, nil, time.After(delay)
 		case <-drained:
 			return nil
 		case <-ready:
@@ -249,7 +267,13 @@ func (n *Node) Serve(ctx context.Context) error {
 					return err
 				}
 			}
-			n.server.SetReady(n.serves())
+			called := make(chan struct{})
+			pulse.Go(func() { n.meet(life); close(called) })
+			met = called
+		case <-met:
+			met = nil
+			n.met.Store(true)
+			n.server.SetReady(n.serves)
 			n.happened.AddLogged(events.Lifecycle, events.Info, "this node is ready")
 			n.repair.Start()
 			n.hints.repairs.Store(true)
@@ -262,13 +286,13 @@ func (n *Node) Serve(ctx context.Context) error {
 		case <-n.stallChanged:
 			// Reads from memory may go on, but this node is no good place for
 			// writes, and the others are asked first for reads.
-			n.server.SetReady(n.serves())
+			n.server.SetReady(n.serves)
 			n.jobs.Go("withdraw", n.withdraw)
 		case <-n.asked:
 		case <-readOnly:
 			// Reads go on; whoever looks at health keeps writers away.
 			readOnly = nil
-			n.server.SetReady(false)
+			n.server.SetReady(n.serves)
 			n.jobs.Go("withdraw", n.withdraw)
 		case <-second.C:
 			n.gate.Tick()
@@ -343,7 +367,7 @@ func (n *Node) unready() {
 	if n.opts.Stopping != nil {
 		n.opts.Stopping(n.cfg.Timeouts.DrainDelay + n.cfg.Timeouts.Shutdown)
 	}
-	n.server.SetReady(false)
+	n.server.SetReady(n.serves)
 }
 
 // flush writes the memtables to tables, unless the engine only reads any more.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/pairdb/pairdb/api/errcode"
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/coord/quorum"
 	"github.com/pairdb/pairdb/gossip/ring"
@@ -144,7 +146,10 @@ func TestObserverOfANode(t *testing.T) {
 		}
 	}
 	r := observer{n}.Observe(&peerv1.ObserveRequest{Events: &peerv1.EventQuery{Limit: 100}, Traffic: &peerv1.TrafficQuery{HotKeys: 5}})
-	if len(r.GetEvents()) == 0 || r.GetEvents()[0].GetKind() != "breaker" || r.GetEvents()[0].GetDetails()[0].GetValue() != "n2" || r.GetNumber() == 0 {
+	breaker := func(e *pairdbv1.Event) bool { // a slow disk may have had something to say before
+		return e.GetKind() == "breaker" && e.GetDetails()[0].GetValue() == "n2"
+	}
+	if !slices.ContainsFunc(r.GetEvents(), breaker) || r.GetNumber() == 0 {
 		t.Errorf("events %v", r.GetEvents())
 	}
 	keys := r.GetHotKeys()

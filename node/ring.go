@@ -40,7 +40,7 @@ func (n *Node) cleaned(v ring.Version) error {
 		n.log.Info("this node has handed over its partitions and leaves the cluster: it sends its clients away")
 		ctx, cancel := context.WithTimeout(n.ending, n.cfg.Timeouts.Shutdown)
 		defer cancel()
-		n.server.SetReady(false)
+		n.server.SetReady(n.serves)
 		if err := errors.Join(n.http.Shutdown(ctx), n.server.StopClients(ctx)); err != nil {
 			n.log.Warn("not all clients went away by themselves: they are cut off", "err", err)
 		}

@@ -39,7 +39,7 @@ func (n *Node) ringSeries() ([]series, func(emit)) {
 			open = len(snap.Ring.Intents())
 		}
 		e(intents, float64(open))
-		e(joiners, float64(len(n.gossip.Joiners())))
+		e(joiners, float64(len(snap.Joiners)))
 		l := n.gossip.Log()
 		e(entries, float64(l.Entries))
 		e(size, float64(l.Bytes), "entries")

@@ -107,10 +107,10 @@ func (s *scrubber) begin() {
 	}
 	select {
 	case s.asked <- struct{}{}:
-		// Whoever asks how it goes is not told of the one before.
-		s.mu.last = scrubState{Running: true, Began: s.n.clock.Now()}
-	default:
+	default: // one was asked for while one began by itself, and begins now
 	}
+	// Whoever asks how it goes is not told of the one before.
+	s.mu.last = scrubState{Running: true, Began: s.n.clock.Now()}
 }
 
 func (s *scrubber) state() scrubState {

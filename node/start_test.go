@@ -147,7 +147,8 @@ func TestStopDuringStart(t *testing.T) {
 }
 
 // TestStoppingIsNotReady: a balancer must not send clients to a node that is
-// on its way out, nor to one that can only read or whose disk hangs.
+// on its way out, nor to one that is not on its way in yet, that can only read or whose
+// disk hangs.
 func TestStoppingIsNotReady(t *testing.T) {
 	nodes := startNodes(t, 0)
 	nodes[0].stop()
@@ -163,6 +164,10 @@ func TestStoppingIsNotReady(t *testing.T) {
 		}
 		return names
 	}
+	if bad := failing(); !slices.Equal(bad, []string{"layout"}) || n.serves() {
+		t.Errorf("a node that has called nobody fails %v, serves %v", bad, n.serves())
+	}
+	n.met.Store(true)
 	if bad := failing(); len(bad) > 0 || !n.serves() {
 		t.Errorf("a sound node fails %v, serves %v", bad, n.serves())
 	}

@@ -28,7 +28,7 @@ func runOnce(t *testing.T, cfg config.Config, f func(n *Node, c *client.Client))
 	go func() { served <- n.Serve(ctx) }()
 	select {
 	case at := <-ready:
-		c, err := client.New(client.Options{Endpoints: []string{at.GRPC}})
+		c, err := newClient(at.GRPC)
 		if err != nil {
 			t.Error(err)
 			break

@@ -113,7 +113,7 @@ func (n *Node) dropSome(ctx context.Context) error {
 		}
 		d.add(here, n.deletedTenant)
 	}
-	for d.waiting.Store(int64(len(d.due))); len(d.due) > 0; d.waiting.Store(int64(len(d.due))) {
+	for d.waiting.Store(int64(len(d.due))); len(d.due) > 0; {
 		t, began := d.due[0], time.Now()
 		partitions, err := n.store.DropTenant(t.number, stop)
 		d.partitions.Add(int64(partitions))
@@ -121,10 +121,11 @@ func (n *Node) dropSome(ctx context.Context) error {
 			return fmt.Errorf("drop the data of tenant %s, which was deleted: %w", t, err)
 		}
 		d.due, d.told = d.due[1:], ""
+		d.waiting.Store(int64(len(d.due)))
 		if partitions > 0 {
-			d.tenants.Add(1)
 			n.happened.AddLogged(events.Engine, events.Info, "what tenant "+t.String()+" had is dropped, since the tenant was deleted",
 				"tenant", t.String(), "partitions", strconv.Itoa(partitions), "took", time.Since(began).Round(time.Millisecond).String())
+			d.tenants.Add(1) // last: whoever sees it finds the rest, too
 		}
 	}
 	return nil

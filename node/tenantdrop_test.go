@@ -96,6 +96,7 @@ func TestDeletedTenantsAreDropped(t *testing.T) {
 	cfg := config.Defaults()
 	cfg.Node.DataDir, cfg.Cluster.Bootstrap = filepath.Join(t.TempDir(), "n"), true
 	cfg.Listen.Bind = "127.0.0.1"
+	bearStandstill(&cfg)
 	cfg.Listen.GRPCPort, cfg.Listen.PeerPort, cfg.Listen.HTTPPort, cfg.Listen.GossipPort = 0, 0, 0, 0
 	r := run(t, cfg, func(*Node) {})
 	create := func() schema.Tenant {
@@ -106,7 +107,7 @@ func TestDeletedTenantsAreDropped(t *testing.T) {
 		return tenant
 	}
 	fill := func() {
-		c, err := client.New(client.Options{Endpoints: []string{r.addrs.GRPC}})
+		c, err := newClient(r.addrs.GRPC)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func (n *Node) serves() bool {
 	case <-n.readOnly:
 		return false
 	default:
-		return n.gossip.Snapshot().Ready && !n.stopping.Load() && !n.left.Load() && !n.drain.begun.Load() && n.stalled.Load() == nil
+		return n.gossip.Snapshot().Ready && n.met.Load() && !n.stopping.Load() && !n.left.Load() && !n.drain.begun.Load() && n.stalled.Load() == nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/client"
 )
 
@@ -53,10 +54,8 @@ Ctrl-C ends the waiting, not the change.`,
 				ctx, cancel = context.WithTimeout(ctx, f.timeout)
 				defer cancel()
 			}
-			m, err := c.ChangeStatus(ctx, u.GetChangeId())
-			if err == nil {
-				m, err = a.waitForChange(ctx, c, m)
-			}
+			// Also if the first node asked has not heard of it yet, or does not answer.
+			m, err := a.waitForChange(ctx, c, &pairdbv1.NodeChange{Id: u.GetChangeId(), Verb: "replicate", TenantId: args[0], ReplicationFactor: rf, State: "waiting"})
 			if err != nil {
 				return err
 			}

@@ -172,7 +172,11 @@ func transfersView(r *pairdbv1.TransfersResponse) view {
 	if n := r.GetSpans(); n > 0 {
 		v.head = append(v.head, fmt.Sprintf("moved %d of %d spans; %d run, %d wait", r.GetSpansDone(), n, r.GetRunning(), r.GetWaiting()))
 	}
-	if len(r.GetTransfers()) == 0 {
+	switch {
+	case len(r.GetTransfers()) > 0:
+	case r.GetRunning()+r.GetWaiting() > 0:
+		v.head = append(v.head, "Nodes look for what they own no more.")
+	default:
 		v.head = append(v.head, "Nothing is being moved.")
 	}
 	for _, t := range r.GetTransfers() {

@@ -34,3 +34,18 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// TestTransfersThatNobodyListsYet: that nothing is being moved is said only if nothing waits.
+func TestTransfersThatNobodyListsYet(t *testing.T) {
+	for _, c := range []struct {
+		r    *pairdbv1.TransfersResponse
+		want string
+	}{
+		{&pairdbv1.TransfersResponse{}, "Nothing is being moved."},
+		{&pairdbv1.TransfersResponse{Waiting: 1}, "Nodes look for what they own no more."},
+	} {
+		if head := transfersView(c.r).head; head[len(head)-1] != c.want {
+			t.Errorf("%q, want %q", head, c.want)
+		}
+	}
+}

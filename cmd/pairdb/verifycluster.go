@@ -25,17 +25,32 @@ const (
 // scrubs is what is known of the scrubs of all nodes while they are waited for.
 type scrubs struct {
 	nodes map[string]*pairdbv1.NodeScrub // the newest of each, by node id
+	began map[string]time.Time           // when each began, by its own clock
 	gone  map[string]*pairdbv1.UnreachableNode
 	quiet map[string]int // questions in a row without an answer
 }
 
-// heard takes in an answer and reports whether somebody is to be waited for.
+// heard takes in an answer and reports whether somebody is to be waited for. Of the first one
+// the scrubs have begun: what a node that was not there then tells later is of another.
 func (s *scrubs) heard(r *pairdbv1.ScrubResponse) (wait bool) {
-	if s.nodes == nil {
+	first := s.nodes == nil
+	if first {
 		s.nodes, s.gone, s.quiet = map[string]*pairdbv1.NodeScrub{}, map[string]*pairdbv1.UnreachableNode{}, map[string]int{}
+		s.began = map[string]time.Time{}
 	}
 	for _, n := range r.GetNodes() {
 		id := n.GetNode().GetNodeId()
+		if first {
+			s.began[id] = n.GetBegan().AsTime()
+		}
+		began, asked := s.began[id]
+		if !asked {
+			continue
+		}
+		// Each answer says it anew: a node is asked on while others are waited for.
+		if !n.GetRunning() && (n.GetEnded() == nil || n.GetEnded().AsTime().Before(began)) {
+			n.Error = cmp.Or(n.GetError(), "the node was started again before it had read all")
+		}
 		s.nodes[id] = n
 		delete(s.gone, id)
 		delete(s.quiet, id)

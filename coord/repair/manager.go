@@ -39,6 +39,7 @@ type Manager struct {
 	large   room         // of large spans that are compared because the ring changes
 	ticks   int          // of look, of which one runs at a time
 	version ring.Version // that look saw last
+	doubted time.Time    // when look last looked for spans in doubt
 
 	mu struct {
 		sync.Mutex
@@ -319,6 +320,9 @@ func (m *Manager) look(*fiber) {
 	if m.ticks++; m.ticks%overdueEach == 0 {
 		m.overdue(v, now)
 	}
+	if m.ticks%doubtEach == 0 {
+		m.doubt(v, now)
+	}
 	if len(tell) > 0 && !m.fibers.spawn("repair", func(fb *fiber) { m.tell(fb, v, tell) }) {
 		return
 	}
@@ -398,14 +402,21 @@ func (m *Manager) returned(v *schema.Snapshot) map[ring.NodeID]bool {
 	back := make(map[ring.NodeID]bool)
 	for i := range v.Members {
 		e := &v.Members[i]
-		old, ok := before[e.ID]
+		old := before[e.ID]
 		now := seen{m.healthy(v, e.ID), e.Incarnation, old.back}
-		if ok && now.alive && (!old.alive || old.incarnation != now.incarnation) {
+		if isBack(before, e, now.alive) {
 			back[e.ID], now.back = true, m.opts.Clock.Now()
 		}
 		m.mu.members[e.ID] = now
 	}
 	return back
+}
+
+// isBack says that a member that is there was not, or was in another life, when the others
+// were looked at before.
+func isBack(before map[ring.NodeID]seen, e *schema.Member, alive bool) bool {
+	old, ok := before[e.ID]
+	return ok && alive && (!old.alive || old.incarnation != e.Incarnation)
 }
 
 // drive runs one round and notes what came of it.

@@ -105,6 +105,10 @@ func (m *Manager) RepairedAt() map[Span]time.Time {
 // tenant "" and partition -1 are all. It returns the id of the run; one that asks for
 // the same and is under way is joined.
 func (m *Manager) StartRepair(tenant string, partition int) (id string, err error) {
+	// A newer ring than the run goes by is looked at after the run is there, so that what
+	// this node owns no more by then is taken out of it.
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	v := m.opts.View()
 	bad := func(code errcode.Code, format string, args ...any) (string, error) {
 		return "", &coord.Error{Code: code, Outcome: errcode.NotApplied, Message: fmt.Sprintf(format, args...)}
@@ -131,8 +135,6 @@ func (m *Manager) StartRepair(tenant string, partition int) (id string, err erro
 		}
 	}
 	run.Spans = len(run.pending)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, r := range m.mu.runs {
 		if r.Ended.IsZero() && r.Tenant == tenant && r.Partition == partition {
 			return r.ID, nil

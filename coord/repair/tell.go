@@ -4,7 +4,6 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/pairdb/pairdb/gossip/ring"
-	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // settledBy fails unless exactly that is confirmed here whose hash is given.
@@ -164,28 +163,4 @@ func (s *service) diffOf(span Span, it *diffItem, left *int) (p diffPart, err er
 			return p, nil
 		}
 	}
-}
-
-// forget lets go of what is known of classes that have no tenants any more.
-func (s *service) forget(v *schema.Snapshot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	//seams:ordered each is let go of by itself
-	for span, e := range s.mu.ledger {
-		if e.changing == 0 && e.handed == 0 && !hasClass(v, span.Class) {
-			delete(s.mu.ledger, span)
-		}
-	}
-}
-
-// repaired returns what is known of when each of the spans was repaired.
-func (s *service) repaired() map[Span]int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make(map[Span]int64, len(s.mu.ledger))
-	//seams:ordered a map is made of it
-	for span, e := range s.mu.ledger {
-		out[span] = e.repairedAt
-	}
-	return out
 }

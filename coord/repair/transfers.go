@@ -43,8 +43,11 @@ type Transfer struct {
 }
 
 // Transfers returns those of this node that the present change of the ring needs, and
-// those of what is left of earlier ones, in the order of their spans.
+// those of what is left of earlier ones, in the order of their spans. What it gains is
+// among them from the moment that the ring says so, and not only once it has been looked at:
+// who counts what is left of a change would take it for done.
 func (m *Manager) Transfers() []Transfer {
+	change, gained := m.gaining(m.opts.View())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Transfer
@@ -55,9 +58,18 @@ func (m *Manager) Transfers() []Transfer {
 		}
 		all = append(all, c)
 	}
-	//seams:ordered they are sorted
-	for _, g := range m.mu.gains.spans {
-		add(&g.Transfer)
+	if change != nil && m.mu.gains.at != change.ProposedAt {
+		for _, span := range gained {
+			add(&Transfer{Kind: TransferGain, Span: span, At: change.ProposedAt, To: m.opts.Self, State: TransferWaiting})
+		}
+	} else {
+		for _, span := range gained {
+			m.gainLocked(span)
+		}
+		//seams:ordered they are sorted
+		for _, g := range m.mu.gains.spans {
+			add(&g.Transfer)
+		}
 	}
 	//seams:ordered they are sorted
 	for _, c := range m.mu.clean.spans {

@@ -2,9 +2,13 @@ package repair
 
 import (
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pairdb/pairdb/gossip/ring"
 )
 
 // TestUnverified: what was compared since an owner was away last is verified, at each
@@ -36,6 +40,7 @@ func TestUnverified(t *testing.T) {
 		c.setUp(2, false)
 		time.Sleep(10 * time.Second)
 		c.setUp(2, true)
+		want("back, and nobody has looked yet", 4, 4)
 		time.Sleep(1500 * time.Millisecond)
 		want("back", 4, 4)
 		time.Sleep(2 * time.Minute)
@@ -43,10 +48,95 @@ func TestUnverified(t *testing.T) {
 
 		c.nodes[1].restart()
 		c.nodes[1].m.Start()
-		want("started anew", 0, 4)
+		want("started anew", 4, 4, 4)
 		time.Sleep(1500 * time.Millisecond)
 		want("seen to be", 4, 4, 4)
 		time.Sleep(2 * time.Minute)
 		want("compared since the start", 0, 0, 0)
 	})
+}
+
+// TestDoubtIsTold: a node that one of the owners alone took for away, and that misses
+// nothing, is no reason for whoever drives to compare all again; it is told.
+func TestDoubtIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ill atomic.Bool
+		c := newCluster(t, 3, 4, 3, func(i int, o *Options) {
+			if i == 1 {
+				o.Healthy = func(id ring.NodeID) bool { return id[0] != 3 || !ill.Load() }
+			}
+		})
+		want := func(when string, counts ...int) {
+			t.Helper()
+			for i, n := range counts {
+				if got := c.nodes[i].m.Unverified(); got != n {
+					t.Errorf("%s: node %d has %d unverified spans, want %d", when, i, got, n)
+				}
+			}
+		}
+		for i := range c.nodes {
+			c.nodes[i].m.Start()
+		}
+		time.Sleep(time.Minute)
+		want("after the first round", 0, 0, 0)
+		ill.Store(true)
+		time.Sleep(10 * time.Second)
+		rounds := c.nodes[0].m.Status().Rounds
+		ill.Store(false)
+		time.Sleep(1500 * time.Millisecond)
+		want("away for one of three", 0, 4, 0)
+		time.Sleep(time.Minute)
+		want("compared since", 0, 0, 0)
+		if n := c.nodes[0].m.Status().Rounds - rounds; n != 1 {
+			t.Errorf("%d rounds for it", n)
+		}
+	})
+}
+
+// TestDoubtIsNoHurry: where rounds cannot end well, since who drives cannot reach an owner
+// that others reach, whoever is in doubt does not take its pauses from it.
+func TestDoubtIsNoHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cut, ill atomic.Bool
+		c := newCluster(t, 3, 4, 3, func(i int, o *Options) {
+			if away := map[int]*atomic.Bool{0: &cut, 1: &ill}[i]; away != nil {
+				o.Healthy = func(id ring.NodeID) bool { return id[0] != 3 || !away.Load() }
+			}
+		})
+		for i := range c.nodes {
+			c.nodes[i].m.Start()
+		}
+		time.Sleep(time.Minute)
+		cut.Store(true)
+		ill.Store(true)
+		time.Sleep(10 * time.Second)
+		ill.Store(false)
+		rounds := c.nodes[0].m.Status().Rounds
+		time.Sleep(30 * time.Minute)
+		if n := c.nodes[0].m.Status().Rounds - rounds; n < 3 || n > 15 {
+			t.Errorf("%d rounds in half an hour in which none could end well", n)
+		}
+		cut.Store(false)
+		time.Sleep(time.Minute)
+		for i := range c.nodes {
+			if n := c.nodes[i].m.Unverified(); n != 0 {
+				t.Errorf("node %d has %d unverified spans once all are reached", i, n)
+			}
+		}
+	})
+}
+
+func TestDoubles(t *testing.T) {
+	var at []int
+	for now := 10; now <= 1000; now += 10 {
+		if doubles(time.Duration(now-10)*time.Second, time.Duration(now)*time.Second, 24*time.Second) {
+			at = append(at, now)
+		}
+	}
+	if want := []int{30, 50, 100, 200, 390, 770}; !slices.Equal(at, want) {
+		t.Errorf("at %v, want %v", at, want)
+	}
+	if doubles(-time.Hour, 23*time.Second, 24*time.Second) || !doubles(-time.Hour, 24*time.Second, 24*time.Second) {
+		t.Error("what is back since the last look counts from then")
+	}
 }

@@ -80,12 +80,12 @@ func poll(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	over := time.After(time.Minute)
+	over := time.After(5 * time.Minute) // some of it takes a thousand syncs
 	for !f() {
 		select {
 		case <-tick.C:
 		case <-over:
-			t.Fatalf("after a minute not yet: %s", what)
+			t.Fatalf("after five minutes not yet: %s", what)
 		}
 	}
 }
@@ -163,7 +163,8 @@ func TestSmallDiskFillsUpAndIsFreed(t *testing.T) {
 	m := db.Metrics()
 	t.Logf("full: %d writes acknowledged, %d refused, %d bytes free of %d, depth %d, %d compactions, %d job errors",
 		acked.Load(), refused.Load(), m.Disk.Free, m.Disk.Total, m.L0Depth, m.Compactions, m.JobErrors)
-	if m.Disk.State != disk.Full || m.JobErrors > 0 || m.ReadOnly {
+	// Compactions go on, and may have made a little room by now.
+	if m.Disk.State < disk.Throttle || m.JobErrors > 0 || m.ReadOnly {
 		t.Errorf("%+v, %d job errors, read-only: %v", m.Disk, m.JobErrors, m.ReadOnly)
 	}
 	for _, w := range all {

@@ -225,6 +225,7 @@ func (c *Core) Snapshot() *schema.Snapshot {
 	members := c.members()
 	if c.snap != nil && c.snapLog == c.state.Version() && c.snap.Ready == c.Ready() {
 		c.snap = c.snap.WithMembers(members)
+		c.snap.Joiners = c.Joiners()
 		return c.snap
 	}
 	var tenants []*schema.Tenant
@@ -237,7 +238,7 @@ func (c *Core) Snapshot() *schema.Snapshot {
 	}
 	c.snap = schema.Build(schema.Snapshot{
 		ClusterID: c.ClusterID(), ClusterName: c.name, Self: c.self, Version: c.state.Version(),
-		Layout: c.state.Layout(), Change: c.state.Change(), Ring: c.state, Ready: c.Ready(), Members: members, TokenKeys: keys,
+		Layout: c.state.Layout(), Change: c.state.Change(), Ring: c.state, Ready: c.Ready(), Members: members, Joiners: c.Joiners(), TokenKeys: keys,
 	}, tenants)
 	c.snapLog = c.state.Version()
 	return c.snap

@@ -103,6 +103,60 @@ func TestChosenEntryOutlivesItsProposer(t *testing.T) {
 	w.check(3)
 }
 
+// TestDecideRevivesNothing: a node alone voted for a tenant, and the others have decided
+// otherwise, which it does not know. When it brings the slot to its end it learns that, and
+// proposes the tenant nowhere else: who wanted it may have been told that there is none.
+func TestDecideRevivesNothing(t *testing.T) {
+	w := up(t, 8, 3)
+	alone := w.nodes[0]
+	w.create(0, "lonely")
+	for slices.ContainsFunc(w.net, func(p parcel) bool { return p.send.Method == meta.MethodPrepare }) {
+		p := w.net[0]
+		w.net = w.net[1:]
+		if p.send.Method == meta.MethodPrepare {
+			w.carry(p)
+		}
+	}
+	if !alone.core.EndProposal() || !alone.core.Undecided() {
+		t.Fatal("nobody has voted for it")
+	}
+	alone.want, w.net = "", nil
+	w.cut = map[[2]int]bool{{0, 1}: true, {0, 2}: true, {1, 0}: true, {2, 0}: true}
+	w.create(1, "other")
+	w.calmOnly(400, 1, 2)
+	if _, ok := w.nodes[1].core.Snapshot().Tenant("other"); !ok || !alone.core.Undecided() {
+		t.Fatal("the others have decided nothing, or it is known")
+	}
+	clear(w.cut)
+	if err := alone.core.Decide(); err != nil {
+		t.Fatal(err)
+	}
+	w.settle(0)
+	for i := 0; i < 400 && alone.core.Proposal() == nil; i++ {
+		w.tick(0)
+		for len(w.net) > 0 {
+			p := w.net[0]
+			w.net = w.net[1:]
+			w.carry(p)
+		}
+	}
+	if r := alone.core.Proposal(); r == nil || !errors.Is(r.Err, meta.ErrVoid) {
+		t.Errorf("%+v", r)
+	}
+	if alone.core.EndProposal() || alone.core.Undecided() {
+		t.Error("it is undecided still")
+	}
+	w.calm(400)
+	for _, m := range w.nodes {
+		if _, ok := m.core.Snapshot().Tenant("lonely"); ok {
+			t.Errorf("%s has the tenant that was given up", m.name)
+		}
+	}
+	if err := alone.core.Decide(); !errors.Is(err, meta.ErrVoid) {
+		t.Errorf("with nothing undecided: %v", err)
+	}
+}
+
 func TestCreateWithoutMajority(t *testing.T) {
 	w := up(t, 4, 3)
 	w.crash(1)

@@ -68,6 +68,8 @@ type proposal struct {
 	failures map[ring.NodeID]error
 	// futile counts attempts in a row that reached no majority.
 	futile int
+	// once: it is another node's, for the next slot and no other.
+	once   bool
 	result *Result
 }
 
@@ -113,6 +115,47 @@ func (c *Core) Propose(e ring.Entry) error {
 		return err
 	}
 	c.proposal = pr
+	c.settleProposal()
+	return c.fatal
+}
+
+// Undecided says that somebody has voted in the next slot for an entry that makes a tenant:
+// it may be chosen, and the node that knows so may be out of reach.
+func (c *Core) Undecided() bool { return c.undecided() != nil }
+
+func (c *Core) undecided() *ring.Entry {
+	for _, v := range c.currentVotes() {
+		r, err := ring.DecodeRegister(v.reg)
+		if err != nil || r.Accepted.IsZero() {
+			continue
+		}
+		e, err := ring.DecodeEntry(r.AcceptedBytes)
+		if err != nil || e.Kind != ring.KindTenantCreate {
+			continue
+		}
+		if next, err := c.state.Next(e); err == nil && effective(c.state, next, e) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Decide starts to bring the slot to its end of which Undecided tells. Whatever becomes of
+// the entry there, it is proposed in no other: whose it is may have given it up. ErrVoid:
+// nothing is undecided. Else it is like Propose.
+func (c *Core) Decide() error {
+	e := c.undecided()
+	switch {
+	case c.fatal != nil:
+		return c.fatal
+	case !c.Ready():
+		return ErrNotReady
+	case c.proposal != nil:
+		return ErrBusy
+	case e == nil:
+		return ErrVoid
+	}
+	c.proposal = &proposal{entry: *e, once: true, failures: map[ring.NodeID]error{}}
 	c.settleProposal()
 	return c.fatal
 }
@@ -210,6 +253,10 @@ func (c *Core) settleProposal() {
 	}
 	slot := c.state.Version() + 1
 	if pr.p != nil && pr.p.Slot() == slot {
+		return
+	}
+	if pr.p != nil && pr.once {
+		pr.result = c.overtaken(pr, c.state, ErrVoid)
 		return
 	}
 	// Wherever the entry may have been accepted before, there it was not chosen.

@@ -254,6 +254,16 @@ func AnswersFor(reply []byte) ring.ClusterID {
 	return m.cluster
 }
 
+// HasUpTo is how much of the log a node has, by its answer to an exchange; zero if the answer
+// does not say.
+func HasUpTo(reply []byte) ring.Version {
+	m, err := decodeExchange(reply)
+	if err != nil {
+		return 0
+	}
+	return m.version
+}
+
 // ballotRequest is Prepare, or Accept if value is not empty: header, slot u64,
 // ballot, value, and of a recovery who is lost (16 each).
 type ballotRequest struct {

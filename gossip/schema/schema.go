@@ -210,6 +210,10 @@ type Snapshot struct {
 	// or with none any more. Before founding they are the nodes that may found. Nodes
 	// that wait to be members are not among them.
 	Members []Member
+	// Joiners are the nodes that answer and wait to be members, sorted by id, as a member
+	// sees them. They are part of the snapshot so that a node which becomes a member is
+	// never in both, nor in neither.
+	Joiners []Member
 	// TokenKeys, newest first.
 	TokenKeys []TokenKey
 

@@ -61,6 +61,29 @@ func (s *Store) Collected() Collected {
 	return Collected{w.tombstones.Load(), w.expired.Load(), w.lost.Load(), w.done.Load()}
 }
 
+// Uncollected counts the spans of which something is confirmed that has not been released
+// or collected yet. It waits for nothing: one that is being changed counts.
+func (s *Store) Uncollected() (n int) {
+	for p := range s.partitions {
+		known := s.partitions[p].Load()
+		if known == nil {
+			continue
+		}
+		known.spans(func(_ ring.Class, sp *span) {
+			// Its lock is held from before something is released until its sweep is due.
+			if !sp.mu.TryLock() {
+				n++
+				return
+			}
+			defer sp.mu.Unlock()
+			if sp.sweeping.Load() || !loaded(&sp.released).Equal(loaded(&sp.confirmed)) {
+				n++
+			}
+		})
+	}
+	return n
+}
+
 // sweep begins to collect what a span has released. A sweep under way goes to its end
 // with what is known by then, and then there is another.
 func (s *Store) sweep(of repair.Span) {

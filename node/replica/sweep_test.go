@@ -153,6 +153,34 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// TestUncollected: a span counts from when something is adopted until that is collected,
+// also while it is being changed.
+func TestUncollected(t *testing.T) {
+	b := newSweepBench(t)
+	want := func(what string, n int) {
+		t.Helper()
+		if got := b.Uncollected(); got != n {
+			t.Errorf("%s: %d spans are not collected, want %d", what, got, n)
+		}
+	}
+	last := b.write(t, "dead", causal.Sibling{HLC: 1, Flags: causal.FlagTombstone})
+	want("nothing is confirmed", 0)
+	c := b.all(t, last)
+	b.adopt(t, c)
+	want("it is adopted", 1)
+	if err := b.Release(theSpan, c); err != nil {
+		t.Fatal(err)
+	}
+	want("it is released, and its sweep is due", 1)
+	b.jobs.run()
+	want("it is collected", 0)
+	sp := b.partition(theSpan.Partition).span(theSpan.Class)
+	sp.mu.Lock()
+	want("it is being changed", 1)
+	sp.mu.Unlock()
+	want("that is over", 0)
+}
+
 // TestStripped: what came late is left out of what is written and is no
 // acknowledgement; a write that an idempotency key stands for is done by then.
 func TestStripped(t *testing.T) {

@@ -39,8 +39,9 @@ type Metadata interface {
 	// CreateTenant returns once the tenant exists exactly once.
 	CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error)
 	// RefreshTenant looks a tenant up that Snapshot may not know yet because
-	// it was created through another node a moment ago.
-	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool)
+	// it was created through another node a moment ago. The error says whether there
+	// is none, or too few other nodes could be asked.
+	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, error)
 }
 
 // NodeFigures is what one node says of its own data.

@@ -147,9 +147,11 @@ func (f *fakeMetadata) CreateTenant(_ context.Context, name string, rf int, p sc
 	return *t, nil
 }
 
-func (f *fakeMetadata) RefreshTenant(_ context.Context, name string) (*schema.Tenant, bool) {
-	t, ok := f.tenants[name]
-	return t, ok
+func (f *fakeMetadata) RefreshTenant(_ context.Context, name string) (*schema.Tenant, error) {
+	if t, ok := f.tenants[name]; ok {
+		return t, nil
+	}
+	return nil, coord.UnknownTenant(name, true, errcode.NotApplied)
 }
 
 func classify(err error) *coord.Error {

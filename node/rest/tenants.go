@@ -2,11 +2,8 @@ package rest
 
 import (
 	"net/http"
-	"strconv"
 
-	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
-	"github.com/pairdb/pairdb/coord"
 	"github.com/pairdb/pairdb/gossip/schema"
 )
 
@@ -63,19 +60,21 @@ func (h *Handler) getTenant(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	t, ok := h.opts.Metadata.RefreshTenant(r.Context(), id)
-	if !ok {
-		h.fail(w, r, &coord.Error{
-			Code: errcode.TenantNotFound, Outcome: errcode.NotApplied,
-			Message: "there is no tenant " + strconv.Quote(id) + "; create it with POST /v1/tenants",
-		})
+	t, err := h.opts.Metadata.RefreshTenant(r.Context(), id)
+	if err != nil {
+		h.fail(w, r, err)
 		return
+	}
+	// One view of it and of what is asked for it.
+	snap := h.opts.Metadata.Snapshot()
+	if now, ok := snap.TenantByNumber(t.Number); ok {
+		t = now
 	}
 	a := tenantAnswer{
 		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(),
 		CreatedAt: stamp(t.CreatedAt), UpdatedAt: stamp(t.UpdatedAt),
 	}
-	if rf, _ := h.opts.Metadata.Snapshot().AskedRF(t); rf != t.RF {
+	if rf, _ := snap.AskedRF(t); rf != t.RF {
 		a.Next = rf
 	}
 	h.write(w, r, http.StatusOK, a)

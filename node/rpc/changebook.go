@@ -74,15 +74,24 @@ type changeBook struct {
 	now func() time.Time
 	mu  struct {
 		sync.Mutex
+		// seen is the newest version of the ring that anything was learnt from. Who asks
+		// may be late with an older one, by which a change that has been noted since would
+		// look as though it were not wanted any more.
+		seen    ring.Version
 		changes []*nodeChange // the oldest first
 	}
 }
 
-// note adds a change, unless it is known.
-func (b *changeBook) note(c nodeChange) {
+// note adds a change, unless it is known, and gives it. snap is not older than the change.
+func (b *changeBook) note(c nodeChange, snap *schema.Snapshot) nodeChange {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.noteLocked(c)
+	noted := b.noteLocked(c)
+	if snap.Version >= b.mu.seen && !noted.ended() {
+		b.mu.seen = snap.Version
+		noted.learn(snap, b.now())
+	}
+	return *noted
 }
 
 func (b *changeBook) noteLocked(c nodeChange) *nodeChange {
@@ -93,19 +102,24 @@ func (b *changeBook) noteLocked(c nodeChange) *nodeChange {
 	return &c
 }
 
-// follow takes in what the ring is like now, and which nodes wait to join.
-func (b *changeBook) follow(snap *schema.Snapshot, joiners []schema.Member) {
+// follow takes in what the ring is like and which nodes wait to join, unless it knows of a
+// newer ring already.
+func (b *changeBook) follow(snap *schema.Snapshot) {
 	if snap.Ring == nil || snap.Layout == nil {
 		return
 	}
 	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if snap.Version < b.mu.seen {
+		return
+	}
+	b.mu.seen = snap.Version
 	for _, i := range snap.Ring.Intents() {
 		b.noteLocked(asked(i.Intent, hex.EncodeToString(i.Op[:])))
 	}
-	for i := range joiners {
-		b.noteLocked(joining(joiners[i].ID, joiners[i].Name, now))
+	for i := range snap.Joiners {
+		b.noteLocked(joining(snap.Joiners[i].ID, snap.Joiners[i].Name, now))
 	}
 	if snap.Change != nil {
 		for _, n := range snap.Change.Next.Nodes() {
@@ -118,13 +132,13 @@ func (b *changeBook) follow(snap *schema.Snapshot, joiners []schema.Member) {
 		if c.ended() && c.verb != verbJoin {
 			continue // a node that was turned away may join again; an intent is over
 		}
-		c.learn(snap, slices.ContainsFunc(joiners, func(m schema.Member) bool { return m.ID == c.node }), now)
+		c.learn(snap, now)
 	}
 	b.forgetLocked()
 }
 
 // learn takes in how far the change is.
-func (c *nodeChange) learn(snap *schema.Snapshot, waits bool, now time.Time) {
+func (c *nodeChange) learn(snap *schema.Snapshot, now time.Time) {
 	if m, ok := snap.Member(c.node); ok && m.Name != "" {
 		c.name = m.Name
 	} else if n, ok := snap.Ring.Member(c.node); ok {
@@ -136,7 +150,7 @@ func (c *nodeChange) learn(snap *schema.Snapshot, waits bool, now time.Time) {
 	if t, ok := snap.TenantByNumber(c.tenant); ok {
 		c.tenantName = t.Name
 	}
-	c.state = c.stateIn(snap, waits)
+	c.state = c.stateIn(snap)
 	switch {
 	case c.ended():
 		if c.endedAt.IsZero() {
@@ -154,7 +168,7 @@ func (c *nodeChange) learn(snap *schema.Snapshot, waits bool, now time.Time) {
 
 // stateIn reads off the ring how far the change is: whether it is still asked for, else
 // whether the layout that is to be has what it wants, else whether the one in force has.
-func (c *nodeChange) stateIn(snap *schema.Snapshot, waits bool) string {
+func (c *nodeChange) stateIn(snap *schema.Snapshot) string {
 	s := snap.Ring
 	if slices.ContainsFunc(s.Intents(), func(i *ring.IntentRecord) bool { return hex.EncodeToString(i.Op[:]) == c.id }) {
 		return changeWaiting
@@ -183,13 +197,15 @@ func (c *nodeChange) stateIn(snap *schema.Snapshot, waits bool) string {
 			return changeSwitching
 		}
 	}
-	outside := slices.ContainsFunc(s.Outsiders(), func(o ring.Outsider) bool { return o.ID == c.node })
+	at := slices.IndexFunc(s.Outsiders(), func(o ring.Outsider) bool { return o.ID == c.node })
 	switch c.verb {
 	case verbJoin:
 		switch {
 		case before || s.IsRetired(c.node):
 			return changeDone
-		case waits:
+		case at >= 0 && s.Outsiders()[at].Reopened:
+			return changeWaiting // it was turned away through no fault of its own
+		case slices.ContainsFunc(snap.Joiners, func(m schema.Member) bool { return m.ID == c.node }):
 			return changeWaiting // also one that was turned away and tries again
 		}
 	case ring.VerbWeigh.String():
@@ -202,7 +218,7 @@ func (c *nodeChange) stateIn(snap *schema.Snapshot, waits bool) string {
 			return changeWaiting // it is given up, and goes with the next change
 		case s.IsRetired(c.node):
 			return changeDone
-		case outside && !before:
+		case at >= 0 && !before:
 			return changeCleaning
 		}
 	}
@@ -283,7 +299,7 @@ func (s *Server) changeMessage(snap *schema.Snapshot, c nodeChange) *pairdbv1.No
 	}
 	if !c.by.IsZero() {
 		m.ByNodeId, m.ByName = c.by.String(), c.byName
-		for _, j := range s.joiners() {
+		for _, j := range snap.Joiners {
 			if j.ID == c.by {
 				m.ByName = j.Name
 			}

@@ -11,12 +11,11 @@ import (
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
-	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 func TestAbort(t *testing.T) {
 	c := newRing(t, 3)
-	c.joiners = []schema.Member{member(3)}
+	c.wait(member(3))
 	s, client := c.serve(&fakeAsker{})
 	ctx := testContext(t)
 	join := layoutNode(3).ID.String()
@@ -28,13 +27,13 @@ func TestAbort(t *testing.T) {
 	}
 	joins("waiting")
 	c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2), layoutNode(3))
-	c.joiners = nil
+	c.wait()
 	joins("moving")
 	if r, err := client.AbortChange(ctx, &pairdbv1.AbortChangeRequest{}); err != nil || r.GetRing().GetChanging() || c.reason != "asked for by an operator" {
 		t.Errorf("%v, %v, %q", r, err, c.reason)
 	}
 	joins("aborted")
-	c.joiners = []schema.Member{member(3)}
+	c.wait(member(3))
 	joins("waiting") // it tries again
 	change := c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2), layoutNode(3))
 	c.step(ring.KindCommit, change)
@@ -52,7 +51,7 @@ func TestAbort(t *testing.T) {
 // TestIntentsThatDoNotMove covers how the other verbs end.
 func TestIntentsThatDoNotMove(t *testing.T) {
 	c := newRing(t, 4)
-	c.joiners = []schema.Member{member(4)}
+	c.wait(member(4))
 	_, client := c.serve(&fakeAsker{})
 	ctx := testContext(t)
 	state := func(m *pairdbv1.NodeChange) string {
@@ -113,7 +112,7 @@ func TestPlanAndAccept(t *testing.T) {
 	if p, err := client.PlanChange(ctx, &pairdbv1.PlanChangeRequest{}); err != nil || len(p.GetNodes()) != 0 || p.GetAutoApply() || p.GetRingVersion() != 1 {
 		t.Errorf("nothing to do: %v, %v", p, err)
 	}
-	c.joiners = []schema.Member{member(3), member(4)}
+	c.wait(member(3), member(4))
 	leave := c.add(&ring.Entry{Kind: ring.KindIntent, Intent: &ring.Intent{Verb: ring.VerbLeave, Node: layoutNode(1).ID, CreatedAtMs: 5}})
 	void := c.add(&ring.Entry{Kind: ring.KindIntent, Intent: &ring.Intent{Verb: ring.VerbRemove, Node: layoutNode(2).ID, CreatedAtMs: 6}})
 	intents := c.state.Intents()
@@ -204,10 +203,11 @@ func TestChangeKnownElsewhere(t *testing.T) {
 func TestBookForgets(t *testing.T) {
 	c := newRing(t, 3)
 	b := &changeBook{now: time.Now}
+	c.wait(member(3))
 	for i := range 3 * maxEnded {
-		b.note(nodeChange{id: fmt.Sprint(i), verb: "leave", node: layoutNode(1).ID})
+		b.note(nodeChange{id: fmt.Sprint(i), verb: "leave", node: layoutNode(1).ID}, c.meta.Snapshot())
 	}
-	b.follow(c.meta.Snapshot(), []schema.Member{member(3)})
+	b.follow(c.meta.Snapshot())
 	if n := len(b.list()); n != maxEnded+1 {
 		t.Errorf("%d are remembered", n)
 	}
@@ -217,5 +217,69 @@ func TestBookForgets(t *testing.T) {
 	if _, ok := b.find("0"); ok {
 		t.Error("the oldest is remembered")
 	}
-	b.follow(clusterOf(nodeB).Snapshot(), nil) // before the founding there is nothing to learn
+	b.follow(clusterOf(nodeB).Snapshot()) // before the founding there is nothing to learn
+}
+
+// TestBookIgnoresAnOldRing: who took a snapshot before an intent was noted and shows it
+// late does not have the intent called aborted, nor does one whose ring is older than what
+// the change has come to since.
+func TestBookIgnoresAnOldRing(t *testing.T) {
+	c := newRing(t, 4)
+	b := &changeBook{now: time.Now}
+	state := func(id string) string {
+		t.Helper()
+		found, ok := b.find(id)
+		if !ok {
+			t.Fatalf("%s is not known", id)
+		}
+		return found.state
+	}
+	before := c.meta.Snapshot()
+	op := c.add(&ring.Entry{Kind: ring.KindIntent, Intent: &ring.Intent{Verb: ring.VerbLeave, Node: layoutNode(3).ID, CreatedAtMs: 5}})
+	intent := c.state.Intents()[0].Intent
+	id := fmt.Sprintf("%x", op)
+	if got := b.note(asked(intent, id), c.meta.Snapshot()); got.state != "waiting" {
+		t.Errorf("just noted: %s", got.state)
+	}
+	b.follow(before)
+	if got := state(id); got != "waiting" {
+		t.Errorf("looked at with the ring as it was before: %s", got)
+	}
+	noted := c.meta.Snapshot()
+	change := c.propose(nil, [][16]byte{op}, layoutNode(0), layoutNode(1), layoutNode(2))
+	b.follow(c.meta.Snapshot())
+	b.follow(noted)
+	if got := state(id); got != "moving" {
+		t.Errorf("looked at with the ring as it was when it was noted: %s", got)
+	}
+	c.step(ring.KindCommit, change)
+	c.step(ring.KindFinalize, change)
+	// Noted late, when the change that carries it out is over.
+	late := &changeBook{now: time.Now}
+	late.follow(c.meta.Snapshot())
+	if got := late.note(asked(intent, id), c.meta.Snapshot()); got.state != "cleaning" {
+		t.Errorf("noted when it is carried out already: %s", got.state)
+	}
+	// Noted with a ring that others have seen go on: the next look says how far it is.
+	late = &changeBook{now: time.Now}
+	late.follow(c.meta.Snapshot())
+	late.note(asked(intent, id), noted)
+	late.follow(c.meta.Snapshot())
+	if found, _ := late.find(id); found.state != "cleaning" {
+		t.Errorf("noted with an older ring: %s", found.state)
+	}
+}
+
+// TestJoinerOfAnAbortedChangeWaits: the members give a change up because of another node,
+// and what it was to do is done later.
+func TestJoinerOfAnAbortedChangeWaits(t *testing.T) {
+	c := newRing(t, 3)
+	b := &changeBook{now: time.Now}
+	change := c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2), layoutNode(3))
+	b.follow(c.meta.Snapshot())
+	c.add(&ring.Entry{Kind: ring.KindAbort, Step: &ring.Step{Change: change, Reopens: true}})
+	b.follow(c.meta.Snapshot())
+	if found, ok := b.find(layoutNode(3).ID.String()); !ok || found.state != "waiting" {
+		t.Errorf("%v, %s", ok, found.state)
+	}
 }

@@ -219,7 +219,7 @@ func (c *clusterService) Status(ctx context.Context, _ *pairdbv1.StatusRequest) 
 			resp.Unreachable = append(resp.Unreachable, unreachable(m, why))
 		}
 	}
-	for _, m := range c.s.joiners() {
+	for _, m := range joiners(r.snap) {
 		if _, known := r.snap.Member(m.ID); known {
 			continue
 		}
@@ -279,7 +279,7 @@ func (c *clusterService) Ring(ctx context.Context, req *pairdbv1.RingRequest) (*
 		return nil, &coord.Error{Code: errcode.Unavailable, Message: "there is no ring yet; the cluster is not founded"}
 	}
 	if len(req.GetKey()) > 0 {
-		return c.place(ctx, snap, req)
+		return c.place(ctx, req)
 	}
 	resp := &pairdbv1.RingResponse{
 		RingVersion: uint64(snap.Version), Partitions: uint32(snap.Layout.Partitions()),
@@ -296,7 +296,7 @@ func (c *clusterService) Ring(ctx context.Context, req *pairdbv1.RingRequest) (*
 }
 
 // place says where a key lives.
-func (c *clusterService) place(ctx context.Context, snap *schema.Snapshot, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
+func (c *clusterService) place(ctx context.Context, req *pairdbv1.RingRequest) (*pairdbv1.RingResponse, error) {
 	key := req.GetKey()
 	if len(key) > maxKeyBytes {
 		return nil, &coord.Error{
@@ -308,7 +308,7 @@ func (c *clusterService) place(ctx context.Context, snap *schema.Snapshot, req *
 	if err := schema.ValidateTenantID(name); err != nil {
 		return nil, err
 	}
-	tenant, err := findTenant(ctx, c.meta, name)
+	tenant, snap, err := findTenant(ctx, c.meta, name)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/coord"
@@ -49,9 +50,11 @@ func (f *fakeCluster) DeleteTenant(_ context.Context, name string) (schema.Tenan
 	return f.remove(name)
 }
 
-func (f *fakeCluster) RefreshTenant(_ context.Context, name string) (*schema.Tenant, bool) {
-	t, ok := f.late[name]
-	return t, ok
+func (f *fakeCluster) RefreshTenant(_ context.Context, name string) (*schema.Tenant, error) {
+	if t, ok := f.late[name]; ok {
+		return t, nil
+	}
+	return nil, coord.UnknownTenant(name, true, errcode.NotApplied)
 }
 
 // clusterOf is the metadata of node self in the test cluster, with the others.
@@ -160,6 +163,8 @@ func peersOptions(t testing.TB, addr func() string) PeersOptions {
 		Self: nodeA, Cluster: func() ring.ClusterID { return testCluster },
 		Resolve: func(id ring.NodeID) (string, bool) { return addr(), id == nodeB && addr() != "" },
 		Logger:  testLogger(t),
+		// On a machine that stands still connecting takes longer than it may.
+		ConnectWindow: 15 * time.Second, DialTimeout: 15 * time.Second,
 	}
 }
 
@@ -187,7 +192,7 @@ type result struct {
 func call(t testing.TB, ps *Peers, m coord.Message) result {
 	t.Helper()
 	if m.Deadline.IsZero() {
-		m.Deadline = time.Now().Add(5 * time.Second)
+		m.Deadline = time.Now().Add(15 * time.Second)
 	}
 	c := make(chan result, 2)
 	ps.Send(nodeB, &m, func(r coord.Reply, err error) { c <- result{r, err} })

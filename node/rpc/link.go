@@ -80,11 +80,14 @@ type link struct {
 func (p *peer) run() {
 	opts := &p.ps.opts
 	pause := time.Duration(0)
+	tried := sync.OnceFunc(func() { close(p.tried) })
+	defer tried()
 	for {
 		l, err := p.connectInWindow()
 		if err == nil {
 			began := time.Now()
 			p.setUp()
+			tried()
 			opts.LinkChanged(p.id, true, "")
 			err = l.serve()
 			p.ps.stats.disconnect.Add(1)
@@ -106,6 +109,7 @@ func (p *peer) run() {
 			return
 		}
 		p.setDown(linkDown, err)
+		tried()
 		if l == nil {
 			p.ps.stats.connectFailures.Add(1)
 		}

@@ -54,6 +54,44 @@ func TestLinkLost(t *testing.T) {
 	}
 }
 
+// TestConnect: a link is made before anything is sent, and whoever asked for it is told
+// when it was tried: also where nobody is, and of who is no member.
+func TestConnect(t *testing.T) {
+	_, addr := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+	ps := startPeers(t, peersOptions(t, constant(addr)))
+	<-ps.Connect(nodeB)
+	if s := ps.Stats(); !ps.Linked(nodeB) || s.Connects != 1 {
+		t.Errorf("linked: %t; stats %+v", ps.Linked(nodeB), s)
+	}
+	<-ps.Connect(nodeB) // again
+	<-ps.Connect(nodeA)
+	if s := ps.Stats(); s.Connects != 1 || ps.Linked(nodeA) {
+		t.Errorf("connected again, or to who is no member: %+v", s)
+	}
+
+	l := listen(t)
+	gone := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	none := startPeers(t, peersOptions(t, constant(gone)))
+	<-none.Connect(nodeB)
+	if s := none.Stats(); none.Linked(nodeB) || s.Connects != 0 {
+		t.Errorf("linked to nobody: %+v", s)
+	}
+	if res := call(t, none, coord.Message{Op: coord.OpMerge}); !errors.Is(res.err, ErrDisconnected) {
+		t.Errorf("what is sent then waits: %v", res.err)
+	}
+	// One that never answers is left in peace when the links are closed.
+	silent := startPeers(t, peersOptions(t, constant(listen(t).Addr().String())))
+	tried := silent.Connect(nodeB)
+	if err := silent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	<-silent.Connect(nodeB)
+}
+
 // waitFor repeats a call that itself takes part in the traffic until it is true.
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
@@ -108,21 +146,35 @@ func TestRefusedLinks(t *testing.T) {
 func TestLinkToAJoiner(t *testing.T) {
 	joined := clusterOf(nodeB, nodeA)
 	for _, late := range []bool{false, true} {
-		meta := new(fakeCluster)
+		meta := &joiner{fakeCluster: new(fakeCluster)}
 		meta.snap.Store(schema.Build(schema.Snapshot{Self: nodeB}, nil))
 		_, addr := startPeerServer(t, serverOptions(t, nodeB, meta, echo))
 		opts := peersOptions(t, constant(addr))
 		opts.Logger = nil
 		if ps := startPeers(t, opts); !late {
-			stop := time.AfterFunc(100*time.Millisecond, func() { meta.snap.Store(joined.Snapshot()) })
+			meta.next.Store(joined.Snapshot())
 			if res := call(t, ps, coord.Message{Op: coord.OpMerge}); res.err != nil {
 				t.Error(res.err)
 			}
-			stop.Stop()
 		} else if res := call(t, ps, coord.Message{Op: coord.OpMerge}); !errors.Is(res.err, coord.ErrNotSent) {
 			t.Errorf("of no cluster: %v", res.err)
 		}
 	}
+}
+
+// joiner is a node that gets to know its cluster once it has been looked for there in
+// vain, if there is one to get to know.
+type joiner struct {
+	*fakeCluster
+	next atomic.Pointer[schema.Snapshot]
+}
+
+func (j *joiner) Snapshot() *schema.Snapshot {
+	now := j.fakeCluster.Snapshot()
+	if next := j.next.Load(); next != nil {
+		j.snap.Store(next)
+	}
+	return now
 }
 
 func TestNotSentWithoutPeer(t *testing.T) {

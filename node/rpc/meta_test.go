@@ -9,7 +9,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/pairdb/pairdb/gossip/ring"
 )
@@ -139,40 +142,53 @@ func TestMetaConnectionsAreBounded(t *testing.T) {
 // TestMetaReconnects: a node that was away is reached soon after it is back,
 // however often it was tried meanwhile.
 func TestMetaReconnects(t *testing.T) {
-	_, addr := startPeerServer(t, serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
-	var there atomic.Bool
-	c, err := NewMetaClient(MetaClientOptions{
-		Identity: func() (ring.ClusterID, ring.NodeID) { return testCluster, nodeA },
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-			if !there.Load() {
-				return nil, errors.New("nobody there")
+	synctest.Test(t, func(t *testing.T) {
+		server, err := NewServer(serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		l := bufconn.Listen(1 << 20)
+		if err := server.ServePeers(l); err != nil {
+			t.Fatal(err)
+		}
+		var there atomic.Bool
+		c, err := NewMetaClient(MetaClientOptions{
+			Identity: func() (ring.ClusterID, ring.NodeID) { return testCluster, nodeA },
+			Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+				if !there.Load() {
+					return nil, errors.New("nobody there")
+				}
+				return l.DialContext(ctx)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := c.Close(); err != nil {
+				t.Error(err)
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", addr)
-		},
+		}()
+		call := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err := c.Call(ctx, "ignored:1", "Exchange", nil)
+			return err
+		}
+		// Long enough for gRPC's own back-off to reach several seconds.
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if call() == nil {
+				t.Fatal("nobody answered")
+			}
+		}
+		there.Store(true)
+		back := time.Now()
+		for call() != nil {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(back); took > time.Second {
+			t.Errorf("reached after %v", took)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	call := func() error {
-		_, err := c.Call(testContext(t), addr, "Exchange", nil)
-		return err
-	}
-	// Long enough for gRPC's own back-off to reach several seconds.
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		if call() == nil {
-			t.Fatal("nobody answered")
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-	there.Store(true)
-	back := time.Now()
-	waitFor(t, func() bool { return call() == nil })
-	if took := time.Since(back); took > time.Second {
-		t.Errorf("reached after %v", took)
-	}
 }

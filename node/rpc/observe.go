@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -101,9 +103,19 @@ func silentNodes(snap *schema.Snapshot, silent map[ring.NodeID]string) []*pairdb
 	return out
 }
 
-// eventPlace is where the events of one node go on.
+// eventPlace is where the events of one node go on: behind a number in one of its lives. Of a
+// node that has not answered yet incarnation is 0, which no life has, and number is since
+// when its events are wanted, in milliseconds.
 type eventPlace struct {
 	incarnation, number uint64
+}
+
+// query is what a node is to tell from there on, or from since on without a place.
+func (at eventPlace) query(since *timestamppb.Timestamp, limit uint32) *peerv1.EventQuery {
+	if at.incarnation == 0 && at.number > 0 {
+		since, at.number = timestamppb.New(time.UnixMilli(int64(at.number))), 0
+	}
+	return &peerv1.EventQuery{Incarnation: at.incarnation, Number: at.number, Since: since, Limit: limit}
 }
 
 // Events asks the members for their events.
@@ -121,8 +133,7 @@ func (s *Server) Events(ctx context.Context, req *pairdbv1.EventsRequest) (*pair
 	}
 	limit := cmp.Or(req.GetLimit(), maxEvents)
 	snap, answers, silent, err := s.observe(ctx, req.GetNode(), func(id ring.NodeID) *peerv1.ObserveRequest {
-		at := places[id]
-		return &peerv1.ObserveRequest{Events: &peerv1.EventQuery{Incarnation: at.incarnation, Number: at.number, Since: req.GetSince(), Limit: limit}}
+		return &peerv1.ObserveRequest{Events: places[id].query(req.GetSince(), limit)}
 	})
 	if err != nil {
 		return nil, err
@@ -135,6 +146,8 @@ func (s *Server) Events(ctx context.Context, req *pairdbv1.EventsRequest) (*pair
 		if !ok {
 			if at, ok := places[m.ID]; ok {
 				next[m.ID] = at
+			} else if ms := req.GetSince().AsTime().UnixMilli(); req.GetSince() != nil && ms > 0 {
+				next[m.ID] = eventPlace{number: uint64(ms)}
 			}
 			continue
 		}
@@ -145,12 +158,21 @@ func (s *Server) Events(ctx context.Context, req *pairdbv1.EventsRequest) (*pair
 			resp.Events = append(resp.Events, e)
 		}
 	}
+	// Another node was asked before, and may know members that this one has not heard of.
+	for _, id := range slices.SortedFunc(maps.Keys(places), ring.NodeID.Compare) {
+		if _, known := snap.Member(id); !known && !snap.Retired(id) && len(next) < maxPlaces {
+			next[id] = places[id]
+		}
+	}
 	slices.SortStableFunc(resp.Events, func(a, b *pairdbv1.Event) int { return compareTimes(a.GetTime(), b.GetTime()) })
 	resp.NextCursor = formatCursor(next)
 	return resp, nil
 }
 
 func compareTimes(a, b *timestamppb.Timestamp) int { return a.AsTime().Compare(b.AsTime()) }
+
+// maxPlaces bounds the nodes of a cursor.
+const maxPlaces = 2 * ring.MaxNodes
 
 // formatCursor writes a place for each node: its id, incarnation and number.
 func formatCursor(places map[ring.NodeID]eventPlace) string {
@@ -169,7 +191,7 @@ func parseCursor(s string) (map[ring.NodeID]eventPlace, error) {
 	}
 	for i, part := range strings.Split(s, "_") {
 		f := strings.Split(part, ".")
-		if len(f) != 3 || i >= 2*ring.MaxNodes {
+		if len(f) != 3 || i >= maxPlaces {
 			return nil, invalid("cursor: it is not one that an answer had")
 		}
 		id, err := ring.ParseNodeID(f[0])

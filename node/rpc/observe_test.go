@@ -104,6 +104,48 @@ func TestEventsOfAllNodes(t *testing.T) {
 	}
 }
 
+// TestCursorForgetsNobody: nodes that the node which is asked has not heard of, or that do not
+// answer it, go on later where they were, and not before what was asked for.
+func TestCursorForgetsNobody(t *testing.T) {
+	s := observing(t)
+	ctx := testContext(t)
+	stranger, _, _ := named(7) // a member that the node asked before knew
+	gone := fmt.Sprintf("%s.3.2", stranger)
+	r, err := s.Events(ctx, &pairdbv1.EventsRequest{Cursor: gone})
+	if err != nil || !strings.Contains(r.GetNextCursor(), gone) {
+		t.Errorf("%s, %v: its events would be told twice", r.GetNextCursor(), err)
+	}
+	many := make([]string, maxPlaces)
+	for i := range many {
+		many[i] = fmt.Sprintf("%s.3.2", ring.NodeID{0xdd, byte(i >> 8), byte(i)})
+	}
+	if r, err = s.Events(ctx, &pairdbv1.EventsRequest{Cursor: strings.Join(many, "_")}); err != nil {
+		t.Fatal(err)
+	}
+	if places, err := parseCursor(r.GetNextCursor()); err != nil || len(places) != maxPlaces {
+		t.Errorf("%d nodes, %v: the cursor that it gave cannot be used", len(places), err)
+	}
+
+	since := time.UnixMilli(1_700_000_000_123)
+	if r, err = s.Events(ctx, &pairdbv1.EventsRequest{Since: timestamppb.New(since)}); err != nil {
+		t.Fatal(err)
+	}
+	places, err := parseCursor(r.GetNextCursor())
+	if err != nil || len(places) != 4 {
+		t.Fatalf("%v, %v", places, err)
+	}
+	silent, _, _ := named(2)
+	if q := places[silent].query(nil, 9); !q.GetSince().AsTime().Equal(since) || q.GetIncarnation() != 0 || q.GetNumber() != 0 || q.GetLimit() != 9 {
+		t.Errorf("who did not answer is asked %v", q)
+	}
+	if again, err := s.Events(ctx, &pairdbv1.EventsRequest{Cursor: r.GetNextCursor()}); err != nil || again.GetNextCursor() != r.GetNextCursor() {
+		t.Errorf("%s, %v", again.GetNextCursor(), err)
+	}
+	if q := places[s.opts.Self].query(nil, 9); q.GetSince() != nil || q.GetIncarnation() != 3 || q.GetNumber() != 3 {
+		t.Errorf("who answered is asked %v", q)
+	}
+}
+
 // TestTrafficOfAllNodes: keys are added up over the nodes, with what is not known of
 // nodes that do not list them.
 func TestTrafficOfAllNodes(t *testing.T) {

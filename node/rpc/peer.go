@@ -36,6 +36,8 @@ type peer struct {
 	ps   *Peers
 	id   ring.NodeID
 	kick chan struct{} // ends a pause between attempts
+	// tried is closed when the first attempt to connect is over.
+	tried chan struct{}
 
 	cluster ring.ClusterID
 
@@ -55,7 +57,7 @@ type peer struct {
 }
 
 func newPeer(ps *Peers, id ring.NodeID) *peer {
-	p := &peer{ps: ps, id: id, kick: make(chan struct{}, 1), cluster: ps.opts.Cluster()}
+	p := &peer{ps: ps, id: id, kick: make(chan struct{}, 1), tried: make(chan struct{}), cluster: ps.opts.Cluster()}
 	for i := range p.mu.lanes {
 		p.mu.lanes[i].init(&p.mu.Mutex)
 	}

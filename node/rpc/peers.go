@@ -135,7 +135,7 @@ func (o *PeersOptions) Validate() error {
 }
 
 // Peers sends messages to other nodes. It implements coord.Transport. Links are
-// made when first needed and kept; a peer that nobody sends to costs nothing.
+// made when asked for or first needed, and kept.
 // It is safe for concurrent use. End it with Close.
 type Peers struct {
 	opts  PeersOptions
@@ -242,6 +242,19 @@ func (ps *Peers) Linked(id ring.NodeID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.state == linkUp
+}
+
+// Connect makes a link to a node before there is anything to send, if there is none. The
+// channel is closed when the first attempt is over, well or not, which takes no longer
+// than DialTimeout.
+func (ps *Peers) Connect(id ring.NodeID) (tried <-chan struct{}) {
+	p, err := ps.peer(id)
+	if err != nil {
+		none := make(chan struct{})
+		close(none)
+		return none
+	}
+	return p.tried
 }
 
 // Refresh lets peers that wait before another attempt to connect try at once,

@@ -91,7 +91,7 @@ func (s *Server) openChanges(snap *schema.Snapshot) (out []*pairdbv1.NodeChange)
 			out = append(out, s.changeMessage(snap, c))
 		}
 	}
-	for _, j := range s.waitingJoiners(snap) {
+	for _, j := range waitingJoiners(snap) {
 		if c, ok := s.book.find(j.ID.String()); ok {
 			out = append(out, s.changeMessage(snap, c))
 		}

@@ -155,7 +155,7 @@ func (s *Server) StartRepair(ctx context.Context, req *pairdbv1.StartRepairReque
 		if err := schema.ValidateTenantID(id); err != nil {
 			return nil, err
 		}
-		if _, err := findTenant(ctx, s.opts.Metadata, id); err != nil {
+		if _, _, err := findTenant(ctx, s.opts.Metadata, id); err != nil {
 			return nil, err
 		}
 	}

@@ -35,8 +35,6 @@ type RingAdmin interface {
 	CheckRecover(ctx context.Context, lost []ring.NodeID) error
 	// Recover does it, and returns once all of them have agreed.
 	Recover(ctx context.Context, lost []ring.NodeID) error
-	// Joiners are the nodes that wait to become members.
-	Joiners() []schema.Member
 	// AutoApply says that changes begin by themselves.
 	AutoApply() bool
 }
@@ -46,23 +44,19 @@ const maxReasonBytes = ring.MaxReasonLen
 
 // ringAdmin is who changes the ring, or why nobody does.
 func (s *Server) ringAdmin() (RingAdmin, *schema.Snapshot, error) {
-	snap := s.opts.Metadata.Snapshot()
+	snap := s.Follow()
 	if s.opts.Ring == nil {
 		return nil, nil, &coord.Error{Code: errcode.Unavailable, Outcome: errcode.NotApplied, Message: "this node makes no changes of the ring"}
 	}
 	if snap.Layout == nil || snap.Ring == nil {
 		return nil, nil, &coord.Error{Code: errcode.Unavailable, Outcome: errcode.NotApplied, Message: "there is no ring yet; the cluster is not founded"}
 	}
-	s.book.follow(snap, s.opts.Ring.Joiners())
 	return s.opts.Ring, snap, nil
 }
 
 // joiners are the nodes that wait to become members, sorted by name.
-func (s *Server) joiners() []schema.Member {
-	if s.opts.Ring == nil {
-		return nil
-	}
-	list := slices.Clone(s.opts.Ring.Joiners())
+func joiners(snap *schema.Snapshot) []schema.Member {
+	list := slices.Clone(snap.Joiners)
 	slices.SortFunc(list, func(a, b schema.Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), a.ID.Compare(b.ID)) })
 	return list
 }
@@ -147,11 +141,8 @@ func (s *Server) intend(ctx context.Context, admin RingAdmin, i ring.Intent, che
 	}
 	id := hex.EncodeToString(op[:])
 	s.opts.Logger.Info("a change of the ring was asked for", "verb", i.Verb.String(), "node", i.Node.String(), "by", i.By.String(), "capacity", i.Capacity, "id", id)
-	s.book.note(asked(i, id))
-	snap := s.opts.Metadata.Snapshot()
-	s.book.follow(snap, admin.Joiners())
-	c, _ := s.book.find(id)
-	return s.changeMessage(snap, c), nil
+	snap := s.Follow()
+	return s.changeMessage(snap, s.book.note(asked(i, id), snap)), nil
 }
 
 // Decommission implements pairdbv1.ClusterServer.
@@ -211,7 +202,7 @@ func (s *Server) Replace(ctx context.Context, req *pairdbv1.ReplaceRequest) (*pa
 // an abort turned away.
 func (s *Server) waiting(snap *schema.Snapshot) []target {
 	var all []target
-	for _, j := range s.joiners() {
+	for _, j := range joiners(snap) {
 		all = append(all, target{j.ID, j.Name})
 	}
 	for _, o := range snap.Ring.Outsiders() {
@@ -286,8 +277,7 @@ func (s *Server) Accept(ctx context.Context, text string) (*pairdbv1.NodeChange,
 		if err := admin.CommitPlan(ctx); err != nil {
 			return nil, err
 		}
-		snap = s.opts.Metadata.Snapshot()
-		s.book.follow(snap, admin.Joiners())
+		snap = s.Follow()
 	}
 	c, ok := s.book.find(node.id.String())
 	if !ok {
@@ -366,7 +356,7 @@ func (s *Server) ringStatus(snap *schema.Snapshot) *pairdbv1.RingStatus {
 	if c := snap.Change; c != nil {
 		st.Changing, st.Stage, st.FinalizedVersion = true, c.Stage.String(), uint64(c.ProposedAt-1)
 	}
-	st.OpenIntents = uint32(len(s.waitingJoiners(snap)))
+	st.OpenIntents = uint32(len(waitingJoiners(snap)))
 	if snap.Ring != nil {
 		st.OpenIntents += uint32(len(snap.Ring.Intents()))
 		st.WaitingFor = waitedFor(snap)
@@ -375,8 +365,8 @@ func (s *Server) ringStatus(snap *schema.Snapshot) *pairdbv1.RingStatus {
 }
 
 // waitingJoiners are the nodes that wait to join and that no change takes in yet.
-func (s *Server) waitingJoiners(snap *schema.Snapshot) []schema.Member {
-	return slices.DeleteFunc(s.joiners(), func(m schema.Member) bool { return placed(snap, m.ID) })
+func waitingJoiners(snap *schema.Snapshot) []schema.Member {
+	return slices.DeleteFunc(joiners(snap), func(m schema.Member) bool { return placed(snap, m.ID) })
 }
 
 // placed says that a node is in the layout, or in the one that is to be.

@@ -86,7 +86,7 @@ func (c *ringCluster) showLocked() {
 	self, _, _ := named(0)
 	s := schema.Snapshot{
 		ClusterID: testCluster, Self: self, Version: c.state.Version(), Ready: true,
-		Layout: c.state.Layout(), Change: c.state.Change(), Ring: c.state,
+		Layout: c.state.Layout(), Change: c.state.Change(), Ring: c.state, Joiners: c.joiners,
 	}
 	for _, n := range c.state.Members() {
 		m := member(int(n.ID[0]) - 1)
@@ -100,6 +100,14 @@ func (c *ringCluster) showLocked() {
 		tenants = append(tenants, &schema.Tenant{Number: t.Number, Name: t.Name, RF: n.From, NextRF: n.To, Born: int(t.Born), Policy: schema.PolicyLWW})
 	}
 	c.meta.snap.Store(schema.Build(s, tenants))
+}
+
+// wait has these nodes wait to join.
+func (c *ringCluster) wait(joiners ...schema.Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.joiners = joiners
+	c.showLocked()
 }
 
 // report has a node say how far it is.
@@ -175,8 +183,7 @@ func (c *ringCluster) Recover(_ context.Context, lost []ring.NodeID) error {
 	return err
 }
 
-func (c *ringCluster) Joiners() []schema.Member { return c.joiners }
-func (c *ringCluster) AutoApply() bool          { return c.auto }
+func (c *ringCluster) AutoApply() bool { return c.auto }
 
 // serve is a server of node 0 with that ring.
 func (c *ringCluster) serve(asker Asker, transfers ...Transfer) (*Server, pairdbv1.ClusterClient) {
@@ -329,7 +336,7 @@ func TestDecommissionIsFollowed(t *testing.T) {
 // TestStatusDuringChange says what is under way, and a verdict for old and new owners.
 func TestStatusDuringChange(t *testing.T) {
 	c := newRing(t, 3)
-	c.joiners = []schema.Member{member(3), member(4)}
+	c.wait(member(3), member(4))
 	silent := &fakeAsker{silent: map[string]bool{}}
 	_, client := c.serve(silent)
 	ctx := testContext(t)
@@ -519,7 +526,8 @@ func TestRingRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newRing(t, 3)
-			c.joiners, c.refuse = x.joiners, x.refuse
+			c.refuse = x.refuse
+			c.wait(x.joiners...)
 			_, client := c.serve(&fakeAsker{})
 			refused(t, x.call(testContext(t), client), x.code, x.words...)
 			if len(c.state.Intents()) != 0 {

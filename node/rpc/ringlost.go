@@ -77,11 +77,8 @@ func (s *Server) giveUp(ctx context.Context, admin RingAdmin, snap *schema.Snaps
 		return nil, err
 	}
 	s.opts.Logger.Warn("a lost node was given up, with what only it had", "node", i.Node.String(), "given_up", lossText(loss), "id", hex.EncodeToString(op[:]))
-	s.book.note(asked(i, hex.EncodeToString(op[:])))
-	snap = s.opts.Metadata.Snapshot()
-	s.book.follow(snap, admin.Joiners())
-	c, _ := s.book.find(hex.EncodeToString(op[:]))
-	m := s.changeMessage(snap, c)
+	snap = s.Follow()
+	m := s.changeMessage(snap, s.book.note(asked(i, hex.EncodeToString(op[:])), snap))
 	m.GivenUp = loss
 	return m, nil
 }

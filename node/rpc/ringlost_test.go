@@ -8,7 +8,6 @@ import (
 	"github.com/pairdb/pairdb/api/errcode"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
-	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 // single gives the cluster a tenant with one copy.
@@ -65,7 +64,7 @@ func TestLostNodesAreGivenUp(t *testing.T) {
 func TestLostNodeIsReplacedWithLoss(t *testing.T) {
 	c := newRing(t, 3)
 	c.single()
-	c.joiners = []schema.Member{member(3)}
+	c.wait(member(3))
 	_, client := c.serve(&fakeAsker{})
 	ctx := testContext(t)
 	m, err := client.Replace(ctx, &pairdbv1.ReplaceRequest{Dead: "node2", AcceptLoss: true, CheckOnly: true})

@@ -20,11 +20,10 @@ func (c *clusterService) Routes(ctx context.Context, req *pairdbv1.RoutesRequest
 	if err := schema.ValidateTenantID(name); err != nil {
 		return nil, err
 	}
-	tenant, err := findTenant(ctx, c.meta, name)
+	tenant, snap, err := findTenant(ctx, c.meta, name)
 	if err != nil {
 		return nil, err
 	}
-	snap := c.meta.Snapshot()
 	if snap.Layout == nil {
 		return nil, &coord.Error{Code: errcode.Unavailable, Message: "there is no ring yet; the cluster is not founded"}
 	}

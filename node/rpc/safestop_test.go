@@ -74,7 +74,7 @@ func (c *ringCluster) serveStop(a *stopAsker) (*Server, pairdbv1.ClusterClient) 
 	}
 	opts.Observer = hintObserver{a}
 	s, conn := clientOf(c.t, opts)
-	s.SetReady(true)
+	s.SetReady(func() bool { return true })
 	return s, pairdbv1.NewClusterClient(conn)
 }
 

@@ -170,6 +170,8 @@ type Server struct {
 	kv      *kvService
 	book    *changeBook
 	ready   atomic.Bool
+	telling sync.Mutex // held by SetReady
+	began   time.Time
 
 	stopping chan struct{} // closed when no more clients are served
 	stopOnce sync.Once
@@ -189,7 +191,7 @@ func NewServer(opts Options) (*Server, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, failed: make(chan struct{}), stopping: make(chan struct{}), book: &changeBook{now: opts.Now}}
+	s := &Server{opts: opts, began: opts.Now(), failed: make(chan struct{}), stopping: make(chan struct{}), book: &changeBook{now: opts.Now}}
 	clusterID := func() ring.ClusterID { return opts.Metadata.Snapshot().ClusterID }
 	s.frames = &frameServer{
 		self: opts.Self, cluster: clusterID, handler: opts.Peer, now: opts.Now, log: opts.Logger, pool: new(bufferPool),
@@ -218,7 +220,7 @@ func NewServer(opts Options) (*Server, error) {
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.client, s.health)
 	reflection.Register(s.client)
-	s.SetReady(false)
+	s.SetReady(unready)
 
 	s.peer = grpc.NewServer(s.peerOptions()...)
 	peerv1.RegisterPeerServer(s.peer, &peerService{
@@ -308,12 +310,20 @@ func (s *Server) Err() error {
 	return s.mu.err
 }
 
+// unready is a server that serves no clients, whatever the node thinks.
+func unready() bool { return false }
+
 // SetReady says whether this node serves clients, which the health service and
-// Info pass on. Calls are not refused here by it; the coordinator knows.
-func (s *Server) SetReady(ready bool) {
-	s.ready.Store(ready)
+// Info pass on. Calls are not refused here by it; the coordinator knows. It asks once no
+// other call is under way, so that of several the last to tell is the last to have asked:
+// else a node that ends could be called ready by who had asked before.
+func (s *Server) SetReady(ready func() bool) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	is := ready()
+	s.ready.Store(is)
 	st := healthpb.HealthCheckResponse_NOT_SERVING
-	if ready {
+	if is {
 		st = healthpb.HealthCheckResponse_SERVING
 	}
 	for _, service := range []string{
@@ -330,10 +340,13 @@ func (s *Server) localInfo() NodeInfo {
 	return i
 }
 
-// Follow takes in what the ring is like now. It is to be called at every change of the
-// metadata, so that what ends between two questions is not missed.
-func (s *Server) Follow(snap *schema.Snapshot) {
-	s.book.follow(snap, s.joiners())
+// Follow takes in what the ring is like now, and gives it. It is to be called at every
+// change of the metadata, so that what ends between two questions is not missed. It waits
+// for no disk.
+func (s *Server) Follow() *schema.Snapshot {
+	snap := s.opts.Metadata.Snapshot()
+	s.book.follow(snap)
+	return snap
 }
 
 // Figures asks all members for their figures, for at most 2 s, and returns
@@ -346,7 +359,7 @@ func (s *Server) Figures(ctx context.Context) map[ring.NodeID]NodeInfo {
 // calls of Admin and streams of KV, and returns when those under way are answered or, with its
 // error, when ctx ends; they are then cut off.
 func (s *Server) StopClients(ctx context.Context) error {
-	s.SetReady(false)
+	s.SetReady(unready)
 	s.health.Shutdown()
 	s.endLongCalls()
 	return stop(ctx, s.client)
@@ -383,7 +396,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.mu.closed = true
 	s.mu.Unlock()
-	s.SetReady(false)
+	s.SetReady(unready)
 	s.health.Shutdown()
 	s.endLongCalls()
 	s.frames.end()

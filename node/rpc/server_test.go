@@ -238,6 +238,22 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestReadyIsAskedByOneAtATime: whoever tells whether a node is ready asks while nobody
+// else tells: two that ask first and tell then may tell in the wrong order.
+func TestReadyIsAskedByOneAtATime(t *testing.T) {
+	s, _ := clientOf(t, serverOptions(t, nodeB, clusterOf(nodeB), echo))
+	s.SetReady(func() bool {
+		if s.telling.TryLock() {
+			s.telling.Unlock()
+			t.Error("another could tell what holds, and be followed by what held before")
+		}
+		return true
+	})
+	if !s.localInfo().Ready {
+		t.Error("what was asked was not told")
+	}
+}
+
 func TestHealthAndReflection(t *testing.T) {
 	s, conn := clientOf(t, serverOptions(t, nodeB, clusterOf(nodeB), echo))
 	ctx := testContext(t)
@@ -250,7 +266,7 @@ func TestHealthAndReflection(t *testing.T) {
 	}
 	for _, ready := range []bool{false, true, false, true} {
 		want := healthpb.HealthCheckResponse_NOT_SERVING
-		if s.SetReady(ready); ready {
+		if s.SetReady(func() bool { return ready }); ready {
 			want = healthpb.HealthCheckResponse_SERVING
 		} else if s.localInfo().Ready {
 			t.Error("the figures say ready")

@@ -37,7 +37,12 @@ type bucket struct {
 	next time.Time
 }
 
-const slowLinkBuffer = 32 << 10
+// slowLinkBuffer is also the window that the link opens to a sender (the kernel
+// doubles it, and offers half). It must take the largest packet of loopback, 64 KiB:
+// once a sender had to probe a closed window, the kernel has TCP_USER_TIMEOUT run
+// until its next packet fits as a whole, however much passes meanwhile. With 32 KiB
+// two standstills of 0.2 s that were 4 s apart ended the connection.
+const slowLinkBuffer = 64 << 10
 
 // newSlowLink carries connections to the address to until the test ends.
 func newSlowLink(t testing.TB, to string, bytesPerSecond int64) *slowLink {

@@ -34,7 +34,7 @@ func (s *Server) UpdateTenant(ctx context.Context, req *pairdbv1.UpdateTenantReq
 		}
 	}
 	rf := int(req.GetReplicationFactor())
-	tenant, err := findTenant(ctx, s.opts.Metadata, req.GetTenantId())
+	tenant, _, err := findTenant(ctx, s.opts.Metadata, req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +42,9 @@ func (s *Server) UpdateTenant(ctx context.Context, req *pairdbv1.UpdateTenantReq
 	if err != nil {
 		return nil, err
 	}
+	tenant = tenantIn(snap, tenant)
 	answer := func(id string) (*pairdbv1.UpdateTenantResponse, error) {
-		m := s.tenant(tenant)
+		m := tenantMessage(snap, tenant)
 		if id != "" && rf != tenant.RF {
 			m.NextReplicationFactor = uint32(rf)
 		}
@@ -76,7 +77,7 @@ func (s *Server) DeleteTenant(ctx context.Context, req *pairdbv1.DeleteTenantReq
 	if err := schema.ValidateTenantID(req.GetTenantId()); err != nil {
 		return nil, err
 	}
-	tenant, err := findTenant(ctx, s.opts.Metadata, req.GetTenantId())
+	tenant, _, err := findTenant(ctx, s.opts.Metadata, req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
@@ -88,5 +89,5 @@ func (s *Server) DeleteTenant(ctx context.Context, req *pairdbv1.DeleteTenantReq
 		return nil, err
 	}
 	s.opts.Logger.Info("a tenant was deleted", "tenant", gone.Name, "number", gone.Number)
-	return &pairdbv1.DeleteTenantResponse{Tenant: s.tenant(&gone)}, nil
+	return &pairdbv1.DeleteTenantResponse{Tenant: tenantMessage(s.opts.Metadata.Snapshot(), &gone)}, nil
 }

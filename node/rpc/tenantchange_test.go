@@ -101,7 +101,7 @@ func TestAbortedReplication(t *testing.T) {
 	if err != nil || m.GetState() != "aborted" {
 		t.Errorf("%v, %v", m, err)
 	}
-	if got := s.tenant(c.meta.Snapshot().Tenants()[0]); got.GetNextReplicationFactor() != 0 || got.GetReplicationFactor() != 3 {
+	if got := tenantMessage(c.meta.Snapshot(), c.meta.Snapshot().Tenants()[0]); got.GetNextReplicationFactor() != 0 || got.GetReplicationFactor() != 3 {
 		t.Errorf("the tenant after it: %v", got)
 	}
 }
@@ -141,5 +141,57 @@ func TestDeleteTenant(t *testing.T) {
 	_, err = s.DeleteTenant(ctx, &pairdbv1.DeleteTenantRequest{TenantId: "default"})
 	if Classify(err).Code != errcode.InvalidArgument {
 		t.Errorf("the default tenant: %v", err)
+	}
+}
+
+// passing is metadata that has changed by the second look.
+type passing struct {
+	*fakeCluster
+	first *schema.Snapshot
+}
+
+func (p *passing) Snapshot() *schema.Snapshot {
+	if s := p.first; s != nil {
+		p.first = nil
+		return s
+	}
+	return p.fakeCluster.Snapshot()
+}
+
+// TestTenantOfOneView: between two looks at the metadata a tenant gets the replication factor
+// that was asked for. It has the old one and another to come, or the new one: never the old
+// one with nothing to come, by which somebody who waits would take the change for aborted.
+func TestTenantOfOneView(t *testing.T) {
+	c := newRing(t, 5)
+	s, _ := c.serve(noAsker{})
+	ctx := testContext(t)
+	if _, err := s.UpdateTenant(ctx, &pairdbv1.UpdateTenantRequest{TenantId: "default", ReplicationFactor: 5}); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := c.state.Plan(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := c.add(&ring.Entry{Kind: ring.KindPropose, Propose: &ring.Propose{Parent: c.state.Layout().Version(), Layout: plan.Layout, Factors: plan.Factors, Closes: plan.Closes}})
+	c.step(ring.KindCommit, change)
+	before := c.meta.Snapshot()
+	c.step(ring.KindFinalize, change)
+	pass := func() { s.opts.Metadata = &passing{c.meta, before} }
+
+	pass()
+	got, err := (&tenantService{s: s}).Get(ctx, &pairdbv1.GetTenantRequest{TenantId: "default"})
+	if err != nil || got.GetReplicationFactor() != 5 && got.GetNextReplicationFactor() != 5 {
+		t.Errorf("%v, %v", got, err)
+	}
+	pass()
+	list, err := (&tenantService{s: s}).List(ctx, nil)
+	if err != nil || list.GetTenants()[0].GetReplicationFactor() != 5 && list.GetTenants()[0].GetNextReplicationFactor() != 5 {
+		t.Errorf("%v, %v", list, err)
+	}
+	// It has 5 by now, so 3 is another number.
+	pass()
+	u, err := s.UpdateTenant(ctx, &pairdbv1.UpdateTenantRequest{TenantId: "default", ReplicationFactor: 3})
+	if err != nil || u.GetChangeId() == "" || u.GetOldReplicationFactor() != 5 {
+		t.Errorf("%v, %v: it is taken to have 3 already", u, err)
 	}
 }

@@ -20,8 +20,9 @@ type Metadata interface {
 	// CreateTenant returns once the tenant exists exactly once.
 	CreateTenant(ctx context.Context, name string, rf int, p schema.ConflictPolicy) (schema.Tenant, error)
 	// RefreshTenant looks a tenant up that Snapshot may not know yet because it
-	// was created through another node a moment ago.
-	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, bool)
+	// was created through another node a moment ago. The error says whether there is
+	// none, or too few other nodes could be asked.
+	RefreshTenant(ctx context.Context, name string) (*schema.Tenant, error)
 	// DeleteTenant returns once the tenant, which it gives back, is no more.
 	DeleteTenant(ctx context.Context, name string) (schema.Tenant, error)
 }
@@ -67,7 +68,7 @@ func (t *tenantService) Create(ctx context.Context, req *pairdbv1.CreateTenantRe
 	if err != nil {
 		return nil, err
 	}
-	return t.s.tenant(&made), nil
+	return tenantMessage(t.s.opts.Metadata.Snapshot(), &made), nil
 }
 
 // Get implements pairdbv1.TenantsServer.
@@ -75,40 +76,52 @@ func (t *tenantService) Get(ctx context.Context, req *pairdbv1.GetTenantRequest)
 	if err := schema.ValidateTenantID(req.GetTenantId()); err != nil {
 		return nil, err
 	}
-	found, err := findTenant(ctx, t.s.opts.Metadata, req.GetTenantId())
+	found, snap, err := findTenant(ctx, t.s.opts.Metadata, req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
-	return t.s.tenant(found), nil
+	return tenantMessage(snap, found), nil
 }
 
 // List implements pairdbv1.TenantsServer.
 func (t *tenantService) List(context.Context, *pairdbv1.ListTenantsRequest) (*pairdbv1.ListTenantsResponse, error) {
 	resp := new(pairdbv1.ListTenantsResponse)
-	for _, tenant := range t.s.opts.Metadata.Snapshot().Tenants() {
-		resp.Tenants = append(resp.Tenants, t.s.tenant(tenant))
+	snap := t.s.opts.Metadata.Snapshot()
+	for _, tenant := range snap.Tenants() {
+		resp.Tenants = append(resp.Tenants, tenantMessage(snap, tenant))
 	}
 	return resp, nil
 }
 
-// findTenant looks a tenant up, also one this node has not learned of yet.
-func findTenant(ctx context.Context, meta Metadata, name string) (*schema.Tenant, error) {
-	if t, ok := meta.Snapshot().Tenant(name); ok {
-		return t, nil
+// findTenant looks a tenant up, also one this node has not learned of yet, and gives the view
+// that it is of: what else is said of the tenant has to be of the same one.
+func findTenant(ctx context.Context, meta Metadata, name string) (*schema.Tenant, *schema.Snapshot, error) {
+	snap := meta.Snapshot()
+	if t, ok := snap.Tenant(name); ok {
+		return t, snap, nil
 	}
-	if t, ok := meta.RefreshTenant(ctx, name); ok {
-		return t, nil
+	t, err := meta.RefreshTenant(ctx, name)
+	if err != nil {
+		return nil, nil, err
 	}
-	return nil, &coord.Error{Code: errcode.TenantNotFound, Message: "there is no tenant " + strconv.Quote(name)}
+	snap = meta.Snapshot()
+	return tenantIn(snap, t), snap, nil
 }
 
-// tenant maps a tenant to the wire.
-func (s *Server) tenant(t *schema.Tenant) *pairdbv1.Tenant {
+// tenantIn is what a view has of a tenant that was found in an older one.
+func tenantIn(snap *schema.Snapshot, t *schema.Tenant) *schema.Tenant {
+	if now, ok := snap.TenantByNumber(t.Number); ok {
+		return now
+	}
+	return t // deleted meanwhile
+}
+
+// tenantMessage maps a tenant of a view to the wire.
+func tenantMessage(snap *schema.Snapshot, t *schema.Tenant) *pairdbv1.Tenant {
 	policy := pairdbv1.ConflictPolicy_CONFLICT_POLICY_LWW
 	if t.Policy == schema.PolicySiblings {
 		policy = pairdbv1.ConflictPolicy_CONFLICT_POLICY_SIBLINGS
 	}
-	snap := s.opts.Metadata.Snapshot()
 	nodes := 0
 	if snap.Layout != nil {
 		nodes = len(snap.Layout.Nodes())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -129,13 +130,39 @@ type moving struct {
 	snap    *schema.Snapshot
 	answers map[ring.NodeID]*peerv1.ObserveResponse
 	silent  map[ring.NodeID]string
+	// met says that gossip has had the time to meet all that are there.
+	met bool
 }
 
 func (s *Server) moving(ctx context.Context, changes bool) (moving, error) {
 	snap, answers, silent, err := s.observe(ctx, "", func(ring.NodeID) *peerv1.ObserveRequest {
 		return &peerv1.ObserveRequest{Transfers: true, Changes: changes}
 	})
-	return moving{snap, answers, silent}, err
+	return moving{snap, answers, silent, s.opts.Now().Sub(s.began) > metWithin}, err
+}
+
+// metWithin is how long gossip may take, from the start of this node, to meet a member that
+// is there.
+const metWithin = time.Minute
+
+// gone says that a node is not waited for: it does not answer, and gossip knows that it is
+// not there, or has not met it for as long as this node runs.
+func (m *moving) gone(n *schema.Member) bool {
+	if _, answers := m.answers[n.ID]; answers {
+		return false
+	}
+	return m.snap.Retired(n.ID) || n.Liveness == schema.Dead || n.Liveness == schema.Left || n.Liveness == schema.LivenessUnknown && m.met
+}
+
+// mute names the nodes that were asked and did not answer, though they may be there.
+func (m *moving) mute() (names []string) {
+	for i := range m.snap.Members {
+		n := &m.snap.Members[i]
+		if _, silent := m.silent[n.ID]; silent && !m.gone(n) {
+			names = append(names, nameIn(m.snap, n.ID))
+		}
+	}
+	return names
 }
 
 // spans counts what the open change moves, and what of it has been moved. A node that
@@ -185,6 +212,32 @@ func (m *moving) sum() *peerv1.TransferReport {
 	return total
 }
 
+// unlooked counts the nodes that have neither said that they hold nothing of what the last
+// change took from them, nor list it: they have not heard of that change, have not looked
+// yet, or do not answer. Until they have, that nothing is listed says nothing. One that is
+// gone is not waited for.
+func (m *moving) unlooked() (n uint64) {
+	snap := m.snap
+	if snap.Layout == nil || snap.Change != nil {
+		return 0 // a change that is open is told in other words
+	}
+	last := ring.Version(0)
+	for p := range snap.Layout.Partitions() {
+		last = max(last, snap.Layout.PV(ring.Partition(p)))
+	}
+	if last <= 1 {
+		return 0 // it is as it was founded
+	}
+	for i := range snap.Members {
+		node := &snap.Members[i]
+		r := m.answers[node.ID].GetTransfers() // nothing of one that does not answer
+		if !m.gone(node) && node.CleanVersion < last && r.GetRunning()+r.GetWaiting() == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // Transfers implements pairdbv1.ClusterServer.
 func (c *clusterService) Transfers(ctx context.Context, req *pairdbv1.TransfersRequest) (*pairdbv1.TransfersResponse, error) {
 	return c.s.TransfersOf(ctx, req)
@@ -198,7 +251,7 @@ func (s *Server) TransfersOf(ctx context.Context, req *pairdbv1.TransfersRequest
 	}
 	sum := m.sum()
 	resp := &pairdbv1.TransfersResponse{
-		Running: sum.GetRunning(), Waiting: sum.GetWaiting(), BytesDone: sum.GetBytesDone(), BytesTotal: sum.GetBytesTotal(),
+		Running: sum.GetRunning(), Waiting: sum.GetWaiting() + m.unlooked(), BytesDone: sum.GetBytesDone(), BytesTotal: sum.GetBytesTotal(),
 		Ring: s.ringStatus(m.snap), Unreachable: silentNodes(m.snap, m.silent),
 	}
 	resp.Spans, resp.SpansDone = m.spans()
@@ -231,8 +284,7 @@ func nameTransferNode(snap *schema.Snapshot, n *pairdbv1.TransferNode) {
 
 // changes are what this node knows of changes of nodes, for others.
 func (s *Server) changes() []*pairdbv1.NodeChange {
-	snap := s.opts.Metadata.Snapshot()
-	s.book.follow(snap, s.joiners())
+	snap := s.Follow()
 	var out []*pairdbv1.NodeChange
 	for _, c := range s.book.list() {
 		out = append(out, s.changeMessage(snap, c))
@@ -252,8 +304,7 @@ func (s *Server) ChangeStatus(ctx context.Context, req *pairdbv1.ChangeStatusReq
 	if _, err := ring.ParseNodeID(id); err != nil {
 		return nil, invalid("id: " + strconv.Quote(clip(id, 100)) + " is none: 32 lower-case hexadecimal digits")
 	}
-	snap := s.opts.Metadata.Snapshot()
-	s.book.follow(snap, s.joiners())
+	snap := s.Follow()
 	var found *pairdbv1.NodeChange
 	if c, ok := s.book.find(id); ok {
 		found = s.changeMessage(snap, c)
@@ -274,6 +325,12 @@ func (s *Server) ChangeStatus(ctx context.Context, req *pairdbv1.ChangeStatusReq
 	}
 	if found == nil {
 		found = s.memberJoined(m.snap, id)
+	}
+	if mute := m.mute(); found == nil && len(mute) > 0 {
+		return nil, &coord.Error{
+			Code: errcode.Unavailable, Outcome: errcode.NotApplied,
+			Message: "no node that answers knows a change " + id + ", and these do not answer: " + strings.Join(mute, ", "),
+		}
 	}
 	if found == nil {
 		return nil, &coord.Error{Code: errcode.MigrationNotFound, Message: "no node that answers knows a change " + id}

@@ -2,11 +2,16 @@ package rpc
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/pairdb/pairdb/api/errcode"
 	peerv1 "github.com/pairdb/pairdb/api/pairdb/peer/v1"
 	pairdbv1 "github.com/pairdb/pairdb/api/pairdb/v1"
 	"github.com/pairdb/pairdb/gossip/ring"
+	"github.com/pairdb/pairdb/gossip/schema"
 )
 
 func TestTransferReport(t *testing.T) {
@@ -81,4 +86,100 @@ func TestTransfersOfAllNodes(t *testing.T) {
 	if r := s.observeLocal(&peerv1.ObserveRequest{}); r.GetTransfers() != nil || r.GetChanges() != nil {
 		t.Errorf("told without being asked: %v", r)
 	}
+}
+
+// TestChangeThatNobodyTellsOf: that nobody knows a change is said only if all that may be there
+// have answered.
+func TestChangeThatNobodyTellsOf(t *testing.T) {
+	c := newRing(t, 3)
+	_, client := c.serve(&bookAsker{fakeAsker: &fakeAsker{silent: map[string]bool{"peer2": true}}})
+	ask := func() error {
+		_, err := client.ChangeStatus(testContext(t), &pairdbv1.ChangeStatusRequest{Id: strings.Repeat("0b", 16)})
+		return err
+	}
+	refused(t, ask(), errcode.Unavailable, "node2")
+	c.meta.with(t, map[int]schema.Liveness{2: schema.Dead})
+	refused(t, ask(), errcode.MigrationNotFound)
+}
+
+// TestNothingIsMovedOnceAllHaveLooked: a change is over before the nodes that lost something
+// by it have looked for that. Until each has said that it holds nothing of it, or lists it,
+// something waits.
+func TestNothingIsMovedOnceAllHaveLooked(t *testing.T) {
+	c := newRing(t, 4)
+	asker := &bookAsker{fakeAsker: &fakeAsker{silent: map[string]bool{"peer2": true}}, report: new(peerv1.TransferReport)}
+	_, client := c.serve(asker)
+	want := func(what string, waiting uint64) {
+		t.Helper()
+		r, err := client.Transfers(testContext(t), &pairdbv1.TransfersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetWaiting() != waiting || len(r.GetTransfers()) != 0 {
+			t.Errorf("%s: %d wait, want %d: %v", what, r.GetWaiting(), waiting, r)
+		}
+	}
+	want("as it was founded", 0)
+	change := c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2))
+	at := c.state.Version()
+	for i := range 3 {
+		c.report(i, ring.Report{Acked: at, Synced: at})
+	}
+	want("while it is changed", 0)
+	c.step(ring.KindCommit, change)
+	c.step(ring.KindFinalize, change)
+	at = c.state.Version()
+	want("nobody has looked", 4)
+	c.report(0, ring.Report{Clean: at})
+	c.report(1, ring.Report{Clean: at - 1}) // of an earlier change
+	want("one has looked", 3)
+	c.report(1, ring.Report{Clean: at})
+	asker.report.Waiting = 2
+	want("one lists it, and one does not answer", 5) // both that answer have two
+	asker.report.Waiting = 0
+	c.report(3, ring.Report{Clean: at})
+	want("one does not answer", 1)
+	c.meta.with(t, map[int]schema.Liveness{2: schema.Dead})
+	want("it is gone", 0)
+	c.report(2, ring.Report{Clean: at})
+	want("all have looked", 0)
+}
+
+// TestWhoWasNeverMetIsGone: a node that was dead before this one started is never met by its
+// gossip, which cannot say that it is dead. It is not waited for without end.
+func TestWhoWasNeverMetIsGone(t *testing.T) {
+	c := newRing(t, 4)
+	change := c.propose(nil, nil, layoutNode(0), layoutNode(1), layoutNode(2))
+	at := c.state.Version()
+	for i := range 3 {
+		c.report(i, ring.Report{Acked: at, Synced: at})
+	}
+	c.step(ring.KindCommit, change)
+	c.step(ring.KindFinalize, change)
+	for _, i := range []int{0, 1, 3} {
+		c.report(i, ring.Report{Clean: c.state.Version()})
+	}
+	c.meta.with(t, map[int]schema.Liveness{2: schema.LivenessUnknown})
+	var since atomic.Int64
+	began := time.Now()
+	opts := serverOptions(t, c.meta.Snapshot().Self, c.meta, echo)
+	opts.Ring, opts.Asker = c, &bookAsker{fakeAsker: &fakeAsker{silent: map[string]bool{"peer2": true}}, report: new(peerv1.TransferReport)}
+	opts.Now = func() time.Time { return began.Add(time.Duration(since.Load())) }
+	_, conn := clientOf(t, opts)
+	client := pairdbv1.NewClusterClient(conn)
+	want := func(waiting uint64, code errcode.Code) {
+		t.Helper()
+		r, err := client.Transfers(testContext(t), &pairdbv1.TransfersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetWaiting() != waiting {
+			t.Errorf("%d wait, want %d", r.GetWaiting(), waiting)
+		}
+		_, err = client.ChangeStatus(testContext(t), &pairdbv1.ChangeStatusRequest{Id: strings.Repeat("0b", 16)})
+		refused(t, err, code)
+	}
+	want(1, errcode.Unavailable)
+	since.Store(int64(metWithin + 1))
+	want(0, errcode.MigrationNotFound)
 }

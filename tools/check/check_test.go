@@ -137,8 +137,49 @@ func TestFailuresAreSaidAgain(t *testing.T) {
 			t.Errorf("the end lacks %q", want)
 		}
 	}
-	if strings.Contains(end, "only text") || strings.Count(end, "noise") > 2*(digestBefore+digestAfter) || len(end) > 2*digestLines*digestLine {
+	if strings.Contains(end, "only text") || strings.Count(end, "noise") > 2*(digestBefore+digestAfter) || len(end) > 2*2*digestLines*digestLine {
 		t.Errorf("the end has %d bytes and too much in it", len(end))
+	}
+}
+
+// The name of a test that failed and its reason are said again although more stands
+// between them, or before them, than is said again of a step.
+func TestReasonIsSaidAgain(t *testing.T) {
+	race := string(raceEnds) + "\nWARNING: DATA RACE\nRead at 0x00c000012345 by goroutine 7:\n" +
+		strings.Repeat("  example.org/x.f()\n      example.org/x/x.go:12 +0x44\n", 200) + string(raceEnds) + "\n"
+	noise := strings.Repeat("time=12:00 level=INFO msg=noise\n", 1000)
+	dump := strings.Repeat("        line of a long log\n", 1000)
+	const (
+		name   = "--- FAIL: TestA (0.00s)\n"
+		reason = "    x_test.go:9: the reason\n"
+		end    = "FAIL\nFAIL\texample.org/x\t0.3s\n"
+	)
+	for what, output := range map[string]string{
+		"races before":        strings.Repeat(race, 50) + name + reason + "    testing.go:1: race detected during execution of test\n" + end,
+		"a race between":      "=== RUN   TestA\n" + reason + race + name + end,
+		"a race amid them":    name + race + reason + end,
+		"noise between":       "=== RUN   TestA\n" + reason + noise + name + end,
+		"noise amid them":     name + noise + reason + noise + end,
+		"a long log before":   name + "    x_test.go:8: log:\n" + dump + reason + end,
+		"a race cut off":      strings.TrimSuffix(race, string(raceEnds)+"\n") + end + name + reason + end,
+		"failures before":     strings.Repeat("--- FAIL: TestB (0.00s)\n    y_test.go:7: other\n"+dump, 20) + name + reason + end,
+		"logs of other tests": name + "    x_test.go:8: log\n" + dump + reason + "=== RUN   TestB\n" + strings.Repeat("    y_test.go:7: fine\n", 100) + "--- PASS: TestB (0.00s)\n" + end,
+	} {
+		var d digest
+		w := &lineWriter{each: func(line []byte) error { d.add(line); return nil }}
+		if _, err := io.WriteString(w, "ok  \texample.org/y\t0.1s\n"+output+"--> race: exit status 1\n"); err != nil {
+			t.Fatal(err)
+		}
+		said := string(bytes.Join(d.picked, []byte("\n"))) + "\n"
+		if !strings.Contains(said, name) || !strings.Contains(said, reason) || !strings.Contains(said, "--> race") {
+			t.Errorf("%s: all that is said again is\n%s", what, said)
+		}
+		if strings.Contains(output, race) && !strings.Contains(said, "WARNING: DATA RACE\nRead at") {
+			t.Errorf("%s: the race is not said again:\n%s", what, said)
+		}
+		if strings.Contains(said, "ok  \t") || len(d.picked) > 2*digestLines {
+			t.Errorf("%s: too much is said again, %d lines:\n%s", what, len(d.picked), said)
+		}
 	}
 }
 

@@ -177,10 +177,11 @@ func (w *worker) fill(start time.Time, next *atomic.Uint64) error {
 	}
 }
 
-// timed does operations until the phase is over.
+// timed does operations until the phase is over, one at the least: its time may be over
+// before a busy machine gets to it.
 func (w *worker) timed(start time.Time, done *atomic.Uint64) error {
 	prev := time.Since(start)
-	for prev < w.p.dur && (w.p.ops == 0 || done.Add(1) <= w.p.ops) {
+	for (prev < w.p.dur || w.ops == 0) && (w.p.ops == 0 || done.Add(1) <= w.p.ops) {
 		if err := w.one(); err != nil {
 			return err
 		}

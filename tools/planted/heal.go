@@ -2,8 +2,6 @@ package main
 
 const healing = "^TestRepairSimulation$"
 
-func init() { bugs = append(bugs, healBugs...) }
-
 // healBugs are those of replicas that heal, and of what they collect.
 var healBugs = []bug{
 	{

@@ -1,7 +1,5 @@
 package main
 
-func init() { bugs = append(bugs, repairBugs...) }
-
 // repairBugs are those of the rounds that keep owners equal.
 var repairBugs = []bug{
 	{
@@ -25,7 +23,7 @@ var repairBugs = []bug{
 		"confirm(j.first, j.second, &j.agreed)", "confirm(j.second, j.second, &j.agreed)", "coord/repair", "^(TestConfirmWhatBegan)$",
 	},
 	{
-		"acknowledge what was adopted though the ring has moved meanwhile", "coord/repair/service.go",
+		"acknowledge what was adopted though the ring has moved meanwhile", "coord/repair/ledger.go",
 		"\t\treturn s.admit(it, fenced)\n", "\t\treturn nil\n", "coord/repair", "^(TestAdoptIsOvertakenByTheRing)$",
 	},
 	{
@@ -49,7 +47,7 @@ var repairBugs = []bug{
 		"j.need = r.view.Sources(j.owners)", "j.need = min(len(j.owners), 1)", "coord/repair", "^(TestRefetchNeedsOwners)$",
 	},
 	{
-		"take a frame that lay in a stopped process for a new one's", "coord/repair/service.go",
+		"take a frame that lay in a stopped process for a new one's", "coord/repair/session.go",
 		"\t\ts.mu.pauses++\n", "", "coord/repair", "^(TestPauseIsAnotherSession)$",
 	},
 	{

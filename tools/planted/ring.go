@@ -1,7 +1,5 @@
 package main
 
-func init() { bugs = append(bugs, ringBugs...) }
-
 const (
 	model     = "gossip/ring/ringmodel"
 	scripts   = "^TestScripts$"

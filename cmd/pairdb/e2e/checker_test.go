@@ -136,8 +136,9 @@ func (l *load) waitAcks(n int64) {
 	}
 }
 
-// verify reads every register at QUORUM through c and compares.
-func (l *load) verify(c *client.Client) {
+// verify reads every register at QUORUM through c and compares. It says how many there
+// are: one whose first write failed may never have come to be.
+func (l *load) verify(c *client.Client) (found int) {
 	l.t.Helper()
 	lost, retired := 0, 0
 	for _, r := range l.regs {
@@ -145,6 +146,7 @@ func (l *load) verify(c *client.Client) {
 		res, err := c.Get(context.Background(), r.key, client.WithLevel(client.LevelQuorum))
 		switch {
 		case err == nil:
+			found++
 			if got, err = strconv.Atoi(string(res.Siblings[0].Value)); err != nil {
 				l.t.Errorf("%s: value %q was never written", r.key, res.Siblings[0].Value)
 				continue
@@ -164,4 +166,5 @@ func (l *load) verify(c *client.Client) {
 	}
 	l.t.Logf("checked %d registers, %d acknowledged writes, %d retired after an indeterminate write, %d lost; failures while faulty: %v",
 		len(l.regs), l.acks.Load(), retired, lost, l.fails)
+	return found
 }

@@ -99,6 +99,7 @@ func TestDamagedFiles(t *testing.T) {
 			}
 			d.victim.start()
 			d.victim.waitHealthy(30 * time.Second)
+			d.reach()
 			d.compare()
 			d.write(client.LevelQuorum) // the damaged node takes part as a door
 			d.compare()
@@ -166,8 +167,9 @@ func (d *damagedCluster) write(level client.Level) {
 	d.round++
 	for i := range damageKeys {
 		key, value := fmt.Sprint("key", i), fmt.Sprintf("value %d of round %d %s", i, d.round, strings.Repeat("x", i))
-		// A node that has just come back may not be known to all others yet.
-		err := poll(20*time.Second, func() (bool, error) {
+		// A node that has just come back may not be known to all others yet, and a
+		// partition that it could not fetch for that is tried again after half a minute.
+		err := poll(time.Minute, func() (bool, error) {
 			_, err := d.clients[i%len(d.clients)].Put(d.t.Context(), key, []byte(value), client.WithLevel(level))
 			return err == nil, nil
 		})
@@ -180,6 +182,22 @@ func (d *damagedCluster) write(level client.Level) {
 			d.older[key] = append(d.older[key], d.want[key])
 		}
 		d.want[key] = value
+	}
+}
+
+// reach waits until a quorum without the damaged node is reached from each: one that has
+// started is healthy before it has connections to the others.
+func (d *damagedCluster) reach() {
+	d.t.Helper()
+	for i, c := range d.clients {
+		var last error
+		err := poll(30*time.Second, func() (bool, error) {
+			_, last = c.Get(d.t.Context(), "key0", client.WithLevel(client.LevelQuorum))
+			return last == nil, nil
+		})
+		if err != nil {
+			d.t.Fatalf("client %d reaches no quorum: %v: %v", i, err, last)
+		}
 	}
 }
 
@@ -216,7 +234,7 @@ func (d *damagedCluster) wantHealed(event string) {
 	if err != nil {
 		d.t.Fatalf("no event says %q: %v", event, err)
 	}
-	err = poll(60*time.Second, func() (bool, error) {
+	err = poll(2*time.Minute, func() (bool, error) {
 		n, err := d.victim.series("pairdb_quarantined_partitions")
 		return n == 0, err
 	})
@@ -299,7 +317,8 @@ func TestDamagedHints(t *testing.T) {
 		}
 	}()
 	missing := ""
-	err = poll(60*time.Second, func() (bool, error) {
+	// A round that began before all had met is made again half a minute later.
+	err = poll(2*time.Minute, func() (bool, error) {
 		for key, want := range d.want {
 			got, err := own.Get(t.Context(), key, client.WithLevel(client.LevelOne))
 			if err != nil || len(got.Siblings) != 1 || string(got.Siblings[0].Value) != want {

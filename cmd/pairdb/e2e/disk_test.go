@@ -35,7 +35,7 @@ func junk(seed, n int) []byte {
 // diskState waits until the agent says that its disk is in a state.
 func (a *agent) diskState(state string) {
 	a.t.Helper()
-	err := poll(30*time.Second, func() (bool, error) {
+	err := poll(time.Minute, func() (bool, error) {
 		n, err := a.series("pairdb_disk_state", `state="`+state+`"`)
 		return n == 1, err
 	})
@@ -252,29 +252,21 @@ func TestStalledDiskWithdraws(t *testing.T) {
 	out, stop := a.delaySyncs(6 * time.Second)
 	defer stop()
 	put := make(chan error, 1)
-	ready := func(want int, words string) error {
-		return poll(30*time.Second, func() (bool, error) {
-			status, body := get(t, a, "/readyz")
-			return status == want && strings.Contains(body, words), nil
-		})
-	}
-	// strace is attached once a sync takes long.
-	attached := poll(20*time.Second, func() (bool, error) {
+	// Writes keep coming, so that there is a sync that hangs once strace is attached.
+	withdrawn := poll(50*time.Second, func() (bool, error) {
 		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer cancel()
 		_, err := cl.Put(short, "k", []byte("probe"))
-		return err != nil, nil
+		status, body := get(t, a, "/readyz")
+		return err != nil && status == http.StatusServiceUnavailable && strings.Contains(body, "hangs"), nil
 	})
-	if attached != nil {
-		t.Fatalf("strace delays nothing: %v\n%s", attached, out.String())
+	if withdrawn != nil {
+		t.Fatalf("not withdrawn, or strace delays nothing: %v\n%s", withdrawn, out.String())
 	}
 	go func() {
 		_, err := cl.Put(ctx, "k", []byte("during"))
 		put <- err
 	}()
-	if err := ready(http.StatusServiceUnavailable, "hangs"); err != nil {
-		t.Errorf("not withdrawn: %v", err)
-	}
 	if r := run(t, nil, "health", "--endpoint", a.addr.GRPC); r.code != errcode.ExitUnhealthy {
 		t.Errorf("health: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
@@ -282,15 +274,23 @@ func TestStalledDiskWithdraws(t *testing.T) {
 		t.Errorf("%v stalls counted, %v", n, err)
 	}
 	stop()
-	if err := ready(http.StatusOK, ""); err != nil {
+	if err := poll(30*time.Second, func() (bool, error) {
+		status, _ := get(t, a, "/readyz")
+		return status == http.StatusOK, nil
+	}); err != nil {
 		t.Errorf("not back: %v", err)
 	}
 	<-put
 	if _, err := cl.Put(ctx, "k", []byte("after")); err != nil {
 		t.Errorf("after the stall: %v", err)
 	}
-	if log := tail(a.dir+"/log", 1<<20); strings.Count(log, "disk does not answer") != strings.Count(log, "disk answers again") || !strings.Contains(log, "disk does not answer") {
-		t.Error("the log does not say when the disk hung and when no longer")
+	// A node is ready again before it says so.
+	if err := poll(30*time.Second, func() (bool, error) {
+		log := tail(a.dir+"/log", 1<<20)
+		hung := strings.Count(log, "disk does not answer")
+		return hung > 0 && hung == strings.Count(log, "disk answers again"), nil
+	}); err != nil {
+		t.Errorf("the log does not say when the disk hung and when no longer: %v", err)
 	}
 }
 
@@ -323,13 +323,21 @@ func (a *agent) delaySyncs(d time.Duration) (out *bytes.Buffer, stop func()) {
 // TestStalledDiskLeavesThePath has each sync of one of three nodes take 6 s: the
 // node withdraws by itself, all nodes say so, and once it has, QUORUM writes and
 // reads through any node, that one included, go on without errors and without
-// waiting for that disk. When syncs return the node is back within 5 s.
+// waiting for that disk. When syncs return the node is back within 10 s: a disk that
+// hung again on trial is left alone for two.
 func TestStalledDiskLeavesThePath(t *testing.T) {
 	c := startCluster(t, 3)
 	ctx := context.Background()
 	sick := c.agents[2]
+	clients := func() (all []*client.Client) { // one for each node
+		for i := range c.agents {
+			all = append(all, c.client(i))
+		}
+		return all
+	}
+	asked := clients()
 	state := func(i int) (verdict, of string) {
-		st, err := c.client(i).Status(ctx)
+		st, err := asked[i].Status(ctx)
 		if err != nil {
 			return err.Error(), ""
 		}
@@ -340,11 +348,13 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 		}
 		return st.GetVerdict(), of
 	}
-	// load writes and reads 300 keys through each node and returns the times.
+	// load writes and reads 300 keys through each node and returns the times. Its clients
+	// are new ones, since those that come while the disk hangs are to be served, too.
 	load := func(round string) []time.Duration {
 		var took []time.Duration
+		nodes := clients()
 		for i := range 900 {
-			cl, key := c.client(i%3), fmt.Sprintf("key-%d", i/3)
+			cl, key := nodes[i%3], fmt.Sprintf("key-%d", i/3)
 			var opts []client.CallOption
 			if i%5 == 0 {
 				opts = append(opts, client.WithIdempotencyKey(fmt.Sprint(round, i)))
@@ -353,7 +363,7 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 			if _, err := cl.Put(ctx, key, []byte(round), opts...); err != nil {
 				t.Errorf("%s: put %d through node %d: %v", round, i, i%3+1, err)
 			}
-			if res, err := c.client((i+1)%3).Get(ctx, key); err != nil || string(res.Siblings[0].Value) != round {
+			if res, err := nodes[(i+1)%3].Get(ctx, key); err != nil || string(res.Siblings[0].Value) != round {
 				t.Errorf("%s: get %d: %v", round, i, err)
 			}
 			took = append(took, time.Since(began))
@@ -368,9 +378,7 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 	began := time.Now()
 	// Writes keep coming, so that there is a sync that hangs.
 	err := poll(30*time.Second, func() (bool, error) {
-		short, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		if _, err := c.client(0).Put(short, "probe", []byte("v"), client.WithLevel(client.LevelQuorum)); err != nil {
+		if _, err := asked[0].Put(ctx, "probe", []byte("v"), client.WithLevel(client.LevelQuorum)); err != nil {
 			t.Errorf("a put at QUORUM through a sound node: %v", err)
 		}
 		for i := range c.agents {
@@ -404,7 +412,7 @@ func TestStalledDiskLeavesThePath(t *testing.T) {
 	})
 	back := time.Since(began)
 	t.Logf("back everywhere %s after strace ended", back)
-	if err != nil || back > 5*time.Second {
+	if err != nil || back > 10*time.Second {
 		t.Errorf("back after %s: %v", back, err)
 	}
 	load("after")

@@ -171,8 +171,13 @@ func TestOneOfThreeDisksFillsUp(t *testing.T) {
 	if err != nil || back > 10*time.Second {
 		t.Errorf("it takes no writes %s after there was space: %v", back, err)
 	}
-	if r := run(t, nil, "put", "k", "v", "--tenant", "late-3", "--endpoint", full.addr.GRPC); r.code != 0 {
-		t.Errorf("a tenant made meanwhile: exit %d %s", r.code, r.stderr)
+	// It learns of the tenant by and by: that is written to its disk, too.
+	var late result
+	if err := poll(30*time.Second, func() (bool, error) {
+		late = run(t, nil, "put", "k", "v", "--tenant", "late-3", "--endpoint", full.addr.GRPC)
+		return late.code == 0, nil
+	}); err != nil {
+		t.Errorf("a tenant made meanwhile: exit %d %s", late.code, late.stderr)
 	}
 	s.stop()
 	wantEqualReplicas(c, s.keys())
@@ -240,6 +245,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	began = time.Now()
 	sick.waitHealthy(time.Minute)
 	t.Logf("healthy %s after it was started again", time.Since(began).Round(time.Millisecond))
+	c.meet()
 	wantEqualReplicas(c, s.keys())
 	for i := range c.agents {
 		s.verify(c, i)

@@ -99,6 +99,7 @@ func slowDisk(t *testing.T, v *verdict) {
 	}
 	a.start()
 	a.waitHealthy(60 * time.Second)
+	c.meet() // the load ends with the first key that it cannot store
 	l = c.startLoad(grayFlags(grayFor)...)
 	m = l.end()
 	compare(t, v, m, "slow", before, m.window(graySettle, len(m.Series)))

@@ -70,7 +70,7 @@ func badGuests(t *testing.T, v *verdict) {
 	const diskFloor = 400 * time.Millisecond
 	for _, guest := range []struct {
 		name   string
-		invite func(ctx context.Context, c *cluster, wg *sync.WaitGroup)
+		invite func(ctx context.Context, v *verdict, c *cluster, wg *sync.WaitGroup)
 		floor  time.Duration // a p99 that is well in any case
 	}{
 		{"a client that never reads", deafGuest, grayFloor},
@@ -80,7 +80,7 @@ func badGuests(t *testing.T, v *verdict) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		guest.invite(ctx, c, &wg)
+		guest.invite(ctx, v, c, &wg)
 		w := small()
 		cancel()
 		wg.Wait()
@@ -101,7 +101,7 @@ func badGuests(t *testing.T, v *verdict) {
 func bigKey(i int) string { return fmt.Sprintf("big/%d", i) }
 
 // deafGuest asks each node 300 times for 10 MiB and reads no answer.
-func deafGuest(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
+func deafGuest(ctx context.Context, _ *verdict, c *cluster, wg *sync.WaitGroup) {
 	for _, a := range c.agents {
 		deaf := make(chan struct{})
 		cc, err := grpc.NewClient("passthrough:///"+a.addr.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -130,7 +130,7 @@ func deafGuest(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
 }
 
 // idleGuests opens a thousand connections to the nodes' gRPC and HTTP doors.
-func idleGuests(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
+func idleGuests(ctx context.Context, _ *verdict, c *cluster, wg *sync.WaitGroup) {
 	doors := make([]string, 0, 2*len(c.agents))
 	for _, a := range c.agents {
 		doors = append(doors, a.addr.GRPC, a.addr.HTTP)
@@ -150,29 +150,29 @@ func idleGuests(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
 }
 
 // largeReader reads values of 10 MiB, one at a time.
-func largeReader(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
-	c.large(ctx, wg, func(cl *client.Client, n int) error {
+func largeReader(ctx context.Context, v *verdict, c *cluster, wg *sync.WaitGroup) {
+	c.large(ctx, v, wg, func(cl *client.Client, n int) error {
 		_, err := cl.Get(ctx, bigKey(n%4))
 		return err
 	})
 }
 
 // largeWriter writes them.
-func largeWriter(ctx context.Context, c *cluster, wg *sync.WaitGroup) {
-	c.large(ctx, wg, func(cl *client.Client, n int) error {
+func largeWriter(ctx context.Context, v *verdict, c *cluster, wg *sync.WaitGroup) {
+	c.large(ctx, v, wg, func(cl *client.Client, n int) error {
 		_, err := cl.Put(ctx, bigKey(n%4), junk(n, 10<<20))
 		return err
 	})
 }
 
 // large does the work until ctx ends.
-func (c *cluster) large(ctx context.Context, wg *sync.WaitGroup, work func(cl *client.Client, n int) error) {
+func (c *cluster) large(ctx context.Context, v *verdict, wg *sync.WaitGroup, work func(cl *client.Client, n int) error) {
 	cl := c.client(1)
 	wg.Go(func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
 			if err := work(cl, n); err != nil && ctx.Err() == nil {
-				c.t.Errorf("10 MiB: %v", err)
+				v.errorf("10 MiB: %v", err)
 				return
 			}
 		}

@@ -91,7 +91,7 @@ type cluster struct {
 }
 
 // startCluster founds a cluster of n nodes on free loopback ports and waits
-// until every node is healthy. Everything ends with the test.
+// until every node is healthy and has met the others. Everything ends with the test.
 func startCluster(t *testing.T, n int, extra ...string) *cluster {
 	t.Helper()
 	return startClusterOn(t, make([]string, n), extra...)
@@ -126,13 +126,28 @@ func startClusterWith(t *testing.T, disks []string, prepare func(*agent), extra 
 	for _, a := range c.agents {
 		a.waitHealthy(60 * time.Second)
 	}
+	c.meet()
 	return c
 }
 
+// meet waits until each node reaches all owners. A node is healthy before it has a
+// connection to the others, and what needs one waits for it for a second at most, far
+// less than for an answer once there is one.
+func (c *cluster) meet() {
+	c.t.Helper()
+	for _, a := range c.agents {
+		c.waitReached(a)
+	}
+}
+
 func (c *cluster) endpoints() []string {
+	return c.endpointsOf(func(a *agent) string { return a.addr.GRPC })
+}
+
+func (c *cluster) endpointsOf(f func(*agent) string) []string {
 	var e []string
 	for _, a := range c.agents {
-		e = append(e, a.addr.GRPC)
+		e = append(e, f(a))
 	}
 	return e
 }

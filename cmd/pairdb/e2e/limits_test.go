@@ -74,14 +74,28 @@ func bounded(ctx context.Context, args ...string) *exec.Cmd {
 // TestChildrenAreNotWaitedFor: a command whose child has its pipe ends when its time is
 // over, though the child goes on.
 func TestChildrenAreNotWaitedFor(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	began := time.Now()
 	// The shell dies of the signal, which its child is told to ignore.
-	out, err := bounded(ctx, "sh", "-c", "(trap '' QUIT; echo begun; exec sleep 60) & wait").CombinedOutput()
-	if took := time.Since(began); err == nil || took > 30*time.Second || string(out) != "begun\n" {
+	cmd := bounded(ctx, "sh", "-c", "(trap '' QUIT; echo begun; exec sleep 60) & wait")
+	out := &firstWord{said: cancel}
+	cmd.Stdout, cmd.Stderr = out, out
+	err := cmd.Run()
+	if took := time.Since(began); err == nil || took > 30*time.Second || out.String() != "begun\n" {
 		t.Errorf("after %s: %v: %q", took, err, out)
 	}
+}
+
+// firstWord keeps what is written, and calls said when that begins.
+type firstWord struct {
+	strings.Builder
+	said func()
+}
+
+func (w *firstWord) Write(b []byte) (int, error) {
+	defer w.said()
+	return w.Builder.Write(b)
 }
 
 // goroutines are those of a dump that have a word in their stack, no more than dumpBytes.
@@ -155,6 +169,12 @@ func TestHangingNodeTellsWhere(t *testing.T) {
 	t.Parallel()
 	a := &agent{t: t, name: "solo", dir: t.TempDir(), args: []string{"--bootstrap"}}
 	a.start()
+	// It writes its addresses before it says that it listens.
+	if err := poll(30*time.Second, func() (bool, error) {
+		return strings.Contains(tail(filepath.Join(a.dir, "log"), 1<<20), `"msg":"listening"`), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	a.signal(syscall.SIGSTOP)
 	err := a.endWithin(time.Second)
 	if err == nil || !strings.Contains(err.Error(), "node.(*Node).Serve") || !strings.Contains(err.Error(), `"msg":"listening"`) {

@@ -189,6 +189,7 @@ func TestMetadataLost(t *testing.T) {
 	if log := tail(filepath.Join(a.dir, "log"), 1<<20); !strings.Contains(log, "metadata is damaged") || !strings.Contains(log, "complete again") {
 		t.Error("the log does not say that metadata was damaged and fetched again")
 	}
+	c.meet()
 	for i := range keys {
 		res, err := c.client(1).Get(ctx, fmt.Sprint("key-", i))
 		if err != nil || string(res.Siblings[0].Value) != fmt.Sprint(i) {

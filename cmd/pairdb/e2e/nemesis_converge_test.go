@@ -8,9 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -187,56 +187,92 @@ func (s *storm) dump(i int) *dumpedNode {
 }
 
 // repaired waits until every node says that all it owns was found equal, or made so, in
-// a round that began after now, and that another round has begun since. What had expired
-// when it was called is collected then: the first of these rounds confirmed it, and it was
-// over with all that it does before the second one. What expired later need not be.
+// a round that began after now, and in another that has begun since; and then until it says
+// that it has collected what was confirmed. What had expired when it was called is collected
+// then: the first of these rounds confirmed it, but for what open votes held back, and the
+// second one that. Two nodes may drive rounds at a time, so that one may confirm while what
+// the other has confirmed is not released yet; and an owner that stood still is told by the
+// next round what it may collect. What expired later need not be.
 func (s *storm) repaired() (called time.Time) {
 	called = time.Now()
-	hub := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+	hub := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 		return s.lan.dial(ctx, addr)
 	}}}
 	for range 2 {
 		began := time.Now()
-		for _, i := range s.present() {
-			why := errors.New("it was not asked")
-			err := poll(2*time.Minute, func() (bool, error) {
-				var age float64
-				if age, why = repairedAge(&hub, hostAddress(i)); why != nil {
-					return false, nil
-				}
-				why = fmt.Errorf("it was last repaired %.1f s ago", age)
-				return age < time.Since(began).Seconds()-1, nil
-			})
-			if err != nil {
-				s.wrong("%s is not repaired %v after the end of all faults: %v: %v", s.agents[i].name, time.Since(began).Round(time.Second), err, why)
-				return called
+		s.eachSays("repaired", func(i int) error {
+			// The age is that of a moment after this one: so much younger the round is, and
+			// no more, however late the answer is looked at.
+			asked := time.Since(began).Seconds()
+			age, err := repairedAge(hub, hostAddress(i))
+			if err == nil && age >= asked {
+				err = fmt.Errorf("it was last repaired %.1f s ago", age)
 			}
+			return err
+		})
+	}
+	s.eachSays("swept", func(i int) error {
+		m, err := gauges(hub, hostAddress(i), "pairdb_collect_pending_spans")
+		if err == nil && m[0] > 0 {
+			err = fmt.Errorf("it has not collected all of %v of its partitions", m[0])
+		}
+		return err
+	})
+	return called
+}
+
+// eachSays waits until a node after the other has nothing to say against it that it is so.
+func (s *storm) eachSays(so string, why func(i int) error) {
+	began := time.Now()
+	for _, i := range s.present() {
+		last := errors.New("it was not asked")
+		err := poll(2*time.Minute, func() (bool, error) {
+			last = why(i)
+			return last == nil, nil
+		})
+		if err != nil {
+			s.wrong("%s is not %s %v after the end of all faults: %v: %v", s.agents[i].name, so, time.Since(began).Round(time.Second), err, last)
+			return
 		}
 	}
-	return called
 }
 
 // repairedAge asks a node how long it is since all it owns was last repaired, in
 // seconds.
 func repairedAge(hub *http.Client, host string) (float64, error) {
-	resp, err := hub.Get("http://" + host + ":8080/metrics")
+	m, err := gauges(hub, host, "pairdb_repair_unconfirmed_spans", "pairdb_repaired_at_age_seconds")
 	if err != nil {
 		return 0, err
 	}
+	if m[0] > 0 {
+		return 0, fmt.Errorf("%v of its partitions have not been repaired since its start", m[0])
+	}
+	return m[1], nil
+}
+
+// gauges asks a node for some of its series that have no labels.
+func gauges(hub *http.Client, host string, names ...string) ([]float64, error) {
+	resp, err := hub.Get("http://" + host + ":8080/metrics")
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
-	unconfirmed, age := 1.0, math.Inf(1)
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+	values, left := make([]float64, len(names)), len(names)
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		for of, into := range map[string]*float64{"pairdb_repair_unconfirmed_spans": &unconfirmed, "pairdb_repaired_at_age_seconds": &age} {
-			if name == of {
-				if *into, err = strconv.ParseFloat(value, 64); err != nil {
-					return 0, err
-				}
+		if i := slices.Index(names, name); i >= 0 {
+			left--
+			if values[i], err = strconv.ParseFloat(value, 64); err != nil {
+				return nil, err
 			}
 		}
 	}
-	if unconfirmed > 0 {
-		return 0, fmt.Errorf("%v of its partitions have not been repaired since its start", unconfirmed)
+	if err := lines.Err(); err != nil {
+		return nil, err
 	}
-	return age, nil
+	if left > 0 {
+		return nil, fmt.Errorf("%d of %v are missing", left, names)
+	}
+	return values, nil
 }

@@ -203,11 +203,5 @@ func (s *storm) healthy(c *client.Client) error {
 	if st.Verdict != "healthy" || len(st.Nodes) != len(s.present()) {
 		return fmt.Errorf("%d nodes, %s: %s", len(st.Nodes), st.Verdict, st.Reason)
 	}
-	for i := range 16 {
-		_, err := c.Get(s.t.Context(), fmt.Sprintf("health/%d", i), client.WithLevel(client.LevelAll))
-		if err != nil && !errors.Is(err, client.ErrKeyNotFound) {
-			return err
-		}
-	}
-	return nil
+	return reachesAll(s.t.Context(), c)
 }

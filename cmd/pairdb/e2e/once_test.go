@@ -106,6 +106,7 @@ func TestWritesAreDoneOnce(t *testing.T) {
 		}
 	}
 	<-done
+	c.meet()
 	duplicates := 0
 	for i, w := range all {
 		// Once more, when nothing fails.

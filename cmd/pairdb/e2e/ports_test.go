@@ -24,7 +24,12 @@ type through struct {
 	fails   map[errcode.Code]int
 	first   error
 	slowest time.Duration
+	// late are those that failed, and took longer than soon for that.
+	late int
 }
+
+// soon is how long nobody minds to wait for a refusal.
+const soon = time.Second
 
 func (w *through) note(key string, took time.Duration, err error) {
 	w.mu.Lock()
@@ -38,6 +43,9 @@ func (w *through) note(key string, took time.Duration, err error) {
 		w.first = err
 	}
 	w.fails[client.CodeOf(err)]++
+	if took > soon {
+		w.late++
+	}
 }
 
 func (w *through) failed() (n int) {
@@ -103,7 +111,8 @@ func cutPortUnderLoad(t *testing.T, what string, port int) []*through {
 			if w.first != nil {
 				t.Logf("%s: the first: %v", what, w.first)
 			}
-			if w.slowest > patience {
+			// The client gives up after its patience, and hears of that when there is a processor for it.
+			if w.slowest > 2*patience {
 				t.Errorf("%s: an operation through node-%d took %s", what, i+1, w.slowest)
 			}
 		}
@@ -125,6 +134,11 @@ func cutPortUnderLoad(t *testing.T, what string, port int) []*through {
 	mended := time.Now()
 	s.waitHealthy()
 	t.Logf("%s: cut for %s, healthy %s after it was mended", what, mended.Sub(began).Round(time.Millisecond), time.Since(mended).Round(time.Millisecond))
+	for i, w := range late {
+		if n := w.failed(); w.late*10 > n {
+			t.Errorf("%s: through node-%d %d of %d writes that fail are told so after more than %s", what, i+1, w.late, n, soon)
+		}
+	}
 	for i, w := range append(early[:last:last], late[:last]...) {
 		// The first requests may have waited for the node that does not answer.
 		if len(w.acked) == 0 || w.failed()*50 > len(w.acked) {

@@ -125,8 +125,13 @@ func TestAbortOfTheRing(t *testing.T) {
 	}
 	mustRun(t, "cluster", "commit", "--endpoint", at.addr.GRPC)
 	c.waitMoving(at)
-	if r := mustRun(t, "transfers", "--endpoint", at.addr.GRPC); !strings.Contains(r.stdout, "gain") || !strings.Contains(r.stdout, joiner.name) {
-		t.Errorf("transfers:\n%s", r.stdout)
+	// A node that does not answer in time is left out.
+	var moves result
+	if err := poll(10*time.Second, func() (bool, error) {
+		moves = mustRun(t, "transfers", "--endpoint", at.addr.GRPC)
+		return strings.Contains(moves.stdout, "gain") && strings.Contains(moves.stdout, joiner.name), nil
+	}); err != nil {
+		t.Errorf("transfers: %v\n%s", err, moves.stdout)
 	}
 	mustRun(t, "cluster", "abort", "--reason", "it was a test", "--endpoint", at.addr.GRPC)
 	if s, err := at.ring(); err != nil || s.Ring.Changing {

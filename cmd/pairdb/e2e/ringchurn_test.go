@@ -62,8 +62,12 @@ func churnLimit() time.Duration {
 type churn struct {
 	*storm
 	rng *rand.Rand
-	// leaving are the nodes that are to end by themselves.
+	// leaving are the nodes that are to end by themselves, and again those of them that were
+	// killed and started meanwhile.
 	leaving []int
+	again   map[int]bool
+	// since is when the present change was asked for.
+	since time.Time
 
 	hurtMu sync.Mutex
 	hurts  []hurt
@@ -119,7 +123,7 @@ func TestChurn(t *testing.T) {
 
 func newChurn(t *testing.T, seed uint64) *churn {
 	t.Helper()
-	c := &churn{rng: rand.New(rand.NewPCG(seed, 12))}
+	c := &churn{rng: rand.New(rand.NewPCG(seed, 12)), again: map[int]bool{}}
 	c.storm = newStormOf(t, seed, churnNodes, churnFounders, nil,
 		"--set", "repair.interval=10s", "--set", "timeouts.write=2s", "--set", "repair.settle=3s", "--set", "ring.settle="+ringSettle,
 		"--set", "cluster.partitions=64", "--stream-rate", churnStream)
@@ -183,6 +187,7 @@ func (c *churn) excuse(h hurt) {
 func (c *churn) script() {
 	defer close(c.ended)
 	c.ballast()
+	c.since = time.Now()
 	for _, i := range churnJoiners {
 		c.revive(i)
 	}
@@ -194,7 +199,7 @@ func (c *churn) script() {
 	c.waitHealthy()
 	c.note("seconds to seven", int(time.Since(c.began).Seconds()))
 
-	c.leaving = churnLeavers
+	c.leaving, c.since = churnLeavers, time.Now()
 	for _, i := range churnLeavers {
 		c.lives[i].wanted.Store(true)
 		if err := c.decommission(i); err != nil {
@@ -236,12 +241,13 @@ func (c *churn) ballast() {
 	wg.Wait()
 }
 
-// decommission asks for a node to leave, on the machine of whichever stayer answers.
+// decommission asks for a node to leave, on the machine of whichever stayer answers. An
+// answer that comes too late may be told to whoever asks next.
 func (c *churn) decommission(i int) (err error) {
 	for range 10 {
 		for _, at := range churnStayers {
 			err = c.lan.hosts[at].run(nil, "", binary, "node", "decommission", c.agents[i].name, "--yes", "--endpoint", hostAddress(at)+":50051")
-			if err == nil {
+			if err == nil || strings.Contains(err.Error(), " goes already") || strings.Contains(err.Error(), " is leaving already") {
 				return nil
 			}
 		}
@@ -255,11 +261,11 @@ func (c *churn) decommission(i int) (err error) {
 func (c *churn) suffer(role string, them, others []int, n int) bool {
 	some := func(of []int) int { return of[c.rng.IntN(len(of))] }
 	deeds := []deed{
-		{"kills of a " + role, func() { c.killed(some(them)) }},
+		{"kills of a " + role, func() { c.killed(some(c.members(them))) }},
 		{"kills of who proposed", func() { c.killed(c.proposer()) }},
 		{"kills of a source", func() { c.killed(some(others)) }},
 		{"isolations", func() { c.cutOff(fault{kind: isolate, a: some(them)}) }},
-		{"kills of a " + role, func() { c.killed(some(them)) }},
+		{"kills of a " + role, func() { c.killed(some(c.members(them))) }},
 		{"cuts", func() { c.cutOff(fault{kind: cutPair, a: some(them), b: some(others)}) }},
 		{"peer cuts", func() { c.cutOff(fault{kind: cutPeers, a: some(others)}) }},
 		{"gossip cuts", func() { c.cutOff(fault{kind: cutGossip, a: some(them)}) }},
@@ -294,6 +300,20 @@ func (c *churn) suffer(role string, them, others []int, n int) bool {
 		c.dismiss(c.leaving...)
 	}
 	return true
+}
+
+// members are those of some nodes that the ring has not let go of yet: leavers may go one
+// after the other, and one that was let go of does not start again.
+func (c *churn) members(of []int) []int {
+	s, err := c.look()
+	if err != nil {
+		return of
+	}
+	left := slices.DeleteFunc(slices.Clone(of), func(i int) bool { return !slices.Contains(s.names, c.agents[i].name) })
+	if len(left) == 0 {
+		return of
+	}
+	return left
 }
 
 // goodbye is how long before its end a node that has left says that it stops, at most.
@@ -334,6 +354,7 @@ type churnState struct {
 	stage  string
 	nodes  int // that own something, or are members
 	stable bool
+	names  []string
 	text   string
 }
 
@@ -349,6 +370,7 @@ func (c *churn) look() (*churnState, error) {
 		s := &churnState{stage: st.GetRing().GetStage(), stable: !st.GetRing().GetChanging() && st.GetRing().GetOpenIntents() == 0}
 		s.nodes = len(st.GetNodes())
 		for _, n := range st.GetNodes() {
+			s.names = append(s.names, n.GetName())
 			s.text += fmt.Sprintf("%s %s %d, ", n.GetName(), n.GetState(), n.GetPartitions())
 			s.stable = s.stable && n.GetPartitions() > 0
 		}
@@ -376,18 +398,29 @@ func (c *churn) await(began time.Time, what string, f func(s *churnState) bool) 
 	return err == nil
 }
 
-// proposer is the node that proposed the last change, by its own words.
+// proposerSays bounds how much later than others see a change the node that proposed it
+// says so: when it knows its own entry durably.
+const proposerSays = 20 * time.Second
+
+// proposer is the node that proposed the present change, by its own words.
 func (c *churn) proposer() int {
-	last, at := churnFounders[0], ""
-	for i, a := range c.agents {
-		for line := range strings.Lines(tail(filepath.Join(a.dir, "log"), 1<<20)) {
-			if strings.Contains(line, `"entry":"propose"`) && !strings.Contains(line, `"level":"DEBUG"`) && line > at {
-				last, at = i, line // a line begins with its time
+	// A line of a log begins with its time.
+	last, at := churnFounders[0], fmt.Sprintf(`{"time":%q`, c.since.Format(time.RFC3339Nano))
+	said := false
+	err := poll(proposerSays, func() (bool, error) {
+		for i, a := range c.agents {
+			for line := range strings.Lines(tail(filepath.Join(a.dir, "log"), 1<<20)) {
+				if strings.Contains(line, `"entry":"propose"`) && !strings.Contains(line, `"level":"DEBUG"`) && line > at {
+					last, at, said = i, line, true
+				}
 			}
 		}
-	}
-	if at == "" {
-		c.wrong("no node says that it proposed the change")
+		return said, nil
+	})
+	if err != nil {
+		// Its time was over before it heard that its entry was chosen.
+		c.note("kills of who proposed", -1)
+		c.note("proposers that do not say so", 1)
 	}
 	return last
 }
@@ -401,6 +434,7 @@ func (c *churn) killed(i int) {
 	c.revive(i)
 	if slices.Contains(c.leaving, i) {
 		c.lives[i].wanted.Store(true)
+		c.again[i] = true
 	}
 	c.recovered()
 	c.excuse(hurt{node: i, from: from, known: known})
@@ -446,13 +480,7 @@ func (c *churn) reaches(i int) error {
 			return fmt.Errorf("%s is %s", n.GetName(), s)
 		}
 	}
-	for k := range 16 {
-		_, err := c.clients[i].Get(c.t.Context(), fmt.Sprintf("health/%d", k), client.WithLevel(client.LevelAll))
-		if err != nil && !errors.Is(err, client.ErrKeyNotFound) {
-			return err
-		}
-	}
-	return nil
+	return reachesAll(c.t.Context(), c.clients[i])
 }
 
 // left compares what those who left have with what they had.
@@ -464,7 +492,8 @@ func (c *churn) left() {
 		a := c.agents[i]
 		if err := a.endWithin(time.Minute); err != nil {
 			c.wrong("it is retired, and %v", err)
-		} else if err := a.wait(); err != nil {
+		} else if err := a.wait(); err != nil && !(c.again[i] && strings.Contains(lastWords(filepath.Join(a.dir, "log")), "is no member any more")) {
+			// One that was killed in the moment in which it was let go of is refused.
 			c.wrong("%s has left in order and ends with %v", a.name, err)
 		}
 		// The log's files are of a fixed size, and used again and again.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -34,13 +35,34 @@ func (c *cluster) join(extra ...string) *agent {
 // joinAs is join with a name and a folder of the caller's.
 func (c *cluster) joinAs(name, dir string, extra ...string) *agent {
 	c.t.Helper()
-	var seeds []string
-	for _, a := range c.agents {
-		seeds = append(seeds, a.addr.Gossip)
+	a := c.joiner(c.endpointsOf(func(a *agent) string { return a.addr.Gossip }), name, dir, extra...)
+	a.start()
+	return a
+}
+
+// joinTogether starts n nodes that join the cluster at the same time: none waits until
+// another runs.
+func (c *cluster) joinTogether(n int) {
+	c.t.Helper()
+	seeds := c.endpointsOf(func(a *agent) string { return a.addr.Gossip })
+	before := len(c.agents)
+	for range n {
+		name := fmt.Sprintf("node-%d", len(c.agents)+1)
+		if err := c.joiner(seeds, name, filepath.Join(c.t.TempDir(), name)).spawn(); err != nil {
+			c.t.Fatalf("start %s: %v", name, err)
+		}
 	}
+	for _, a := range c.agents[before:] {
+		if err := a.readAddresses(); err != nil {
+			c.t.Fatalf("start %s: %v", a.name, err)
+		}
+	}
+}
+
+// joiner adds a node that joins when it is started.
+func (c *cluster) joiner(seeds []string, name, dir string, extra ...string) *agent {
 	a := &agent{t: c.t, name: name, dir: dir, args: append([]string{"--join", strings.Join(seeds, ",")}, extra...)}
 	c.agents = append(c.agents, a)
-	a.start()
 	return a
 }
 
@@ -130,6 +152,37 @@ func (c *cluster) waitMoving(at *agent) {
 	if s, err := at.ring(); err != nil || s.Ring.Stage != "proposed" {
 		c.t.Fatalf("the change is over before anything could happen to it: %v, %v", s.String(), err)
 	}
+}
+
+// waitReached waits until a node reaches all owners, old and new.
+func (c *cluster) waitReached(at *agent) {
+	c.t.Helper()
+	cl := c.clientOf(at)
+	var last error
+	if err := poll(time.Minute, func() (bool, error) {
+		last = reachesAll(c.t.Context(), cl)
+		return last == nil, nil
+	}); err != nil {
+		c.t.Fatalf("%s does not reach all owners: %v: %v", at.name, err, last)
+	}
+}
+
+// reachesAll says why a node does not reach some owner, nil if it reaches all.
+func reachesAll(ctx context.Context, cl *client.Client) error {
+	keys := make([]string, 32) // so many have all owners among them
+	for i := range keys {
+		keys[i] = fmt.Sprint("met/", i)
+	}
+	got, err := cl.MultiGet(ctx, keys, client.WithLevel(client.LevelAll))
+	if err != nil {
+		return err
+	}
+	for _, r := range got {
+		if r.Err != nil && !errors.Is(r.Err, client.ErrKeyNotFound) {
+			return r.Err
+		}
+	}
+	return nil
 }
 
 // waitStage waits until a node sees the ring at a stage.

@@ -20,6 +20,9 @@ func TestJoinSurvivesKills(t *testing.T) {
 	during := c.fill(c.agents[0], "while it is down", 200, 100)
 	joiner.start()
 	c.waitMoving(c.agents[0])
+	// Without the source, writes need the joiner, to which whoever makes them may not be
+	// connected again.
+	c.waitReached(c.agents[1])
 	source := c.agents[2]
 	source.kill()
 	for key, value := range c.fill(c.agents[1], "while a source is down", 200, 100) {
@@ -52,6 +55,7 @@ func TestJoinSurvivesStopOfAll(t *testing.T) {
 		a.waitHealthy(time.Minute)
 	}
 	c.waitRing(c.agents[0], wantNodes(4)...)
+	c.agents[3].waitHealthy(30 * time.Second) // it may learn last that it is an owner
 	c.wantAll(c.agents[3], want)
 	c.equalOwners()
 }

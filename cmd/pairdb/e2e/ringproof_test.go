@@ -68,9 +68,7 @@ func TestThreeJoinAtOnce(t *testing.T) {
 	p.startLoad()
 	before := p.version()
 	p.began = time.Now()
-	for range 3 {
-		p.join()
-	}
+	p.joinTogether(3)
 	p.grown(6)
 	p.told(3)
 	if v := p.version(); v != before+3 {
@@ -347,7 +345,9 @@ func (p *proof) lasted(stage string) (sum time.Duration) {
 // compare everything: none may lack anything.
 func (p *proof) complete() {
 	p.t.Helper()
-	cl, bad := p.client(len(p.agents)-1), 0
+	last := len(p.agents) - 1
+	p.agents[last].waitHealthy(30 * time.Second) // it may learn last that it is an owner
+	cl, bad := p.client(last), 0
 	for i := 0; i < p.keys; i += 61 {
 		got, err := cl.Get(context.Background(), proofKey(i), client.WithLevel(client.LevelQuorum))
 		if err != nil || !slices.Equal(got.Value, proofBytes(i)) {

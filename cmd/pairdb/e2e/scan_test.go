@@ -207,6 +207,7 @@ func TestScanUnderWrites(t *testing.T) {
 	w.scan(client.LevelQuorum, nil)
 	stop()
 	t.Logf("%d writes, %d failed", w.writes.Load(), w.failed.Load())
+	w.c.meet()
 	w.scan(client.LevelAll, nil)
 }
 
@@ -279,6 +280,9 @@ func TestScanAtTheEdges(t *testing.T) {
 	if code, all := get(1, "prefix=%7Bg%7D&keys_only=true&page_token="+token); code != 400 || all[0]["error_code"] != "INVALID_ARGUMENT" {
 		t.Errorf("without values: %d %v", code, all)
 	}
+	if r := run(t, nil, "scan", "--tenant", "nobody", "--endpoint", ep(1)); r.code != errcode.ExitNotFound {
+		t.Errorf("no tenant: exit %d %s", r.code, r.stderr)
+	}
 	// The token outlives every process that there was.
 	for _, a := range c.agents {
 		a.kill()
@@ -289,10 +293,8 @@ func TestScanAtTheEdges(t *testing.T) {
 	for _, a := range c.agents {
 		a.waitHealthy(60 * time.Second)
 	}
+	c.meet()
 	if r := mustRun(t, "scan", "--prefix", "{g}", "--limit", "1", "--page-token", token, "-o", "plain", "--endpoint", ep(2)); r.stdout != "{g}05\tdjU=\n" {
 		t.Errorf("after a restart: %q", r.stdout)
-	}
-	if r := run(t, nil, "scan", "--tenant", "nobody", "--endpoint", ep(1)); r.code != errcode.ExitNotFound {
-		t.Errorf("no tenant: exit %d %s", r.code, r.stderr)
 	}
 }

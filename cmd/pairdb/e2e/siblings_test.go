@@ -88,6 +88,7 @@ func TestSiblings(t *testing.T) {
 	for _, a := range c.agents {
 		a.waitHealthy(60 * time.Second)
 	}
+	c.meet()
 	resp, body := three.raw("GET", "/v1/kv/carts/k", nil)
 	var list struct {
 		Siblings []struct{ Value []byte }

@@ -68,6 +68,7 @@ func TestStopDrains(t *testing.T) {
 	for i := range 20 {
 		mustRun(t, "put", fmt.Sprint("k", i), "v", ep)
 	}
+	unaware := c.client(0)
 	slow := startSlowPut(t, a, "slow", "finished")
 	a.signal(syscall.SIGTERM)
 	err := poll(10*time.Second, func() (bool, error) {
@@ -80,10 +81,12 @@ func TestStopDrains(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a stopping node never said that it is not ready: %v", err)
 	}
+	if _, err := unaware.Put(t.Context(), "late", []byte("served")); err != nil {
+		t.Errorf("a client that has not noticed: %v", err)
+	}
 	if r := run(t, nil, "health", ep); r.code != 10 {
 		t.Errorf("health of a stopping node: exit %d\n%s", r.code, r.stderr)
 	}
-	mustRun(t, "put", "late", "served", ep) // by who had not noticed
 	if err := poll(20*time.Second, func() (bool, error) {
 		code, err := a.ready()
 		return code == 0, err
@@ -106,6 +109,7 @@ func TestStopDrains(t *testing.T) {
 	if log := tail(filepath.Join(a.dir, "log"), 1<<20); strings.Contains(log, "engine recovered its log") {
 		t.Errorf("something was left to recover after a clean stop:\n%s", log)
 	}
+	c.meet()
 	if r := mustRun(t, "get", "slow", ep, "-c", "all"); r.stdout != `"finished"` {
 		t.Errorf("after the restart: %q", r.stdout)
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -130,9 +131,14 @@ func (w window) String() string {
 }
 
 // verdict collects what is wrong with what was measured.
-type verdict struct{ wrong []string }
+type verdict struct {
+	mu    sync.Mutex
+	wrong []string
+}
 
 func (v *verdict) errorf(format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.wrong = append(v.wrong, fmt.Sprintf(format, args...))
 }
 
