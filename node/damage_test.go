@@ -126,7 +126,7 @@ func flipBit(t *testing.T, name string) {
 // waitFor looks for something until it is so.
 func waitFor(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !so(); <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !so(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: " + what)
 		}
@@ -284,11 +284,7 @@ func TestForeignQuarantine(t *testing.T) {
 	if _, err := r.gossip.CreateTenant(t.Context(), "t", 1, schema.PolicyLWW); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(time.Minute); r.marks.Len() > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("it is still under quarantine after a change of the ring")
-		}
-	}
+	waitFor(t, "the quarantine is over after a change of the ring", func() bool { return r.marks.Len() == 0 })
 }
 
 // TestStopWhileTheMetadataHangs: what would tell the members of this node waits for the disk of
@@ -305,14 +301,11 @@ func TestStopWhileTheMetadataHangs(t *testing.T) {
 		defer close(stopped)
 		r.stop()
 	}()
-	for until := time.Now().Add(time.Minute); !r.stopping.Load(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Error("it is still not about to stop")
-			break
-		}
-	}
-	r.withdrawing.Unlock()
-	<-stopped
+	defer func() {
+		r.withdrawing.Unlock()
+		<-stopped
+	}()
+	waitFor(t, "it is about to stop", r.stopping.Load)
 }
 
 // TestForeignWhileTheRingChanges: see TestForeignQuarantine.

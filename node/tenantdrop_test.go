@@ -82,11 +82,7 @@ func (r running) keysOf(t *testing.T, tenant ring.TenantNumber) (n int) {
 // awaitDropped returns once that many tenants were dropped since the start.
 func (r running) awaitDropped(t *testing.T, tenants int64) {
 	t.Helper()
-	for until := time.Now().Add(time.Minute); r.tenantDrops.tenants.Load() < tenants; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatalf("%d of %d tenants were dropped, %d wait", r.tenantDrops.tenants.Load(), tenants, r.tenantDrops.waiting.Load())
-		}
-	}
+	waitFor(t, fmt.Sprintf("%d tenants were dropped", tenants), func() bool { return r.tenantDrops.tenants.Load() >= tenants })
 }
 
 // TestDeletedTenantsAreDropped: what a tenant has is gone soon after it was deleted, and

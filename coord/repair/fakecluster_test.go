@@ -178,11 +178,11 @@ func (n *fakeNode) Send(to ring.NodeID, m *coord.Message, reply func(coord.Reply
 	n.mu.Unlock()
 	go func() {
 		if lost {
-			time.Sleep(time.Until(msg.Deadline))
+			time.Sleep(time.Until(msg.Deadline)) // of the bubble
 			reply(coord.Reply{}, errors.New("no answer"))
 			return
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // of the bubble
 		served.HandlePeer(n.id, []coord.Message{msg}, func(_ int, r coord.Reply) { go reply(r, nil) })
 	}()
 }

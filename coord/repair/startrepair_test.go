@@ -38,7 +38,7 @@ func TestRunBegunUnderAnOlderRing(t *testing.T) {
 		r.until("committed", func() bool { ok, _ := r.log.MayCommit(r.report); return ok })
 		r.step(ring.KindCommit)
 		r.install()
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // of the bubble
 		r.step(ring.KindFinalize)
 		m := r.nodes[0].m
 		before := len(m.spansOf(m.opts.View()))
@@ -46,7 +46,7 @@ func TestRunBegunUnderAnOlderRing(t *testing.T) {
 			r.install()
 			if m.mu.TryLock() { // else nobody can look at the newer ring meanwhile
 				m.mu.Unlock()
-				time.Sleep(5 * time.Second)
+				time.Sleep(5 * time.Second) // of the bubble
 			}
 		}
 		stand.Store(&meanwhile)
@@ -56,7 +56,7 @@ func TestRunBegunUnderAnOlderRing(t *testing.T) {
 		if after := len(m.spansOf(m.opts.View())); after >= before {
 			t.Fatalf("the node owned %d spans, and owns %d: the test shows nothing", before, after)
 		}
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) // of the bubble
 		runs := m.Status().Runs
 		if len(runs) != 1 || runs[0].Ended.IsZero() || runs[0].Done != runs[0].Spans {
 			t.Errorf("after ten minutes: %+v", runs)

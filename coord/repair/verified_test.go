@@ -32,26 +32,26 @@ func TestUnverified(t *testing.T) {
 		for i := range c.nodes {
 			c.nodes[i].m.Start()
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		want("after the first round", 0, 0, 0)
 
 		// While one is away those that are there have nothing new to say: that it is
 		// away is seen by others. Once it is back all is in doubt.
 		c.setUp(2, false)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of the bubble
 		c.setUp(2, true)
 		want("back, and nobody has looked yet", 4, 4)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // of the bubble
 		want("back", 4, 4)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // of the bubble
 		want("compared since", 0, 0, 0)
 
 		c.nodes[1].restart()
 		c.nodes[1].m.Start()
 		want("started anew", 4, 4, 4)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // of the bubble
 		want("seen to be", 4, 4, 4)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // of the bubble
 		want("compared since the start", 0, 0, 0)
 	})
 }
@@ -77,15 +77,15 @@ func TestDoubtIsTold(t *testing.T) {
 		for i := range c.nodes {
 			c.nodes[i].m.Start()
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		want("after the first round", 0, 0, 0)
 		ill.Store(true)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of the bubble
 		rounds := c.nodes[0].m.Status().Rounds
 		ill.Store(false)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // of the bubble
 		want("away for one of three", 0, 4, 0)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		want("compared since", 0, 0, 0)
 		if n := c.nodes[0].m.Status().Rounds - rounds; n != 1 {
 			t.Errorf("%d rounds for it", n)
@@ -106,18 +106,18 @@ func TestDoubtIsNoHurry(t *testing.T) {
 		for i := range c.nodes {
 			c.nodes[i].m.Start()
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		cut.Store(true)
 		ill.Store(true)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of the bubble
 		ill.Store(false)
 		rounds := c.nodes[0].m.Status().Rounds
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) // of the bubble
 		if n := c.nodes[0].m.Status().Rounds - rounds; n < 3 || n > 15 {
 			t.Errorf("%d rounds in half an hour in which none could end well", n)
 		}
 		cut.Store(false)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		for i := range c.nodes {
 			if n := c.nodes[i].m.Unverified(); n != 0 {
 				t.Errorf("node %d has %d unverified spans once all are reached", i, n)

@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/test/bufconn"
-
 	"github.com/pairdb/pairdb/gossip/ring"
 )
 
@@ -143,15 +141,8 @@ func TestMetaConnectionsAreBounded(t *testing.T) {
 // however often it was tried meanwhile.
 func TestMetaReconnects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server, err := NewServer(serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
-		if err != nil {
-			t.Fatal(err)
-		}
+		server, l := bufferedNodeB(t)
 		defer server.Close()
-		l := bufconn.Listen(1 << 20)
-		if err := server.ServePeers(l); err != nil {
-			t.Fatal(err)
-		}
 		var there atomic.Bool
 		c, err := NewMetaClient(MetaClientOptions{
 			Identity: func() (ring.ClusterID, ring.NodeID) { return testCluster, nodeA },

@@ -75,6 +75,21 @@ func TestReconnectionHasJitter(t *testing.T) {
 	})
 }
 
+// bufferedNodeB is node B, which is reached through memory, so that a bubble can have it.
+// The caller closes it within the bubble.
+func bufferedNodeB(t *testing.T) (*Server, *bufconn.Listener) {
+	t.Helper()
+	server, err := NewServer(serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := bufconn.Listen(1 << 20)
+	if err := server.ServePeers(l); err != nil {
+		t.Fatal(err)
+	}
+	return server, l
+}
+
 // TestRefreshDuringAnAttempt: a peer that could not be reached, and whose packets
 // nobody answers, is connected to within about a second of the word that it is
 // back, though the attempt under way would go on for three.
@@ -82,15 +97,8 @@ func TestRefreshDuringAnAttempt(t *testing.T) {
 	for _, late := range []time.Duration{0, 100 * time.Millisecond, 1500 * time.Millisecond, 2900 * time.Millisecond} {
 		t.Run(fmt.Sprint(late), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server, err := NewServer(serverOptions(t, nodeB, clusterOf(nodeB, nodeA), echo))
-				if err != nil {
-					t.Fatal(err)
-				}
+				server, l := bufferedNodeB(t)
 				defer server.Close()
-				l := bufconn.Listen(1 << 20)
-				if err := server.ServePeers(l); err != nil {
-					t.Fatal(err)
-				}
 				var reachable atomic.Bool
 				opts := peersOptions(t, constant("ignored:1"))
 				opts.Logger = nil

@@ -230,7 +230,7 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 	var hold sync.RWMutex
 	opts := peersOptions(t, constant(addr))
 	opts.Dial = gatedDial(&hold)
-	opts.MaxQueuedBytes = 300 << 10 // full long before what is in it expires
+	opts.MaxQueuedBytes = 1 << 20 // more than one frame and the sockets take
 	ps := startPeers(t, opts)
 	if res := call(t, ps, coord.Message{Op: coord.OpMerge}); res.err != nil {
 		t.Fatal(res.err)
@@ -265,10 +265,10 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 		})
 	}
 	for range 4000 {
-		send(1000, 1, 300*time.Millisecond)
+		send(1000, 1, time.Second)
 	}
 	for range 10 {
-		send(256<<10, 1, 300*time.Millisecond)
+		send(256<<10, 1, time.Second)
 	}
 	wg.Wait()
 	if refused.Load() == 0 || notSent.Load() == 0 {
