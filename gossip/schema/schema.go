@@ -274,6 +274,15 @@ func (s *Snapshot) TenantByNumber(n ring.TenantNumber) (*Tenant, bool) {
 	return t, ok
 }
 
+// Current returns what s has of a tenant of an older snapshot, t itself if it was deleted
+// meanwhile.
+func (s *Snapshot) Current(t *Tenant) *Tenant {
+	if now, ok := s.TenantByNumber(t.Number); ok {
+		return now
+	}
+	return t
+}
+
 // Deleted says whether a tenant with that number has been, and is no more. One with a
 // number that is higher than any given out is not known yet: it may be soon.
 func (s *Snapshot) Deleted(n ring.TenantNumber) bool {

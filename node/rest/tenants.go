@@ -67,9 +67,7 @@ func (h *Handler) getTenant(w http.ResponseWriter, r *http.Request) {
 	}
 	// One view of it and of what is asked for it.
 	snap := h.opts.Metadata.Snapshot()
-	if now, ok := snap.TenantByNumber(t.Number); ok {
-		t = now
-	}
+	t = snap.Current(t)
 	a := tenantAnswer{
 		Status: "success", TenantID: t.Name, ReplicationFactor: t.RF, ConflictPolicy: t.Policy.String(),
 		CreatedAt: stamp(t.CreatedAt), UpdatedAt: stamp(t.UpdatedAt),

@@ -42,7 +42,7 @@ func (s *Server) UpdateTenant(ctx context.Context, req *pairdbv1.UpdateTenantReq
 	if err != nil {
 		return nil, err
 	}
-	tenant = tenantIn(snap, tenant)
+	tenant = snap.Current(tenant)
 	answer := func(id string) (*pairdbv1.UpdateTenantResponse, error) {
 		m := tenantMessage(snap, tenant)
 		if id != "" && rf != tenant.RF {

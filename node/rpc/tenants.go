@@ -105,15 +105,7 @@ func findTenant(ctx context.Context, meta Metadata, name string) (*schema.Tenant
 		return nil, nil, err
 	}
 	snap = meta.Snapshot()
-	return tenantIn(snap, t), snap, nil
-}
-
-// tenantIn is what a view has of a tenant that was found in an older one.
-func tenantIn(snap *schema.Snapshot, t *schema.Tenant) *schema.Tenant {
-	if now, ok := snap.TenantByNumber(t.Number); ok {
-		return now
-	}
-	return t // deleted meanwhile
+	return snap.Current(t), snap, nil
 }
 
 // tenantMessage maps a tenant of a view to the wire.
