@@ -127,7 +127,7 @@ func (d *fakeDisk) Merge(items []coord.MergeItem, done func(int, []byte, error))
 		}
 		joined := causal.Join(&held, &in)
 		if it.LastWriteWins {
-			joined.StripLosers()
+			joined.StripLosers(&held, &in)
 		}
 		keys := []string{string(it.Key)}
 		d.live[keys[0]] = joined.Append(nil)

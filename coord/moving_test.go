@@ -407,7 +407,7 @@ func (n *movingNode) Merge(items []coord.MergeItem, done func(int, []byte, error
 		}
 		joined := causal.Join(&held, &in)
 		if it.LastWriteWins {
-			joined.StripLosers()
+			joined.StripLosers(&held, &in)
 		}
 		keys := []string{movingKey(it.Address, nil)}
 		n.live[keys[0]] = joined.Append(nil)

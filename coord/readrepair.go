@@ -26,7 +26,7 @@ func (r *read) startRepair() {
 		}
 	}
 	if !r.mu.u.keepsSiblings() {
-		joined.StripLosers()
+		joined.StripLosers(held...)
 	}
 	if len(joined.Siblings) > 1 {
 		r.job.c.opts.Metrics.Conflict()
@@ -206,7 +206,7 @@ func (r *read) outdone(held *causal.Object) bool {
 	if r.mu.u.keepsSiblings() || mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
 		return false
 	}
-	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot)
+	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot) && held.Saw(theirs, mine.Dot)
 	return !superseded && theirs.Beats(mine)
 }
 

@@ -67,6 +67,12 @@ type update struct {
 		// aboveHLC the highest HLC among it.
 		above    causal.Context
 		aboveHLC uint64
+		// replaced says that an owner held what had superseded the mint.
+		replaced bool
+		// rivals is what the owners had besides the first mint, and first the tally
+		// that says how many have that, nil until there is to be a second.
+		rivals rivals
+		first  *quorum.Tally
 		// stale has a bit for each owner that bounced in this round and
 		// waits for catching to end.
 		stale    uint16
@@ -164,7 +170,9 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		}
 	}
 	if n > 1 {
-		if !held.Has(o.mu.dot) {
+		if here := held.Has(o.mu.dot); here && o.mu.replaced {
+			return causal.Object{}, errSuperseded // what replaced it is on its way
+		} else if !here {
 			if w := held.Winner(); w == nil || w.HLC <= o.mu.aboveHLC {
 				return causal.Object{}, errSuperseded
 			}
@@ -184,13 +192,15 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		}
 	}
 	o.mu.claim = obj.Context
-	if !keep {
-		obj.StripLosers()
-	} else {
+	switch {
+	case keep:
 		o.mu.claim = claim(&obj, seen, s.Dot)
 		if len(obj.Siblings) >= warnSiblings {
 			j.c.opts.Metrics.ManySiblings()
 		}
+	case len(obj.Siblings) > 1:
+		s.Past = causal.JoinContext(seen, causal.Context{s.Dot})
+		obj.StripLosers(held, &causal.Object{Siblings: []causal.Sibling{s}})
 	}
 	// The token may cover writes that this one lost to. What is written with it
 	// supersedes them too, and has to have a clock above theirs.
@@ -237,6 +247,16 @@ func (o *update) notMinted(n int, u *unit, err error) {
 		return
 	}
 	if n > 1 && errors.Is(err, errSuperseded) {
+		m := causal.Sibling{Dot: o.mu.dot, HLC: o.mu.hlc}
+		if !o.mu.rivals.mayPrecede(&m, o.mu.seen, o.mu.u.self, o.mu.u.read(o.job.level)) {
+			// It was overwritten by what came while it was under way.
+			o.mu.answered, o.mu.tally = true, *o.mu.first
+			o.mu.stop()
+			res := o.response()
+			o.mu.Unlock()
+			o.job.done(res, nil)
+			return
+		}
 		// What replaced it was minted as blindly, and is about to be minted again.
 		o.mu.pause = min(max(2*o.mu.pause, supersededPause), maxSupersededPause)
 		d := o.mu.pause

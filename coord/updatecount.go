@@ -48,12 +48,18 @@ func (o *update) reply(u *unit, i, round int, r Reply, err error) {
 	}
 	o.mu.Lock()
 	if round != o.mu.round {
+		if o.mu.minting && round == o.mu.round-1 && u == o.mu.u && err == nil && r.Status == StatusOK {
+			// It is too late to count, but says what was there.
+			if held, err := causal.Decode(r.Body); err == nil {
+				o.mu.rivals.heard(i, &held)
+			}
+		}
 		o.mu.Unlock()
 		return
 	}
 	switch {
 	case err == nil && r.Status == StatusOK:
-		if o.note(r.Body) {
+		if o.note(i, r.Body) {
 			o.mu.tally.Ack(i)
 		} else {
 			o.mu.tally.Fail(i, "sent an answer that does not decode")
@@ -85,17 +91,24 @@ func (o *update) deleted() {
 	o.job.fail(errcode.TenantNotFound, errcode.Indeterminate, deletedText(o.job.tenant))
 }
 
-// note remembers what an owner held that the mint did not cover. The lock is
+// note remembers what owner i held that the mint did not cover. The lock is
 // held.
-func (o *update) note(body []byte) bool {
+func (o *update) note(i int, body []byte) bool {
 	held, err := causal.Decode(body)
 	if err != nil {
 		return false
 	}
+	if o.mu.mints == 1 {
+		o.mu.rivals.heard(i, &held)
+	}
 	if held.Context.Covers(o.mu.dot) && !held.Has(o.mu.dot) {
 		// A later write had already replaced this one there: to mint it
 		// again would bring it back.
-		return true
+		o.mu.replaced = true
+		if w := held.Winner(); w == nil || held.Saw(w, o.mu.dot) {
+			return true
+		}
+		// But it loses to what this one was to win over.
 	}
 	var top uint64
 	found := false
@@ -165,6 +178,7 @@ func (o *update) recount(u *unit) {
 	}
 	u.standBack()
 	o.mu.u, o.mu.tally = u, u.written(o.job.level).Tally()
+	o.mu.rivals.moved = true
 	o.mu.round++
 	o.countLocal()
 }
@@ -212,6 +226,8 @@ func (o *update) advance() {
 	if v == quorum.Reached && o.blind() && o.mu.mints == 1 && o.mu.above != nil && o.mu.aboveHLC >= o.mu.hlc && o.mu.object != nil {
 		o.job.c.opts.Metrics.Remint()
 		o.mu.round++
+		first := o.mu.tally
+		o.mu.first = &first
 		o.mu.tally = o.mu.u.written(o.job.level).Tally()
 		// From here on answers about the first mint are too late.
 		o.mu.mints, o.mu.minting, o.mu.durable, o.mu.localErr = 2, true, false, nil

@@ -116,6 +116,23 @@ func JoinContext(a, b Context) Context {
 	return append(out, b[j:]...)
 }
 
+// meet returns what both have seen, in memory that may be c's or other's.
+func (c Context) meet(other Context) Context {
+	switch {
+	case c.CoversAll(other):
+		return other
+	case other.CoversAll(c):
+		return c
+	}
+	out := make(Context, 0, min(len(c), len(other)))
+	for _, d := range c {
+		if n := min(d.Counter, other.Counter(d.Actor)); n > 0 {
+			out = append(out, Dot{d.Actor, n})
+		}
+	}
+	return out
+}
+
 // Flags of a sibling. They are stored; an object with unknown ones is refused.
 type Flags uint8
 
@@ -132,8 +149,10 @@ const (
 	// for good. It is a matter of one copy, not of the write: a join prefers
 	// the copy with the value, and no digest covers it.
 	FlagStripped Flags = 1 << 4
+	// flagPast says in the encoding that Past follows.
+	flagPast Flags = 1 << 5
 	// knownFlags are those that format 1 defines.
-	knownFlags = FlagTombstone | FlagExpiry | FlagJSON | flagIdempotency | FlagStripped
+	knownFlags = FlagTombstone | FlagExpiry | FlagJSON | flagIdempotency | FlagStripped | flagPast
 )
 
 // Names returns the names of the flags that are set, for people and tools.
@@ -164,6 +183,10 @@ type Sibling struct {
 	IdempotencyKey []byte
 	// Value is empty for a tombstone.
 	Value []byte
+	// Past covers all that the write has seen, and itself, if that is known to be less
+	// than the object's context; else it is nil. Like FlagStripped it is a matter of one
+	// copy. It is kept of the winner only, and only where the last write wins: see Saw.
+	Past Context
 }
 
 // Tombstone reports whether the sibling is a delete.
@@ -236,9 +259,15 @@ func (o *Object) Winner() *Sibling {
 }
 
 // Has reports whether d is among the siblings.
-func (o *Object) Has(d Dot) bool {
-	_, ok := slices.BinarySearchFunc(o.Siblings, d, func(s Sibling, d Dot) int { return s.Dot.Compare(d) })
-	return ok
+func (o *Object) Has(d Dot) bool { return o.find(d) != nil }
+
+// find returns the sibling with a dot, nil if there is none. The pointer is into o.
+func (o *Object) find(d Dot) *Sibling {
+	i, ok := slices.BinarySearchFunc(o.Siblings, d, func(s Sibling, d Dot) int { return s.Dot.Compare(d) })
+	if !ok {
+		return nil
+	}
+	return &o.Siblings[i]
 }
 
 // Equal reports whether both objects know the same: contexts and siblings'

@@ -397,7 +397,7 @@ func TestFormatIsPermanent(t *testing.T) {
 		Context: Context{{1, 300}, {2, 1}},
 		Siblings: []Sibling{
 			{Dot: Dot{1, 300}, HLC: 0x0102, Flags: FlagJSON | FlagExpiry, ExpiresAt: 7, IdempotencyKey: []byte("k"), Value: []byte("{}")},
-			{Dot: Dot{2, 1}, HLC: 3, Flags: FlagTombstone},
+			{Dot: Dot{2, 1}, HLC: 3, Flags: FlagTombstone, Past: Context{{1, 299}, {2, 1}}},
 		},
 	}
 	want := []byte{
@@ -406,7 +406,7 @@ func TestFormatIsPermanent(t *testing.T) {
 		0, 0, 0, 0, 0, 0, 0, 2, 1,
 		2,
 		0, 0xac, 2, 0, 0, 0, 0, 0, 0, 1, 2, 0b1110, 0, 0, 0, 0, 0, 0, 0, 7, 1, 'k', 2, '{', '}',
-		1, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0b0001, 0,
+		1, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0b100001, 2, 0, 0xab, 2, 1, 1, 0,
 	}
 	if got := o.Append(nil); !bytes.Equal(got, want) {
 		t.Fatalf("got  %v\nwant %v", got, want)
@@ -416,7 +416,7 @@ func TestFormatIsPermanent(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	o := Object{Context: Context{{1, 3}, {9, 1}}, Siblings: []Sibling{
 		{Dot: Dot{1, 2}, HLC: 5, Value: []byte("v")},
-		{Dot: Dot{9, 1}, HLC: 6, Flags: FlagTombstone | FlagExpiry, ExpiresAt: 3, IdempotencyKey: []byte("id")},
+		{Dot: Dot{9, 1}, HLC: 6, Flags: FlagTombstone | FlagExpiry, ExpiresAt: 3, IdempotencyKey: []byte("id"), Past: Context{{1, 1}, {9, 1}}},
 	}}
 	f.Add(o.Append(nil))
 	f.Add([]byte{})

@@ -18,6 +18,9 @@ import (
 //	           hlc u64, flags u8,
 //	           expires at i64, only with FlagExpiry,
 //	           length uvarint and idempotency key, only with its flag,
+//	           past, only with its flag: uvarint entries, then per entry,
+//	           ascending, index of the actor in the context uvarint and
+//	           counter uvarint (at least 1); less than the context, with the dot,
 //	           length uvarint and value
 //
 // It is canonical: equal objects have equal bytes, and Decode refuses every
@@ -33,8 +36,9 @@ const (
 	MaxSiblings = 1 << 16
 	// MaxIdempotencyKey bounds an idempotency key, in bytes.
 	MaxIdempotencyKey = 256
-	// minEntry and minSibling are the smallest encodings of either.
-	minEntry, minSibling = 9, 12
+	// minEntry, minSibling and minPast are the smallest encodings of an entry of a
+	// context, of a sibling and of an entry of its past.
+	minEntry, minSibling, minPast = 9, 12, 2
 )
 
 var (
@@ -51,7 +55,7 @@ func (o *Object) EncodedLen() int {
 	n := 1 + 2*varint + len(o.Context)*(8+varint)
 	for i := range o.Siblings {
 		s := &o.Siblings[i]
-		n += 4*varint + 17 + len(s.IdempotencyKey) + len(s.Value)
+		n += 5*varint + 17 + len(s.IdempotencyKey) + 2*varint*len(s.Past) + len(s.Value)
 	}
 	return n
 }
@@ -68,9 +72,12 @@ func (o *Object) Append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(at))
 		dst = binary.AppendUvarint(dst, s.Dot.Counter)
 		dst = binary.BigEndian.AppendUint64(dst, s.HLC)
-		f := s.Flags &^ flagIdempotency
+		f := s.Flags &^ (flagIdempotency | flagPast)
 		if len(s.IdempotencyKey) > 0 {
 			f |= flagIdempotency
+		}
+		if len(s.Past) > 0 {
+			f |= flagPast
 		}
 		dst = append(dst, byte(f))
 		if f&FlagExpiry != 0 {
@@ -79,7 +86,24 @@ func (o *Object) Append(dst []byte) []byte {
 		if f&flagIdempotency != 0 {
 			dst = appendBytes(dst, s.IdempotencyKey)
 		}
+		if f&flagPast != 0 {
+			dst = s.Past.appendWithin(dst, o.Context)
+		}
 		dst = appendBytes(dst, s.Value)
+	}
+	return dst
+}
+
+// appendWithin appends the encoding of a context whose actors are all in whole.
+func (c Context) appendWithin(dst []byte, whole Context) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(c)))
+	at := 0
+	for _, d := range c {
+		for whole[at].Actor != d.Actor {
+			at++
+		}
+		dst = binary.AppendUvarint(dst, uint64(at))
+		dst = binary.AppendUvarint(dst, d.Counter)
 	}
 	return dst
 }
@@ -211,6 +235,25 @@ func (r *reader) context(limit int) Context {
 	return c
 }
 
+// within reads a context that is part of whole.
+func (r *reader) within(whole Context) Context {
+	n := r.count(len(whole), minPast)
+	if n == 0 {
+		return nil
+	}
+	c := r.from.newContext(n)
+	next := uint64(0)
+	for i := range c {
+		at, counter := r.uvarint(), r.uvarint()
+		if r.bad || at < next || at >= uint64(len(whole)) || counter == 0 || counter > whole[at].Counter {
+			r.fail()
+			return nil
+		}
+		c[i], next = Dot{whole[at].Actor, counter}, at+1
+	}
+	return c
+}
+
 func (r *reader) sibling(s *Sibling, seen Context) {
 	at, counter := r.uvarint(), r.uvarint()
 	s.HLC = r.u64()
@@ -231,6 +274,13 @@ func (r *reader) sibling(s *Sibling, seen Context) {
 	if s.Flags&flagIdempotency != 0 {
 		s.Flags &^= flagIdempotency
 		if s.IdempotencyKey = r.bytes(MaxIdempotencyKey); len(s.IdempotencyKey) == 0 {
+			r.fail()
+			return
+		}
+	}
+	if s.Flags&flagPast != 0 {
+		s.Flags &^= flagPast
+		if s.Past = r.within(seen); !s.Past.Covers(s.Dot) || s.Past.CoversAll(seen) {
 			r.fail()
 			return
 		}

@@ -161,29 +161,33 @@ func (o *Object) Settled(c *Confirmed, lww bool) Object {
 //
 // Where the last write wins, what loses in what came to something left out is left out
 // as well, and counts as seen: whoever sent both shows neither, and without the winner
-// the loser would be shown here.
+// the loser would be shown here. So it is if c covers the winner and the owner has had
+// it, and holds nothing that the loser loses to: what superseded the winner has been
+// collected, as the winner may have been. If it does hold such a thing, the loser stays
+// beside that: whoever minted it may yet be told by an owner what it has to win over.
 func JoinUnder(held, came *Object, c *Confirmed, lww bool) (o Object, stripped bool) {
-	var winner *Sibling // of those left out
+	var winner *Sibling // of those that are not held
 	for i := range came.Siblings {
-		if s := &came.Siblings[i]; lacks(held, s, c) {
-			stripped = true
-			if winner == nil || s.Beats(winner) {
-				winner = s
-			}
+		s := &came.Siblings[i]
+		stripped = stripped || lacks(held, s, c)
+		if c.Seen.Covers(s.Dot) && !held.Has(s.Dot) && (winner == nil || s.Beats(winner)) {
+			winner = s
 		}
 	}
-	if !stripped {
+	if winner == nil {
 		return Join(held, came), false
 	}
 	rest := Object{Context: came.Context, Siblings: make([]Sibling, 0, len(came.Siblings))}
+	here, lost := held.Winner(), lacks(held, winner, c)
 	for i := range came.Siblings {
 		s := &came.Siblings[i]
-		if lacks(held, s, c) || lww && winner.Beats(s) && !held.Has(s.Dot) {
+		bare := lost || here == nil || s.Beats(here)
+		if lacks(held, s, c) || lww && bare && winner.Beats(s) && !held.Has(s.Dot) {
 			continue
 		}
 		rest.Siblings = append(rest.Siblings, *s)
 	}
-	return Join(held, &rest), true
+	return Join(held, &rest), stripped
 }
 
 // lacks reports whether a sibling has been superseded for an owner that knows c,

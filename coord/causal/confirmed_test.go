@@ -2,6 +2,7 @@ package causal
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -165,8 +166,10 @@ func TestJoinUnderLaws(t *testing.T) {
 			t.Fatalf("%v joined with %v again is %v", full, came, again)
 		}
 		for i := range came.Siblings {
-			if d := came.Siblings[i].Dot; !c.Seen.Covers(d) && !held.Context.Covers(d) && !full.Has(d) {
-				t.Fatalf("%v of %v is lost under %v", d, came, c)
+			s := &came.Siblings[i]
+			beaten := lww && slices.ContainsFunc(came.Siblings, func(w Sibling) bool { return c.Seen.Covers(w.Dot) && !held.Has(w.Dot) && w.Beats(s) })
+			if !c.Seen.Covers(s.Dot) && !held.Context.Covers(s.Dot) && !full.Has(s.Dot) && !beaten {
+				t.Fatalf("%v of %v is lost under %v", s.Dot, came, c)
 			}
 		}
 		if lww {
@@ -205,6 +208,26 @@ func TestLoserGoesWithItsWinner(t *testing.T) {
 	}
 	if got, _ = JoinUnder(&nothing, &sent, &c, false); len(got.Siblings) != 2 {
 		t.Errorf("where all values stay it holds %v", got)
+	}
+	// It may still have a context that covers w, if that is not all confirmed.
+	collected := Object{Context: NewContext(w, Dot{2, 6})}
+	if got, _ = JoinUnder(&collected, &sent, &c, true); len(got.Siblings) != 1 || got.Siblings[0].Dot != v || !got.Context.Covers(u) {
+		t.Errorf("with a context it holds %v", got)
+	}
+}
+
+// TestLoserStaysBesideALiveWinner: the owner holds x, which superseded w. It is sent w,
+// which is confirmed, and s, which lost to w and is under way to it. If it let go of s its
+// minter would be told that x had superseded s.
+func TestLoserStaysBesideALiveWinner(t *testing.T) {
+	s, x, w := Dot{1, 1}, Dot{2, 1}, Dot{3, 1}
+	held := Object{Context: NewContext(w, x), Siblings: []Sibling{{Dot: x, HLC: 20}}}
+	came := Object{Context: NewContext(w, s), Siblings: []Sibling{{Dot: s, HLC: 5, Flags: FlagStripped}, {Dot: w, HLC: 10}}}
+	c := Confirmed{Seen: NewContext(w)}
+	got, _ := JoinUnder(&held, &came, &c, true)
+	got.StripLosersUnder(&c, &held, &came)
+	if len(got.Siblings) != 2 || !got.Has(s) || got.Saw(got.Winner(), s) {
+		t.Errorf("it holds %+v", got)
 	}
 }
 

@@ -106,17 +106,18 @@ func Uncovered(held, incoming *Object) (o Object, ok bool) {
 // StripLosers drops the values of all siblings but the winner, for tenants
 // where the last writer wins. Dots, HLCs and contexts stay, so causality stays
 // exact; and the value of a loser can never be asked for again, because every
-// write that supersedes the winner has a higher HLC than it. It changes o in
-// place.
-func (o *Object) StripLosers() {
+// write that supersedes the winner has a higher HLC than it. Of the winner it
+// keeps what that has seen at most, as the copies say that o is the join of: see
+// Object.Saw. It changes o in place.
+func (o *Object) StripLosers(from ...*Object) {
 	var none Confirmed
-	o.StripLosersUnder(&none)
+	o.StripLosersUnder(&none, from...)
 }
 
 // StripLosersUnder is StripLosers for an owner that knows c: the winner is that of
 // what remains, since what does not may beat it and will be gone. A write beside a
 // delete that no reader is shown any more keeps its value.
-func (o *Object) StripLosersUnder(c *Confirmed) {
+func (o *Object) StripLosersUnder(c *Confirmed, from ...*Object) {
 	if len(o.Siblings) < 2 {
 		return
 	}
@@ -126,10 +127,63 @@ func (o *Object) StripLosersUnder(c *Confirmed) {
 		w = o.Winner()
 	}
 	dot := w.Dot
+	o.keepPast(dot, from)
 	for i := range o.Siblings {
 		if s := &o.Siblings[i]; s.Dot != dot && !s.Tombstone() {
 			s.Flags |= FlagStripped
 			s.Value = nil
 		}
 	}
+}
+
+// KeepPast keeps with the winner what that has seen at most, and drops no values.
+func (o *Object) KeepPast(from ...*Object) {
+	if len(o.Siblings) > 1 {
+		o.keepPast(o.Winner().Dot, from)
+	}
+}
+
+func (o *Object) keepPast(winner Dot, from []*Object) {
+	for i := range o.Siblings {
+		if s := &o.Siblings[i]; s.Dot == winner {
+			s.Past = o.past(winner, from)
+		} else {
+			s.Past = nil
+		}
+	}
+}
+
+// past returns what a sibling of o has seen at most, nil if that may be all that o
+// has: no more than any of the copies, of which some may be nil, that holds it.
+func (o *Object) past(d Dot, copies []*Object) Context {
+	var least Context
+	for _, c := range copies {
+		if c == nil {
+			continue
+		}
+		s := c.find(d)
+		if s == nil {
+			continue
+		}
+		p := s.Past
+		if p == nil {
+			p = c.Context
+		}
+		if least == nil {
+			least = p
+		} else {
+			least = least.meet(p)
+		}
+	}
+	if least.CoversAll(o.Context) {
+		return nil
+	}
+	return least
+}
+
+// Saw reports whether the write of a sibling of o may have seen d, which o covers.
+// It has not if it was there before d was: d was then superseded by another one, which
+// s may win over.
+func (o *Object) Saw(s *Sibling, d Dot) bool {
+	return s.Past == nil || s.Past.Covers(d)
 }

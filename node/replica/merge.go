@@ -297,7 +297,7 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 	case in.Refetch != nil:
 		it.object = causal.JoinFetched(&before.object, &it.incoming, in.Refetch)
 		if it.lww {
-			it.object.StripLosersUnder(c)
+			it.object.StripLosersUnder(c, &before.object, &it.incoming)
 		}
 	case c.CoversNone(&it.incoming) && it.incoming.Replaces(&before.object) && (!it.lww || len(it.incoming.Siblings) < 2):
 		// Mostly: a write of somebody who has seen what is held. Equal objects
@@ -307,6 +307,9 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 		// What c covers may be missing only because nobody has told it yet; and what is
 		// dead may seem to win over what lives until it goes, so that all keep their values.
 		it.object = causal.Join(&before.object, &it.incoming)
+		if it.lww {
+			it.object.KeepPast(&before.object, &it.incoming)
+		}
 	default:
 		var stripped bool
 		it.object, stripped = causal.JoinUnder(&before.object, &it.incoming, c, it.lww)
@@ -318,7 +321,7 @@ func (m *merging) join(i int, in *coord.MergeItem) {
 			it.stripped = before.object.Superseded(&it.incoming, c)
 		}
 		if it.lww {
-			it.object.StripLosersUnder(c)
+			it.object.StripLosersUnder(c, &before.object, &it.incoming)
 		}
 		if before.object.IsZero() && len(it.object.Siblings) == 0 && c.Seen.CoversAll(it.object.Context) {
 			it.object = before.object // nothing of it is left

@@ -115,7 +115,7 @@ func (s *Store) rows(p ring.Partition, lower, upper []byte, c *causal.Confirmed,
 		o.Floor = 0
 		for i := range o.Siblings {
 			t := &o.Siblings[i]
-			t.Value, t.IdempotencyKey = nil, bytes.Clone(t.IdempotencyKey)
+			t.Value, t.IdempotencyKey, t.Past = nil, bytes.Clone(t.IdempotencyKey), nil
 		}
 		row := repair.Row{
 			Token: ring.Token(binary.BigEndian.Uint64(it.Key()[keyHead-8:])), Key: bytes.Clone(it.Key()[keyHead:]),

@@ -13,6 +13,10 @@ var collectBugs = []bug{
 		"causal.JoinUnder(&before.object, &it.incoming, &nothing, it.lww)", "node/replica", "^Test(Stripped|Model)$",
 	},
 	{
+		"keep what lost to a delete that was collected, if the context covers that", "coord/causal/confirmed.go",
+		"if c.Seen.Covers(s.Dot) && !held.Has(s.Dot) && (winner", "if lacks(held, s, c) && (winner", "coord/causal", "^TestLoserGoesWithItsWinner$",
+	},
+	{
 		"acknowledge a merge of which something was left out", "node/replica/merge.go",
 		"it.stripped = stripped && it.record == nil",
 		"it.stripped = stripped && it.record == nil && false", "node/replica", "^TestStripped$",

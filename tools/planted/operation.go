@@ -23,6 +23,18 @@ var operationBugs = []bug{
 		"if w := held.Winner(); w == nil || w.HLC <= o.mu.aboveHLC {", "if w := held.Winner(); w == nil {", "coord", "^TestScripts$",
 	},
 	{
+		"take a write for overwritten though what replaced it loses to what was there before", "coord/updatecount.go",
+		"if w := held.Winner(); w == nil || held.Saw(w, o.mu.dot) {", "if w := held.Winner(); w != nil || held.Saw(w, o.mu.dot) {", "coord", "^TestScripts$",
+	},
+	{
+		"end the wait of a write for what replaced it, though what wins may have been there before", "coord/rivals.go",
+		"case !goal.Met(v.lacked(s.Dot) | 1<<self):", "case len(v.told) > 99:", "coord", "^TestScripts$",
+	},
+	{
+		"forget in a join what the winner has not seen", "coord/causal/join.go",
+		"s.Past = o.past(winner, from)", "s.Past = nil", "coord/causal", "^TestSaw$",
+	},
+	{
 		"give a token the clock of its write, not that of what it covers", "coord/updatecount.go",
 		"max(o.mu.claimHLC, o.mu.aboveHLC)),", "max(o.mu.hlc, o.mu.aboveHLC)),", "coord", "^TestScripts$",
 	},
@@ -36,7 +48,7 @@ var operationBugs = []bug{
 	},
 	{
 		"strip the losers of a tenant that keeps siblings", "coord/update.go",
-		"	if !keep {\n		obj.StripLosers()\n	} else {", "	obj.StripLosers()\n	if keep {", "coord", siblings,
+		"	switch {\n	case keep:\n		o.mu.claim", "	obj.StripLosers()\n	switch {\n	case keep:\n		o.mu.claim", "coord", siblings,
 	},
 	{
 		"let a read take what has expired for gone, and mend it", "coord/read.go",
