@@ -5,10 +5,10 @@ const healing = "^TestRepairSimulation$"
 // healBugs are those of replicas that heal, and of what they collect.
 var healBugs = []bug{
 	{
-		"drop deletes by a timer", "coord/causal/confirmed.go",
-		"	if !c.Seen.Covers(s.Dot) {\n		return false\n	}\n	return s.Tombstone()",
-		"	if old := s.WrittenAt().UnixMilli()+1000 < c.Expired; !c.Seen.Covers(s.Dot) && !(old && s.Tombstone()) {\n		return false\n	}\n	return s.Tombstone()",
-		"coord", healing,
+		"drop deletes by a timer", "node/replica/sweep.go",
+		"	left := o.Settled(c.released, k.lww)\n",
+		"	old := *c.released\n	for i := range o.Siblings {\n		if t := &o.Siblings[i]; t.Tombstone() && t.WrittenAt().UnixMilli()+1000 < c.s.opts.Records.now().UnixMilli() {\n			old.Seen = causal.JoinContext(old.Seen, causal.Context{t.Dot})\n		}\n	}\n	left := o.Settled(&old, k.lww)\n",
+		"coord", "^TestKeptSimulations$",
 	},
 	{
 		"leave deletes out of the sums", "node/replica/sums/leaf.go",
@@ -18,7 +18,7 @@ var healBugs = []bug{
 	{
 		"compare all of the ring but the tokens of the last partition", "coord/repair/tell.go",
 		"		return first, ^ring.Token(0)\n", "		return first, first\n",
-		"coord", healing,
+		"coord/repair", "^TestTokens$",
 	},
 	{
 		"leave what a sweep collects in the sums", "node/replica/sweep.go",

@@ -12,7 +12,7 @@ var metadataBugs = []bug{
 	},
 	{
 		"the same, of its name: dots are used again after a wipe", "gossip/meta/core.go",
-		"c.actor = binary.BigEndian.Uint64(b[:])", "c.actor = uint64(c.info.Name[0])<<32 + c.inc", "gossip/meta", ".",
+		"c.actor = binary.BigEndian.Uint64(b[:])", "c.actor = uint64(c.info.Name[0])<<32 + c.inc + 0*binary.BigEndian.Uint64(b[:])", "gossip/meta", ".",
 	},
 	{
 		"announce an actor whose start could not be written down", "gossip/meta/core.go",
