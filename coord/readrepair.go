@@ -206,8 +206,8 @@ func (r *read) outdone(held *causal.Object) bool {
 	if r.mu.u.keepsSiblings() || mine == nil || theirs == nil || r.mu.joined.Context.Covers(theirs.Dot) {
 		return false
 	}
-	superseded := held.Context.Covers(mine.Dot) && !held.Has(mine.Dot) && held.Saw(theirs, mine.Dot)
-	return !superseded && theirs.Beats(mine)
+	seen := held.Replaced(mine.Dot) && held.Saw(theirs, mine.Dot)
+	return !seen && theirs.Beats(mine)
 }
 
 // bounce learns the ring that an owner has before this operation, unless that is this

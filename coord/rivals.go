@@ -40,13 +40,12 @@ func (v *rivals) mayPrecede(m *causal.Sibling, seen causal.Context, self int, go
 		return true
 	}
 	for _, r := range v.told {
-		superseded := r.held.Context.Covers(m.Dot) && !r.held.Has(m.Dot)
-		w := r.held.Winner()
+		replaced, w := r.held.Replaced(m.Dot), r.held.Winner()
 		for i := range r.held.Siblings {
 			s := &r.held.Siblings[i]
 			switch {
 			case s.HLC < m.HLC || seen.Covers(s.Dot):
-			case superseded && (s != w || r.held.Saw(s, m.Dot)):
+			case replaced && (s != w || r.held.Saw(s, m.Dot)):
 			case !goal.Met(v.lacked(s.Dot) | 1<<self):
 				return true
 			}

@@ -170,9 +170,11 @@ func (o *update) edit(n int, held *causal.Object, mint func() causal.Dot) (causa
 		}
 	}
 	if n > 1 {
-		if here := held.Has(o.mu.dot); here && o.mu.replaced {
+		here := held.Has(o.mu.dot)
+		if here && o.mu.replaced {
 			return causal.Object{}, errSuperseded // what replaced it is on its way
-		} else if !here {
+		}
+		if !here {
 			if w := held.Winner(); w == nil || w.HLC <= o.mu.aboveHLC {
 				return causal.Object{}, errSuperseded
 			}

@@ -101,7 +101,7 @@ func (o *update) note(i int, body []byte) bool {
 	if o.mu.mints == 1 {
 		o.mu.rivals.heard(i, &held)
 	}
-	if held.Context.Covers(o.mu.dot) && !held.Has(o.mu.dot) {
+	if held.Replaced(o.mu.dot) {
 		// A later write had already replaced this one there: to mint it
 		// again would bring it back.
 		o.mu.replaced = true

@@ -261,6 +261,10 @@ func (o *Object) Winner() *Sibling {
 // Has reports whether d is among the siblings.
 func (o *Object) Has(d Dot) bool { return o.find(d) != nil }
 
+// Replaced reports whether o has had d and holds it no more: a later write has superseded
+// it, be it one that wins or not.
+func (o *Object) Replaced(d Dot) bool { return o.Context.Covers(d) && !o.Has(d) }
+
 // find returns the sibling with a dot, nil if there is none. The pointer is into o.
 func (o *Object) find(d Dot) *Sibling {
 	i, ok := slices.BinarySearchFunc(o.Siblings, d, func(s Sibling, d Dot) int { return s.Dot.Compare(d) })

@@ -61,9 +61,9 @@ func TestSaw(t *testing.T) {
 		if s := &o.Siblings[1]; s.Past != nil {
 			t.Errorf("of a loser %v is kept", s.Past)
 		}
-		stub, ok := Uncovered(&o, &Object{Context: NewContext(b), Siblings: []Sibling{{Dot: b}}})
-		if w := stub.Winner(); !ok || stub.Saw(w, b) {
-			t.Errorf("a minter is told %+v", stub)
+		told, ok := Uncovered(&o, &Object{Context: NewContext(b), Siblings: []Sibling{{Dot: b}}})
+		if w := told.Winner(); !ok || told.Saw(w, b) {
+			t.Errorf("a minter is told %+v", told)
 		}
 		// Neither side has the two alone any more.
 		o2 := Join(&o, &o)

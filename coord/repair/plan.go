@@ -153,7 +153,7 @@ func (v *verdict) source(views []view, need, extra []causal.Dot, seen causal.Con
 		}
 	}
 	for _, d := range extra {
-		knows := func(i int) bool { return views[i].object.Context.Covers(d) && !views[i].object.Has(d) }
+		knows := func(i int) bool { return views[i].object.Replaced(d) }
 		if slices.ContainsFunc(v.from, knows) {
 			continue
 		}

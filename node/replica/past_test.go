@@ -14,7 +14,7 @@ func TestMinterLearnsWhoHasNotSeenIt(t *testing.T) {
 	for _, gaining := range []bool{false, true} {
 		b := newSweepBench(t)
 		w, d, c := causal.Dot{Actor: 7, Counter: 1}, causal.Dot{Actor: 8, Counter: 1}, causal.Dot{Actor: 9, Counter: 1}
-		merge := func(o causal.Object) (stub causal.Object) {
+		merge := func(o causal.Object) (told causal.Object) {
 			it := coord.MergeItem{Address: spanned("k"), Object: o.Append(nil), LastWriteWins: true}
 			if gaining {
 				it.Gaining = 5
@@ -23,16 +23,16 @@ func TestMinterLearnsWhoHasNotSeenIt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				stub = decode(t, body)
+				told = decode(t, body)
 			})
 			b.jobs.run()
-			return stub
+			return told
 		}
 		merge(causal.Object{Context: causal.NewContext(w), Siblings: []causal.Sibling{{Dot: w, HLC: 90, Flags: causal.FlagTombstone}}})
 		merge(causal.Object{Context: causal.NewContext(c, d), Siblings: []causal.Sibling{{Dot: c, HLC: 20, Value: []byte("c")}}})
-		stub := merge(causal.Object{Context: causal.NewContext(d), Siblings: []causal.Sibling{{Dot: d, HLC: 10, Value: []byte("d")}}})
-		if x := stub.Winner(); x == nil || x.Dot != w || stub.Saw(x, d) {
-			t.Errorf("gaining %v: the minter of %v is told %+v", gaining, d, stub)
+		told := merge(causal.Object{Context: causal.NewContext(d), Siblings: []causal.Sibling{{Dot: d, HLC: 10, Value: []byte("d")}}})
+		if x := told.Winner(); x == nil || x.Dot != w || told.Saw(x, d) {
+			t.Errorf("gaining %v: the minter of %v is told %+v", gaining, d, told)
 		}
 	}
 }
